@@ -1,0 +1,2 @@
+//! Load generator and the project own experiments.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Micro benches of codec, log, segment, index and state machine.

@@ -1,0 +1,1 @@
+//! The cluster image and the commands that change it.

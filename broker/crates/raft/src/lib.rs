@@ -1,0 +1,1 @@
+//! Raft groups over the shared log: the only user of openraft.

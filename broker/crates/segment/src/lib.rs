@@ -1,0 +1,1 @@
+//! Partition segment files: batches, sparse indexes, lookups, recovery from a manifest.

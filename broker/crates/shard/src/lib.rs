@@ -1,0 +1,1 @@
+//! The shard state machine: partitions, producers and offsets, decided in apply.

@@ -1,0 +1,1 @@
+//! One write-ahead log per broker, shared by all its shards.

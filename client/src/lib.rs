@@ -1,0 +1,1 @@
+//! The Rust client: producer, consumer, admin, and the command line built on them.

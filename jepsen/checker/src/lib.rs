@@ -1,0 +1,1 @@
+//! History checkers: pure functions from a history to the anomalies it contains.

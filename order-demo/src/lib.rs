@@ -1,0 +1,1 @@
+//! The order-fulfilment workload: business words over the client.

@@ -1,0 +1,11 @@
+//! Compiles the `.proto` files with a pure-Rust compiler: no `protoc` is needed.
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    const FILES: [&str; 2] = ["proto/highwater/v1/highwater.proto", "proto/highwater/internal/v1/internal.proto"];
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(FILES, ["proto"])?;
+    let out = std::path::PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
+    Ok(())
+}
