@@ -1,1 +1,4 @@
 //! The Highwater server and its one binary.
+
+pub mod config;
+pub mod observe;

@@ -1,0 +1,1 @@
+//! The configuration of a broker: one file, the environment, flags.

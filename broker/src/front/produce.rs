@@ -1,0 +1,171 @@
+//! Step 1 of a produced record, before gate/: gRPC bytes become protocol-neutral requests, and the
+//! outcome becomes a reply (step 8).
+//!
+//! A stream is a pipeline: requests are handed on in the order read, replies leave as they come.
+//! While the gate has no permits the stream is not read, and the transport pushes back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use highwater_env::{Clock, Env};
+use highwater_proto::batch::RecordBatch;
+use highwater_proto::v1::{BatchResult, ErrorCode, PartitionBatch, ProduceRequest, ProduceResponse};
+use highwater_proto::{PartitionId, TimestampMs, TopicId, TopicPartition};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tonic::{Status, Streaming};
+
+use super::convert;
+use crate::node::Broker;
+use crate::router::Route;
+use crate::runtime::accumulate::{ProduceOutcome, Produced};
+
+/// Requests of one stream between receipt and reply.
+const REQUESTS_IN_FLIGHT: usize = 1024;
+/// When a request names no deadline.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Serves one produce stream until its client closes it or goes away.
+pub async fn serve<E: Env>(
+    broker: Arc<Broker<E>>,
+    mut requests: Streaming<ProduceRequest>,
+    replies: mpsc::Sender<Result<ProduceResponse, Status>>,
+) {
+    let mut in_flight = FuturesUnordered::new();
+    let mut open = true;
+    while open || !in_flight.is_empty() {
+        tokio::select! {
+            request = requests.message(), if open && in_flight.len() < REQUESTS_IN_FLIGHT => {
+                match request {
+                    Ok(Some(request)) => in_flight.push(begin(&broker, request).await.finish()),
+                    // What was taken is still appended and answered if anyone listens.
+                    Ok(None) | Err(_) => open = false,
+                }
+            }
+            Some(reply) = in_flight.next(), if !in_flight.is_empty() => {
+                if replies.send(Ok(reply)).await.is_err() {
+                    open = false;
+                }
+            }
+        }
+    }
+}
+
+/// A request whose batches are all decided or on their way.
+struct Begun {
+    correlation_id: u64,
+    deadline: Instant,
+    slots: Vec<Slot>,
+}
+
+/// One batch: decided before the log, or waiting for its verdict.
+pub(super) enum Slot {
+    Decided(BatchResult),
+    Waiting(oneshot::Receiver<ProduceOutcome>, TopicPartition),
+}
+
+async fn begin<E: Env>(broker: &Arc<Broker<E>>, request: ProduceRequest) -> BegunOn<E> {
+    let deadline = deadline(request.timeout_ms);
+    let mut slots = Vec::with_capacity(request.batches.len());
+    for batch in request.batches {
+        slots.push(hand_in(broker, batch, deadline).await);
+    }
+    let begun = Begun { correlation_id: request.correlation_id, deadline, slots };
+    BegunOn { begun, broker: Arc::clone(broker) }
+}
+
+struct BegunOn<E: Env> {
+    begun: Begun,
+    broker: Arc<Broker<E>>,
+}
+
+impl<E: Env> BegunOn<E> {
+    async fn finish(self) -> ProduceResponse {
+        let Begun { correlation_id, deadline, slots } = self.begun;
+        let mut results = Vec::with_capacity(slots.len());
+        for slot in slots {
+            results.push(settle(&self.broker, slot, deadline).await);
+        }
+        ProduceResponse { correlation_id, results }
+    }
+}
+
+/// The moment after which a request without a verdict is answered unknown.
+pub(super) fn deadline(timeout_ms: u32) -> Instant {
+    let timeout = match timeout_ms {
+        0 => DEFAULT_TIMEOUT,
+        ms => Duration::from_millis(u64::from(ms)),
+    };
+    Instant::now() + timeout
+}
+
+/// Takes a batch through gate and router into its shard's accumulator, or rejects it.
+pub(super) async fn hand_in<E: Env>(
+    broker: &Broker<E>,
+    batch: PartitionBatch,
+    deadline: Instant,
+) -> Slot {
+    match try_hand_in(broker, batch, deadline).await {
+        Ok(slot) => slot,
+        Err(rejection) => Slot::Decided(rejection),
+    }
+}
+
+async fn try_hand_in<E: Env>(
+    broker: &Broker<E>,
+    request: PartitionBatch,
+    deadline: Instant,
+) -> Result<Slot, BatchResult> {
+    let tp = TopicPartition::new(TopicId(request.topic_id), PartitionId(request.partition));
+    let admission = broker.gate.admit(request.batch.len());
+    let admitted = match tokio::time::timeout_at(deadline, admission).await {
+        Ok(Ok(admitted)) => admitted,
+        Ok(Err(closed)) => return Err(convert::gate_closed(closed)),
+        Err(_elapsed) => {
+            let text = "the broker had no room for this batch before its deadline; back off";
+            return Err(convert::rejected(ErrorCode::Overloaded, text));
+        }
+    };
+    let (shard, topic) = match broker.router.route(tp) {
+        Route::Here { shard, topic } => (shard, topic),
+        other => return Err(convert::unroutable(&broker.router, tp, &other)),
+    };
+    let limits = topic.write_limits();
+    let batch = RecordBatch::validate(request.batch, limits.max_message_bytes)
+        .map_err(|error| convert::bad_batch(tp, &error))?;
+    let append_time = TimestampMs(broker.env.clock().now_ms());
+    let batch = if limits.log_append_time { batch.with_log_append_time(append_time) } else { batch };
+    let (reply, verdict) = oneshot::channel();
+    let batch = batch.bytes().clone();
+    let produced = Produced { tp, append_time, batch, admitted, reply };
+    match shard.accumulator.push(produced).await {
+        Ok(()) => Ok(Slot::Waiting(verdict, tp)),
+        Err(_stopped) => {
+            Err(convert::rejected(ErrorCode::LeaderUnavailable, "the shard has stopped here"))
+        }
+    }
+}
+
+/// Waits for the outcome of a batch, at the latest until `deadline`.
+pub(super) async fn settle<E: Env>(
+    broker: &Broker<E>,
+    slot: Slot,
+    deadline: Instant,
+) -> BatchResult {
+    let (verdict, tp) = match slot {
+        Slot::Decided(result) => return result,
+        Slot::Waiting(verdict, tp) => (verdict, tp),
+    };
+    match tokio::time::timeout_at(deadline, verdict).await {
+        Ok(Ok(outcome)) => convert::outcome(&broker.router, tp, outcome),
+        Ok(Err(_dropped)) => {
+            convert::unknown(ErrorCode::Internal, "the broker stopped before the outcome was known")
+        }
+        Err(_elapsed) => convert::unknown(
+            ErrorCode::TimedOut,
+            "no verdict before the deadline; retry with the same sequence",
+        ),
+    }
+}

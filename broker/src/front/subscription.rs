@@ -1,0 +1,172 @@
+//! Fetch steps 2 to 5: follow one partition and push what becomes visible, as far as credit goes.
+//!
+//! Reads never pass the high watermark. A position above the local mark waits: being behind is no
+//! error. Only the leader, after it has made sure that it still leads, may say that an offset is
+//! beyond the end.
+
+use std::sync::Arc;
+
+use highwater_env::Env;
+use highwater_proto::v1::{Error, ErrorCode, FetchResponse, Subscribe};
+use highwater_proto::{Offset, PartitionId, TopicId, TopicPartition};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::convert;
+use super::credit::Credit;
+use crate::node::Broker;
+use crate::router::Route;
+use crate::runtime::Shard;
+use crate::runtime::view::PartitionView;
+
+/// Bytes of one response when the subscriber names no limit, and the most it may name.
+const DEFAULT_RESPONSE_BYTES: usize = 1 << 20;
+const MAX_RESPONSE_BYTES: usize = 16 << 20;
+
+/// Where a subscription's responses go.
+#[derive(Debug, Clone)]
+pub struct Outlet {
+    /// The subscription.
+    pub id: u32,
+    /// The stream's credit.
+    pub credit: Arc<Credit>,
+    /// The stream.
+    pub responses: mpsc::Sender<Result<FetchResponse, Status>>,
+}
+
+/// Runs one subscription until it fails or its stream goes.
+pub async fn run<E: Env>(broker: Arc<Broker<E>>, subscribe: Subscribe, outlet: Outlet) {
+    if let Err(error) = follow(&broker, &subscribe, &outlet).await {
+        let response = FetchResponse {
+            subscription_id: outlet.id,
+            error: Some(error),
+            ..FetchResponse::default()
+        };
+        // A stream that has gone needs no error.
+        let _ = outlet.responses.send(Ok(response)).await;
+    }
+}
+
+async fn follow<E: Env>(
+    broker: &Arc<Broker<E>>,
+    subscribe: &Subscribe,
+    outlet: &Outlet,
+) -> Result<(), Error> {
+    let tp = TopicPartition::new(TopicId(subscribe.topic_id), PartitionId(subscribe.partition));
+    let route = if subscribe.allow_follower {
+        broker.router.replica(tp)
+    } else {
+        broker.router.route(tp)
+    };
+    let Route::Here { shard, .. } = route else {
+        return Err(convert::route_error(&broker.router, tp, &route));
+    };
+    let view = shard.views.get(tp).ok_or_else(|| convert::not_here_yet(tp))?;
+    let mut next = Offset(subscribe.offset);
+    check_start(&shard, &view, next, subscribe.allow_follower).await?;
+    let max_bytes = match subscribe.max_bytes as usize {
+        0 => DEFAULT_RESPONSE_BYTES,
+        bytes => bytes.min(MAX_RESPONSE_BYTES),
+    };
+    let follower = Follower { broker, shard: &shard, view: &view, leader_only: !subscribe.allow_follower };
+    loop {
+        let end = follower.wait_beyond(next).await?;
+        let credit = follower.unless_lost(outlet.credit.available()).await?;
+        let bytes = max_bytes.min(usize::try_from(credit).unwrap_or(max_bytes)).max(1);
+        let pieces = view
+            .read((next, end), bytes, broker.env.workers())
+            .await
+            .map_err(|error| convert::read_error(tp, &error, view.log_start()))?;
+        let Some(after) = pieces.next_offset else {
+            // The range below the watermark holds nothing at or after `next` any more: trimmed.
+            return Err(convert::out_of_range(tp, next, view.log_start(), view.high_watermark()));
+        };
+        outlet.credit.spend(pieces.bytes);
+        next = after;
+        let response = FetchResponse {
+            subscription_id: outlet.id,
+            pieces: pieces.pieces,
+            high_watermark: end.0,
+            log_start_offset: view.log_start().0,
+            error: None,
+        };
+        if outlet.responses.send(Ok(response)).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Below the start is out of range everywhere; above the end only on a leader that proves it.
+async fn check_start<D: highwater_env::Disk>(
+    shard: &Shard<D>,
+    view: &PartitionView<D>,
+    offset: Offset,
+    may_be_behind: bool,
+) -> Result<(), Error> {
+    let tp = view.topic_partition();
+    let out = || convert::out_of_range(tp, offset, view.log_start(), view.high_watermark());
+    if offset < view.log_start() {
+        return Err(out());
+    }
+    if offset <= view.high_watermark() || may_be_behind {
+        return Ok(());
+    }
+    shard.group.read_barrier().await.map_err(|error| convert::barrier_error(tp, &error))?;
+    if offset > view.high_watermark() { Err(out()) } else { Ok(()) }
+}
+
+struct Follower<'a, E: Env> {
+    broker: &'a Broker<E>,
+    shard: &'a Shard<E::Disk>,
+    view: &'a PartitionView<E::Disk>,
+    leader_only: bool,
+}
+
+impl<E: Env> Follower<'_, E> {
+    /// Waits until something at or after `next` is visible; the visible end.
+    async fn wait_beyond(&self, next: Offset) -> Result<Offset, Error> {
+        loop {
+            let changed = self.view.changed();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            self.check_still_here()?;
+            if next < self.view.log_start() {
+                let (start, end) = (self.view.log_start(), self.view.high_watermark());
+                return Err(convert::out_of_range(self.view.topic_partition(), next, start, end));
+            }
+            let end = self.view.high_watermark();
+            if end > next {
+                return Ok(end);
+            }
+            self.unless_lost(changed).await?;
+        }
+    }
+
+    /// Awaits `event`, but gives up when this broker stops leading the shard.
+    async fn unless_lost<T>(&self, event: impl Future<Output = T>) -> Result<T, Error> {
+        let mut status = self.shard.group.status();
+        tokio::pin!(event);
+        loop {
+            tokio::select! {
+                happened = &mut event => return Ok(happened),
+                changed = status.changed() => {
+                    if changed.is_err() {
+                        return Err(convert::not_leader(&self.broker.router, self.view.topic_partition()));
+                    }
+                    self.check_still_here()?;
+                }
+            }
+        }
+    }
+
+    fn check_still_here(&self) -> Result<(), Error> {
+        let tp = self.view.topic_partition();
+        if self.view.is_deleted() {
+            return Err(convert::error(ErrorCode::UnknownTopic, format!("{tp} was deleted"), None));
+        }
+        if self.leader_only && !self.shard.group.is_leader() {
+            return Err(convert::not_leader(&self.broker.router, tp));
+        }
+        Ok(())
+    }
+}

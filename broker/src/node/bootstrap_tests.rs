@@ -1,0 +1,84 @@
+//! The founding rule, as a decision over answers.
+
+use super::*;
+
+fn identity(id: u32) -> Identity {
+    Identity {
+        format_version: FORMAT_VERSION,
+        node_id: id,
+        incarnation: format!("i{id}"),
+        cluster_id: None,
+        founders: Vec::new(),
+        initiator: false,
+    }
+}
+
+fn join() -> Vec<String> {
+    vec!["a:1".into(), "b:1".into(), "c:1".into()]
+}
+
+fn answer(id: u32) -> HelloResponse {
+    HelloResponse {
+        node_id: id,
+        incarnation: format!("i{id}"),
+        initial_addresses: join(),
+        ..HelloResponse::default()
+    }
+}
+
+fn all() -> BTreeMap<String, HelloResponse> {
+    join().into_iter().zip([answer(1), answer(2), answer(3)]).collect()
+}
+
+#[test]
+fn the_lowest_id_founds_when_all_answer() {
+    let verdict = decide(&identity(1), &join(), &all()).expect("decided");
+    let Verdict::Found { founders } = verdict else { panic!("{verdict:?}") };
+    assert_eq!(founders.iter().map(|f| f.node_id).collect::<Vec<_>>(), [1, 2, 3]);
+    let waits = decide(&identity(2), &join(), &all()).expect("decided");
+    assert_eq!(waits, Verdict::Wait { missing: vec![] });
+}
+
+#[test]
+fn nobody_founds_while_one_is_missing() {
+    let mut answers = all();
+    answers.remove("c:1");
+    let verdict = decide(&identity(1), &join(), &answers).expect("decided");
+    assert_eq!(verdict, Verdict::Wait { missing: vec!["c:1".into()] });
+}
+
+#[test]
+fn a_cluster_that_knows_this_incarnation_is_adopted_even_while_one_is_missing() {
+    let mut answers = all();
+    answers.remove("c:1");
+    let first = answers.get_mut("a:1").expect("present");
+    first.cluster_id = "x".into();
+    first.member = true;
+    let verdict = decide(&identity(2), &join(), &answers).expect("decided");
+    assert_eq!(verdict, Verdict::Adopt { cluster_id: "x".into() });
+}
+
+#[test]
+fn a_wiped_founder_never_founds_again() {
+    let mut answers = all();
+    for (address, a) in &mut answers {
+        if address != "a:1" {
+            a.cluster_id = "x".into();
+            a.refusal = "broker 1 is known with another data directory".into();
+        }
+    }
+    let refused = decide(&identity(1), &join(), &answers).expect_err("refused");
+    assert!(refused.to_string().contains("another data directory"));
+}
+
+#[test]
+fn lists_ids_and_own_address_are_checked() {
+    let mut answers = all();
+    answers.get_mut("b:1").expect("present").initial_addresses.pop();
+    assert!(matches!(decide(&identity(1), &join(), &answers), Err(JoinError::OtherList { .. })));
+    let mut answers = all();
+    answers.get_mut("b:1").expect("present").node_id = 1;
+    assert!(matches!(decide(&identity(1), &join(), &answers), Err(JoinError::SameId { .. })));
+    let stranger = Identity { incarnation: "other".into(), node_id: 9, ..identity(9) };
+    assert!(matches!(decide(&stranger, &join(), &all()), Err(JoinError::NotListed(_))));
+}

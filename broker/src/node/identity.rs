@@ -1,0 +1,182 @@
+//! Who this data directory is: cluster, broker id, incarnation, format.
+//!
+//! The incarnation is random and made with the directory; the metadata group remembers it, so that
+//! a wiped directory under a known broker id is recognised and votes nowhere.
+
+use std::path::{Path, PathBuf};
+
+use highwater_env::{Disk, read_if_exists, replace_durably};
+use highwater_proto::NodeId;
+use serde::{Deserialize, Serialize};
+
+/// The newest layout of a data directory that this program reads and writes.
+pub const FORMAT_VERSION: u32 = 1;
+const FILE: &str = "identity.json";
+
+/// The identity of a data directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Layout of the directory.
+    pub format_version: u32,
+    /// The broker's number.
+    pub node_id: u32,
+    /// Random, made with the directory.
+    pub incarnation: String,
+    /// The cluster it belongs to; absent until the cluster exists.
+    pub cluster_id: Option<String>,
+    /// The brokers that founded the cluster, as this broker heard it.
+    #[serde(default)]
+    pub founders: Vec<Founder>,
+    /// This broker initialises the metadata group.
+    #[serde(default)]
+    pub initiator: bool,
+}
+
+/// One of the first voters.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Founder {
+    /// Broker number.
+    pub node_id: u32,
+    /// Of its data directory.
+    pub incarnation: String,
+    /// host:port of its gRPC door.
+    pub address: String,
+}
+
+/// Why a data directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The directory belongs to another broker.
+    #[error(
+        "{dir}: this data directory belongs to broker {found}, but node.id is {configured}; \
+         set node.id = {found} or use another data directory"
+    )]
+    OtherBroker {
+        /// The directory.
+        dir: PathBuf,
+        /// Its broker.
+        found: u32,
+        /// The configured broker.
+        configured: u32,
+    },
+    /// Written by a newer program.
+    #[error(
+        "{dir}: written in format {found}, but this program knows formats up to {FORMAT_VERSION}; \
+         run a newer highwater"
+    )]
+    NewerFormat {
+        /// The directory.
+        dir: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Not readable as an identity.
+    #[error(
+        "{path}: damaged ({reason}); nothing was changed. Restore the file, or move the directory \
+         away and replace this broker"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The directory holds data, but no identity.
+    #[error(
+        "{dir}: holds data but no {FILE}; nothing was changed. Restore the file, or use an empty \
+         directory"
+    )]
+    Missing {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// Another process uses the directory.
+    #[error("{dir}: in use by another process; stop it or use another data directory")]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The file system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl Identity {
+    /// Reads the identity of `dir`, or makes one for an empty directory.
+    ///
+    /// # Errors
+    /// Says in one line what is wrong with the directory; nothing is changed then.
+    pub fn load_or_create<D: Disk>(
+        disk: &D,
+        dir: &Path,
+        node_id: NodeId,
+        new_incarnation: impl FnOnce() -> String,
+    ) -> Result<Self, IdentityError> {
+        let path = dir.join(FILE);
+        let io = |source| IdentityError::Io { path: path.clone(), source };
+        disk.create_dir_all(dir).map_err(io)?;
+        let Some(content) = read_if_exists(disk, &path).map_err(io)? else {
+            if disk.exists(&dir.join("wal")).map_err(io)? {
+                return Err(IdentityError::Missing { dir: dir.to_owned() });
+            }
+            let identity = Self {
+                format_version: FORMAT_VERSION,
+                node_id: node_id.0,
+                incarnation: new_incarnation(),
+                cluster_id: None,
+                founders: Vec::new(),
+                initiator: false,
+            };
+            identity.store(disk, dir)?;
+            return Ok(identity);
+        };
+        let damaged = |reason: String| IdentityError::Damaged { path: path.clone(), reason };
+        let version: VersionOnly =
+            serde_json::from_slice(&content).map_err(|e| damaged(e.to_string()))?;
+        if version.format_version > FORMAT_VERSION {
+            let found = version.format_version;
+            return Err(IdentityError::NewerFormat { dir: dir.to_owned(), found });
+        }
+        let identity: Self =
+            serde_json::from_slice(&content).map_err(|e| damaged(e.to_string()))?;
+        if identity.node_id != node_id.0 {
+            return Err(IdentityError::OtherBroker {
+                dir: dir.to_owned(),
+                found: identity.node_id,
+                configured: node_id.0,
+            });
+        }
+        Ok(identity)
+    }
+
+    /// Makes the identity durable.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn store<D: Disk>(&self, disk: &D, dir: &Path) -> Result<(), IdentityError> {
+        let path = dir.join(FILE);
+        let content = serde_json::to_vec_pretty(self)
+            .map_err(|e| IdentityError::Damaged { path: path.clone(), reason: e.to_string() })?;
+        replace_durably(disk, &path, &content).map_err(|source| IdentityError::Io { path, source })
+    }
+
+    /// The founder with this broker id.
+    #[must_use]
+    pub fn founder(&self, node_id: u32) -> Option<&Founder> {
+        self.founders.iter().find(|founder| founder.node_id == node_id)
+    }
+}
+
+#[derive(Deserialize)]
+struct VersionOnly {
+    format_version: u32,
+}
+
+#[cfg(test)]
+#[path = "identity_tests.rs"]
+mod tests;

@@ -1,0 +1,44 @@
+//! Each kind of wrong data directory is one clear line, and is left as it was.
+
+use highwater_env::OsDisk;
+
+use super::*;
+
+fn load(dir: &Path, id: u32) -> Result<Identity, IdentityError> {
+    Identity::load_or_create(&OsDisk, dir, NodeId(id), || "abc".to_owned())
+}
+
+#[test]
+fn an_empty_directory_gets_an_identity_that_stays() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let made = load(dir.path(), 3).expect("created");
+    assert_eq!(load(dir.path(), 3).expect("loaded"), made);
+}
+
+#[test]
+fn another_brokers_directory_is_refused() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    load(dir.path(), 3).expect("created");
+    let message = load(dir.path(), 4).expect_err("refused").to_string();
+    assert!(message.contains("belongs to broker 3"), "{message}");
+}
+
+#[test]
+fn a_newer_format_is_refused() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut identity = load(dir.path(), 3).expect("created");
+    identity.format_version = FORMAT_VERSION + 1;
+    identity.store(&OsDisk, dir.path()).expect("stored");
+    let message = load(dir.path(), 3).expect_err("refused").to_string();
+    assert!(message.contains("newer highwater"), "{message}");
+}
+
+#[test]
+fn damage_and_loss_are_told_apart_from_an_empty_directory() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    std::fs::create_dir(dir.path().join("wal")).expect("wal directory");
+    assert!(matches!(load(dir.path(), 3), Err(IdentityError::Missing { .. })));
+    std::fs::write(dir.path().join(FILE), b"{").expect("written");
+    assert!(matches!(load(dir.path(), 3), Err(IdentityError::Damaged { .. })));
+    assert_eq!(std::fs::read(dir.path().join(FILE)).expect("read"), b"{");
+}

@@ -1,0 +1,137 @@
+//! Step 3 of a produced record, after gate/, before runtime/: partition to shard; here, or a hint
+//! who leads it. The same step of a fetched record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use highwater_env::Disk;
+use highwater_metadata::Topic;
+use highwater_proto::v1::LeaderHint;
+use highwater_proto::{ShardId, TopicPartition};
+
+use crate::control::cluster::Cluster;
+use crate::runtime::Shard;
+
+/// The shards that this broker hosts.
+#[derive(Debug)]
+pub struct ShardTable<D: Disk>(ArcSwap<BTreeMap<ShardId, Arc<Shard<D>>>>);
+
+impl<D: Disk> Default for ShardTable<D> {
+    fn default() -> Self {
+        Self(ArcSwap::default())
+    }
+}
+
+impl<D: Disk> ShardTable<D> {
+    /// The shard, if it is hosted here.
+    #[must_use]
+    pub fn get(&self, id: ShardId) -> Option<Arc<Shard<D>>> {
+        self.0.load().get(&id).cloned()
+    }
+    /// All hosted shards, by id.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Shard<D>>> {
+        self.0.load().values().cloned().collect()
+    }
+    /// Adds a started shard.
+    pub fn insert(&self, shard: Arc<Shard<D>>) {
+        self.0.rcu(|table| {
+            let mut next = BTreeMap::clone(table);
+            next.insert(shard.id, Arc::clone(&shard));
+            next
+        });
+    }
+    /// Takes all out, for shutdown.
+    pub fn take_all(&self) -> Vec<Arc<Shard<D>>> {
+        self.0.swap(Arc::default()).values().cloned().collect()
+    }
+}
+
+/// Where a partition is served.
+#[derive(Debug)]
+pub enum Route<D: Disk> {
+    /// By a shard of this broker, whose leader it is.
+    Here {
+        /// The shard.
+        shard: Arc<Shard<D>>,
+        /// The topic.
+        topic: Arc<Topic>,
+    },
+    /// By another broker, or by nobody right now.
+    Elsewhere(ShardId),
+    /// The topic exists, but its partitions are still being made.
+    NotReady,
+    /// No such topic.
+    UnknownTopic,
+    /// The topic has fewer partitions.
+    UnknownPartition {
+        /// How many it has.
+        partitions: u32,
+    },
+}
+
+/// Finds shards.
+#[derive(Debug)]
+pub struct Router<D: Disk> {
+    cluster: Arc<Cluster>,
+    shards: Arc<ShardTable<D>>,
+}
+
+impl<D: Disk> Router<D> {
+    /// A router over the cluster image and the local shards.
+    #[must_use]
+    pub fn new(cluster: Arc<Cluster>, shards: Arc<ShardTable<D>>) -> Self {
+        Self { cluster, shards }
+    }
+
+    /// The leader's place for `tp`.
+    #[must_use]
+    pub fn route(&self, tp: TopicPartition) -> Route<D> {
+        match self.locate(tp) {
+            Ok((shard_id, topic)) => match self.shards.get(shard_id) {
+                Some(shard) if shard.group.is_leader() => Route::Here { shard, topic },
+                _ => Route::Elsewhere(shard_id),
+            },
+            Err(route) => route,
+        }
+    }
+
+    /// This broker's replica of `tp`, leader or not.
+    #[must_use]
+    pub fn replica(&self, tp: TopicPartition) -> Route<D> {
+        match self.locate(tp) {
+            Ok((shard_id, topic)) => match self.shards.get(shard_id) {
+                Some(shard) => Route::Here { shard, topic },
+                None => Route::Elsewhere(shard_id),
+            },
+            Err(route) => route,
+        }
+    }
+
+    fn locate(&self, tp: TopicPartition) -> Result<(ShardId, Arc<Topic>), Route<D>> {
+        let image = self.cluster.image();
+        let topic = image.topic(tp.topic).ok_or(Route::UnknownTopic)?;
+        let partitions = topic.partition_count();
+        let shard = topic.shard_of(tp.partition).ok_or(Route::UnknownPartition { partitions })?;
+        if !topic.is_ready() {
+            return Err(Route::NotReady);
+        }
+        Ok((shard, Arc::clone(topic)))
+    }
+
+    /// Who leads a shard, as far as this broker knows.
+    #[must_use]
+    pub fn hint(&self, shard: ShardId) -> Option<LeaderHint> {
+        let known = self.cluster.leader(shard)?;
+        let node = known.node?;
+        let address = self.cluster.image().broker(node)?.address.clone();
+        Some(LeaderHint { broker_id: node.0, address, term: known.term })
+    }
+    /// The hint for a partition.
+    #[must_use]
+    pub fn hint_for(&self, tp: TopicPartition) -> Option<LeaderHint> {
+        let (shard, _) = self.locate(tp).ok()?;
+        self.hint(shard)
+    }
+}

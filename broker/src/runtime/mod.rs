@@ -1,0 +1,40 @@
+//! The shards that this broker hosts: from an accepted batch to a verdict, from a position to
+//! bytes.
+
+pub mod accumulate;
+mod checkpoint;
+mod install;
+pub mod machine;
+pub mod tail;
+pub mod view;
+
+use std::sync::Arc;
+
+use highwater_env::Disk;
+use highwater_proto::ShardId;
+use highwater_raft::Group;
+
+use accumulate::Accumulator;
+use view::Views;
+
+/// One hosted shard.
+#[derive(Debug)]
+pub struct Shard<D: Disk> {
+    /// Which one.
+    pub id: ShardId,
+    /// Its Raft group.
+    pub group: Group,
+    /// Its partitions, for readers.
+    pub views: Arc<Views<D>>,
+    /// Where batches are handed in.
+    pub accumulator: Accumulator,
+}
+
+/// Runs a short blocking call away from the async threads.
+pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(value) => value,
+        // panic = "abort" leaves only one way here: the runtime is shutting down under us.
+        Err(_cancelled) => std::future::pending().await,
+    }
+}

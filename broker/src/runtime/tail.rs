@@ -1,0 +1,141 @@
+//! The tail: the newest batches of every partition, in memory once.
+//!
+//! Step 7 of a produced record puts them here; step 4 of a fetched record reads them back. A batch
+//! leaves only when its segment file has it, oldest of the shard first, as soon as the broker's
+//! budget is exceeded.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use highwater_env::Disk;
+use highwater_proto::Offset;
+use highwater_segment::AppendBatch;
+
+use super::view::PartitionView;
+
+/// Memory of all tails of a broker, in bytes.
+#[derive(Debug)]
+pub struct TailBudget {
+    used: AtomicUsize,
+    limit: usize,
+}
+
+impl TailBudget {
+    /// A budget of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { used: AtomicUsize::new(0), limit })
+    }
+    /// Bytes held now.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+    fn is_exceeded(&self) -> bool {
+        self.used() > self.limit
+    }
+}
+
+/// The batches of one partition that are in memory, oldest first, without gaps.
+#[derive(Debug, Default)]
+pub struct PartitionTail {
+    batches: VecDeque<AppendBatch>,
+}
+
+impl PartitionTail {
+    /// Pieces of whole batches from the one that contains `from`, up to about `max_bytes` and below
+    /// `end`; at least one batch if there is one. `None`: the tail begins after `from`.
+    #[must_use]
+    pub fn read(&self, from: Offset, max_bytes: usize, end: Offset) -> Option<Pieces> {
+        if self.batches.front()?.base_offset > from {
+            return None;
+        }
+        let first = self.batches.partition_point(|batch| batch.last_offset < from);
+        let mut pieces = Pieces::default();
+        for batch in self.batches.iter().skip(first) {
+            let len = batch.head.len() + batch.body.len();
+            if batch.last_offset >= end || (pieces.bytes > 0 && pieces.bytes + len > max_bytes) {
+                break;
+            }
+            pieces.push(Bytes::copy_from_slice(&batch.head), batch.body.clone(), batch.last_offset);
+        }
+        Some(pieces)
+    }
+    /// Drops everything.
+    pub fn clear(&mut self) -> usize {
+        let freed = self.batches.iter().map(|batch| batch.body.len()).sum();
+        self.batches.clear();
+        freed
+    }
+    fn pop_through(&mut self, last: Offset) -> usize {
+        let mut freed = 0;
+        while self.batches.front().is_some_and(|batch| batch.last_offset <= last) {
+            freed += self.batches.pop_front().map_or(0, |batch| batch.body.len());
+        }
+        freed
+    }
+}
+
+/// A run of whole batches, in shared pieces.
+#[derive(Debug, Default, Clone)]
+pub struct Pieces {
+    /// Their concatenation is the batches.
+    pub pieces: Vec<Bytes>,
+    /// Total length.
+    pub bytes: usize,
+    /// The offset after the last record, when there is one.
+    pub next_offset: Option<Offset>,
+}
+
+impl Pieces {
+    fn push(&mut self, head: Bytes, body: Bytes, last: Offset) {
+        self.bytes += head.len() + body.len();
+        self.pieces.push(head);
+        self.pieces.push(body);
+        self.next_offset = Some(last.plus(1));
+    }
+}
+
+/// The append order of one shard's tails, for eviction. Owned by the shard's state machine.
+#[derive(Debug)]
+pub struct ShardTail<D: Disk> {
+    order: VecDeque<(Arc<PartitionView<D>>, Offset)>,
+    budget: Arc<TailBudget>,
+}
+
+impl<D: Disk> ShardTail<D> {
+    /// An empty tail.
+    #[must_use]
+    pub fn new(budget: Arc<TailBudget>) -> Self {
+        Self { order: VecDeque::new(), budget }
+    }
+    /// Adds a batch behind the last one of its partition and evicts what the budget demands.
+    pub fn push(&mut self, view: &Arc<PartitionView<D>>, batch: AppendBatch) {
+        self.budget.used.fetch_add(batch.body.len(), Ordering::Relaxed);
+        self.order.push_back((Arc::clone(view), batch.last_offset));
+        view.tail().batches.push_back(batch);
+        self.evict();
+    }
+    fn evict(&mut self) {
+        while self.budget.is_exceeded() {
+            let Some((view, last)) = self.order.front() else { return };
+            if view.written_end() <= *last && !view.is_deleted() {
+                return;
+            }
+            let freed = view.tail().pop_through(*last);
+            self.budget.used.fetch_sub(freed, Ordering::Relaxed);
+            self.order.pop_front();
+        }
+    }
+    /// Forgets a partition that was deleted or replaced.
+    pub fn forget(&mut self, view: &PartitionView<D>) {
+        let freed = view.tail().clear();
+        self.budget.used.fetch_sub(freed, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+#[path = "tail_tests.rs"]
+mod tests;

@@ -1,0 +1,172 @@
+//! What readers see of one partition: its watermarks, its tail and its files.
+//!
+//! The shard's state machine alone changes a view, in apply; any number of fetches read it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use highwater_env::{Disk, Workers};
+use highwater_proto::{LeaderEpoch, Offset, TopicPartition};
+use highwater_segment::{PartitionReader, ReadError};
+use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::Notify;
+
+use super::tail::{PartitionTail, Pieces};
+
+/// One partition, as readers see it.
+#[derive(Debug)]
+pub struct PartitionView<D: Disk> {
+    tp: TopicPartition,
+    /// The first offset that is not yet visible.
+    high_watermark: AtomicU64,
+    log_start: AtomicU64,
+    leader_epoch: AtomicU32,
+    deleted: AtomicBool,
+    tail: Mutex<PartitionTail>,
+    reader: PartitionReader<D>,
+    changed: Notify,
+}
+
+impl<D: Disk> PartitionView<D> {
+    /// A view whose visible range is `[log_start, high_watermark)`.
+    #[must_use]
+    pub fn new(tp: TopicPartition, reader: PartitionReader<D>, visible: (Offset, Offset)) -> Self {
+        Self {
+            tp,
+            high_watermark: AtomicU64::new(visible.1.0),
+            log_start: AtomicU64::new(visible.0.0),
+            leader_epoch: AtomicU32::new(0),
+            deleted: AtomicBool::new(false),
+            tail: Mutex::default(),
+            reader,
+            changed: Notify::new(),
+        }
+    }
+    /// Which partition this is.
+    #[must_use]
+    pub fn topic_partition(&self) -> TopicPartition {
+        self.tp
+    }
+    /// The first offset not yet visible.
+    #[must_use]
+    pub fn high_watermark(&self) -> Offset {
+        Offset(self.high_watermark.load(Ordering::Acquire))
+    }
+    /// The first offset that may still be read.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        Offset(self.log_start.load(Ordering::Acquire))
+    }
+    /// The partition's leader epoch as of its last append.
+    #[must_use]
+    pub fn leader_epoch(&self) -> LeaderEpoch {
+        LeaderEpoch(self.leader_epoch.load(Ordering::Acquire))
+    }
+    /// Bytes in segment files.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.reader.size_bytes()
+    }
+    /// Whether the partition is gone; its readers end.
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+    /// Waits until something changed after this call was made. Call, then check, then await.
+    /// Cancellation-safe.
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
+    }
+
+    pub(super) fn tail(&self) -> MutexGuard<'_, PartitionTail> {
+        self.tail.lock()
+    }
+    pub(super) fn reader(&self) -> &PartitionReader<D> {
+        &self.reader
+    }
+    /// The first offset that the segment files do not have yet.
+    pub(super) fn written_end(&self) -> Offset {
+        self.reader.next_offset()
+    }
+    pub(super) fn advance(&self, high_watermark: Offset, epoch: LeaderEpoch) {
+        self.leader_epoch.store(epoch.0, Ordering::Release);
+        self.high_watermark.store(high_watermark.0, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+    pub(super) fn trim(&self, log_start: Offset) {
+        self.log_start.store(log_start.0, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+    pub(super) fn delete(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+
+    /// Whole batches from the one that contains `from`, none at or above `end`.
+    ///
+    /// Fetch step 4: from memory at the tail, from files behind it. Cancellation-safe.
+    ///
+    /// # Errors
+    /// Those of the segment files.
+    pub async fn read(
+        self: &Arc<Self>,
+        range: (Offset, Offset),
+        max_bytes: usize,
+        workers: Workers,
+    ) -> Result<Pieces, ReadError> {
+        let (from, end) = range;
+        if let Some(pieces) = self.tail().read(from, max_bytes, end) {
+            return Ok(pieces);
+        }
+        let view = Arc::clone(self);
+        let end = end.min(self.written_end());
+        let read = move || view.reader.read(from, max_bytes, end, true);
+        let bytes = match workers {
+            Workers::Tasks => read()?,
+            Workers::Threads => super::blocking(read).await?,
+        };
+        Ok(Pieces::from_stored(bytes))
+    }
+}
+
+/// All partitions of one shard on this broker.
+#[derive(Debug)]
+pub struct Views<D: Disk>(RwLock<HashMap<TopicPartition, Arc<PartitionView<D>>>>);
+
+impl<D: Disk> Default for Views<D> {
+    fn default() -> Self {
+        Self(RwLock::default())
+    }
+}
+
+impl<D: Disk> Views<D> {
+    /// The view of `tp`.
+    #[must_use]
+    pub fn get(&self, tp: TopicPartition) -> Option<Arc<PartitionView<D>>> {
+        self.0.read().get(&tp).cloned()
+    }
+    /// How many partitions there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.read().len()
+    }
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// All partitions, in order.
+    #[must_use]
+    pub fn all(&self) -> Vec<TopicPartition> {
+        let mut all: Vec<_> = self.0.read().keys().copied().collect();
+        all.sort_unstable();
+        all
+    }
+    pub(super) fn insert(&self, view: Arc<PartitionView<D>>) -> Option<Arc<PartitionView<D>>> {
+        self.0.write().insert(view.topic_partition(), view)
+    }
+    pub(super) fn remove(&self, tp: TopicPartition) -> Option<Arc<PartitionView<D>>> {
+        self.0.write().remove(&tp)
+    }
+}
