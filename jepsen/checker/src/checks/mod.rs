@@ -1,0 +1,37 @@
+//! The checks, one anomaly each. Every one is a pass over the prepared history.
+
+mod aborted_read;
+mod duplicate;
+mod inconsistent_offset;
+mod lost_write;
+mod non_monotonic_poll;
+mod non_monotonic_send;
+mod phantom;
+mod poll_skip;
+mod positions;
+mod precommitted_read;
+mod read_before_send;
+mod stale_latest;
+mod unseen;
+pub(crate) mod vacuous;
+
+use crate::model::Model;
+use crate::verdict::{Anomaly, Collector};
+
+/// Looks for one anomaly.
+pub(crate) fn run(anomaly: Anomaly, model: &Model<'_>, out: &mut Collector) {
+    match anomaly {
+        Anomaly::InconsistentOffset => inconsistent_offset::check(model, out),
+        Anomaly::Duplicate => duplicate::check(model, out),
+        Anomaly::LostWrite => lost_write::check(model, out),
+        Anomaly::Unseen => unseen::check(model, out),
+        Anomaly::Phantom => phantom::check(model, out),
+        Anomaly::AbortedRead => aborted_read::check(model, out),
+        Anomaly::PrecommittedRead => precommitted_read::check(model, out),
+        Anomaly::PollSkip => poll_skip::check(model, out),
+        Anomaly::NonMonotonicPoll => non_monotonic_poll::check(model, out),
+        Anomaly::NonMonotonicSend => non_monotonic_send::check(model, out),
+        Anomaly::ReadBeforeSend => read_before_send::check(model, out),
+        Anomaly::StaleLatest => stale_latest::check(model, out),
+    }
+}

@@ -1,0 +1,28 @@
+//! Poll skip: a reader went on further than to the next record that exists.
+//!
+//! Offsets that hold nothing are legal gaps: what counts is the rank among the offsets in use.
+
+use super::positions;
+use crate::model::Model;
+use crate::verdict::{Collector, Finding};
+
+pub(super) fn check(model: &Model<'_>, out: &mut Collector) {
+    positions::walk(model, |step| {
+        if step.ranks <= 1 {
+            return;
+        }
+        out.add(|| {
+            let key = step.partition.key;
+            let detail = format!(
+                "partition {key}: process {} went from offset {} to {}, over {} records",
+                step.process,
+                step.from,
+                step.to,
+                step.ranks - 1
+            );
+            Finding::new(key, step.entries.to_vec(), detail)
+                .offset(step.to)
+                .process(step.process)
+        });
+    });
+}

@@ -1,0 +1,398 @@
+//! Histories as text: one EDN map, or one JSON object, per line.
+//!
+//! The shape is that of Jepsen's own Kafka workload, so that others can check our histories and
+//! this crate theirs. Keys of a map that it does not know are ignored. One addition: a request for
+//! the end of a partition is `:f :latest` with `:value [[:latest KEY]]`, answered
+//! `[[:latest KEY END]]`, END being the first offset not yet visible.
+#![deny(clippy::indexing_slicing)]
+
+use std::io::{self, BufRead, Write};
+
+use thiserror::Error;
+
+use crate::datum::Datum;
+use crate::edn;
+use crate::history::{
+    Action, Entry, Function, History, HistoryError, Key, Kind, Offset, Operation, Process, Value,
+};
+
+/// Why a text could not be read as a history.
+#[derive(Debug, Error)]
+pub enum ReadError {
+    /// The source failed.
+    #[error("line {line}: {source}")]
+    Io {
+        /// Counted from 1.
+        line: usize,
+        /// What the source said.
+        source: io::Error,
+    },
+    /// A line is not of the expected shape.
+    #[error("line {line}: {problem}")]
+    Line {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong, for a person.
+        problem: String,
+    },
+    /// The lines do not make a history.
+    #[error("line {line}: {source}")]
+    History {
+        /// Counted from 1.
+        line: usize,
+        /// What is wrong.
+        source: HistoryError,
+    },
+}
+
+/// Which notation a history is written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notation {
+    /// One EDN map per line.
+    Edn,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Reads a history; blank lines and nemesis operations are passed over.
+///
+/// # Errors
+/// At the first line that cannot be read, with its number.
+pub fn read(source: impl BufRead, notation: Notation) -> Result<History, ReadError> {
+    let mut history = History::new();
+    for (at, text) in source.lines().enumerate() {
+        let line = at + 1;
+        let text = text.map_err(|source| ReadError::Io { line, source })?;
+        if text.trim().is_empty() {
+            continue;
+        }
+        let operation =
+            parse_line(&text, notation).map_err(|problem| ReadError::Line { line, problem })?;
+        if let Some(operation) = operation {
+            history
+                .push(&operation)
+                .map_err(|source| ReadError::History { line, source })?;
+        }
+    }
+    Ok(history)
+}
+
+/// Writes every entry as one line.
+///
+/// # Errors
+/// Those of the sink.
+pub fn write(history: &History, notation: Notation, mut sink: impl Write) -> io::Result<()> {
+    for entry in history.iter() {
+        writeln!(sink, "{}", format_line(&entry, notation))?;
+    }
+    Ok(())
+}
+
+/// One entry as a line, without its end.
+#[must_use]
+pub fn format_line(entry: &Entry<'_>, notation: Notation) -> String {
+    let datum = to_datum(entry);
+    match notation {
+        Notation::Edn => {
+            let mut line = String::with_capacity(96);
+            edn::write(&datum, &mut line);
+            line
+        }
+        Notation::Json => to_json(&datum).to_string(),
+    }
+}
+
+fn parse_line(text: &str, notation: Notation) -> Result<Option<Operation>, String> {
+    let datum = match notation {
+        Notation::Edn => edn::read(text)?,
+        Notation::Json => from_json(serde_json::from_str(text).map_err(|error| error.to_string())?),
+    };
+    from_datum(&datum)
+}
+
+fn from_datum(map: &Datum) -> Result<Option<Operation>, String> {
+    let field = |name: &str| map.get(name).ok_or_else(|| format!("`{name}` is missing"));
+    let process = field("process")?;
+    if process.text() == Some("nemesis") {
+        return Ok(None);
+    }
+    let function = match field("f")?.text() {
+        Some("send") => Function::Send,
+        Some("poll") => Function::Poll,
+        Some("txn") => Function::Transaction,
+        Some("assign") => Function::Assign,
+        Some("subscribe") => Function::Subscribe,
+        Some("latest") => Function::Latest,
+        // Crashes, partition dumps and the like of other harnesses say nothing to these checks.
+        _ => return Ok(None),
+    };
+    let kind = match field("type")?.text() {
+        Some("invoke") => Kind::Invoke,
+        Some("ok") => Kind::Ok,
+        Some("fail") => Kind::Fail,
+        Some("info") => Kind::Info,
+        other => return Err(format!("`type` is {other:?}, not invoke, ok, fail or info")),
+    };
+    let actions = match (function, map.get("value")) {
+        (_, None | Some(Datum::Nil)) => Vec::new(),
+        (Function::Assign | Function::Subscribe, Some(keys)) => uses(keys)?,
+        (_, Some(steps)) => steps_of(steps)?,
+    };
+    Ok(Some(Operation {
+        index: unsigned(field("index")?, "index")?,
+        time_ns: unsigned(field("time")?, "time")?,
+        kind,
+        process: Process(unsigned(process, "process")?),
+        function,
+        actions,
+        seek_to_beginning: map.get("seek-to-beginning?") == Some(&Datum::Bool(true)),
+        rebalanced: map
+            .get("rebalance-log")
+            .and_then(Datum::list)
+            .is_some_and(|events| !events.is_empty()),
+    }))
+}
+
+fn unsigned(datum: &Datum, what: &str) -> Result<u64, String> {
+    datum
+        .int()
+        .and_then(|number| u64::try_from(number).ok())
+        .ok_or_else(|| format!("{what} {datum:?} is not a whole number from 0"))
+}
+
+fn key_of(datum: &Datum) -> Result<Key, String> {
+    let number = unsigned(datum, "key")?;
+    u32::try_from(number)
+        .map(Key)
+        .map_err(|_| format!("key {number} is too large"))
+}
+
+fn value_of(datum: &Datum) -> Result<Value, String> {
+    datum
+        .int()
+        .map(Value)
+        .ok_or_else(|| format!("value {datum:?} is not a whole number"))
+}
+
+fn uses(keys: &Datum) -> Result<Vec<Action>, String> {
+    let keys = keys
+        .list()
+        .ok_or("an assignment's value is not a list of keys")?;
+    keys.iter()
+        .map(|key| key_of(key).map(Action::Use))
+        .collect()
+}
+
+fn steps_of(steps: &Datum) -> Result<Vec<Action>, String> {
+    let steps = steps.list().ok_or("`value` is not a list of steps")?;
+    let mut actions = Vec::with_capacity(steps.len());
+    for step in steps {
+        let (name, rest) = step
+            .list()
+            .and_then(|items| items.split_first())
+            .ok_or_else(|| format!("{step:?} is not a step"))?;
+        match (name.text(), rest) {
+            (Some("send"), [key, what]) => actions.push(send_of(key, what)?),
+            (Some("poll"), []) => {}
+            (Some("poll"), [records, ..]) => reads_of(records, &mut actions)?,
+            (Some("latest"), [key]) => {
+                actions.push(Action::Latest {
+                    key: key_of(key)?,
+                    end: None,
+                });
+            }
+            (Some("latest"), [key, end]) => {
+                let end = Some(Offset(unsigned(end, "end offset")?));
+                actions.push(Action::Latest {
+                    key: key_of(key)?,
+                    end,
+                });
+            }
+            _ => return Err(format!("{step:?} is not a step")),
+        }
+    }
+    Ok(actions)
+}
+
+/// `[:send KEY VALUE]`, or `[:send KEY [OFFSET VALUE]]` once acknowledged.
+fn send_of(key: &Datum, what: &Datum) -> Result<Action, String> {
+    let key = key_of(key)?;
+    match what.list() {
+        None => Ok(Action::Send {
+            key,
+            value: value_of(what)?,
+            offset: None,
+        }),
+        Some([Datum::Nil, value]) => Ok(Action::Send {
+            key,
+            value: value_of(value)?,
+            offset: None,
+        }),
+        Some([offset, value]) => {
+            let offset = Some(Offset(unsigned(offset, "offset")?));
+            Ok(Action::Send {
+                key,
+                value: value_of(value)?,
+                offset,
+            })
+        }
+        Some(_) => Err(format!("{what:?} is not an offset and a value")),
+    }
+}
+
+fn reads_of(records: &Datum, actions: &mut Vec<Action>) -> Result<(), String> {
+    let pairs = match records {
+        Datum::Nil => return Ok(()),
+        Datum::Map(pairs) => pairs,
+        _ => return Err("a poll's records are not a map".to_owned()),
+    };
+    for (key, records) in pairs {
+        let key = key_of(key)?;
+        let records = records.list().ok_or("a poll's records are not a list")?;
+        for record in records {
+            let Some([offset, value]) = record.list() else {
+                return Err(format!("{record:?} is not an offset and a value"));
+            };
+            let offset = Offset(unsigned(offset, "offset")?);
+            actions.push(Action::Read {
+                key,
+                offset,
+                value: value_of(value)?,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn to_datum(entry: &Entry<'_>) -> Datum {
+    let function = match entry.function {
+        Function::Send => "send",
+        Function::Poll => "poll",
+        Function::Transaction => "txn",
+        Function::Assign => "assign",
+        Function::Subscribe => "subscribe",
+        Function::Latest => "latest",
+    };
+    let kind = match entry.kind {
+        Kind::Invoke => "invoke",
+        Kind::Ok => "ok",
+        Kind::Fail => "fail",
+        Kind::Info => "info",
+    };
+    let mut pairs = vec![
+        (Datum::word("index"), Datum::unsigned(entry.index)),
+        (Datum::word("time"), Datum::unsigned(entry.time_ns)),
+        (Datum::word("type"), Datum::word(kind)),
+        (Datum::word("process"), Datum::unsigned(entry.process.0)),
+        (Datum::word("f"), Datum::word(function)),
+        (Datum::word("value"), steps_to_datum(entry)),
+    ];
+    if entry.seek_to_beginning {
+        pairs.push((Datum::word("seek-to-beginning?"), Datum::Bool(true)));
+    }
+    if entry.rebalanced {
+        let event = Datum::List(vec![Datum::word("rebalanced")]);
+        pairs.push((Datum::word("rebalance-log"), event));
+    }
+    Datum::Map(pairs)
+}
+
+fn steps_to_datum(entry: &Entry<'_>) -> Datum {
+    let mut steps = Vec::with_capacity(entry.actions.len());
+    // Records of one poll, by key in the order of first appearance.
+    let mut polled: Vec<(Key, Vec<Datum>)> = Vec::new();
+    for action in entry.actions {
+        if !matches!(action, Action::Read { .. }) {
+            flush_poll(&mut polled, &mut steps);
+        }
+        match *action {
+            Action::Send { key, value, offset } => {
+                let value = Datum::Int(value.0);
+                let what = match offset {
+                    None => value,
+                    Some(offset) => Datum::List(vec![Datum::unsigned(offset.0), value]),
+                };
+                steps.push(Datum::List(vec![Datum::word("send"), key_datum(key), what]));
+            }
+            Action::Read { key, offset, value } => {
+                let record = Datum::List(vec![Datum::unsigned(offset.0), Datum::Int(value.0)]);
+                match polled.iter_mut().find(|(known, _)| *known == key) {
+                    Some((_, records)) => records.push(record),
+                    None => polled.push((key, vec![record])),
+                }
+            }
+            Action::Latest { key, end } => {
+                let mut step = vec![Datum::word("latest"), key_datum(key)];
+                step.extend(end.map(|end| Datum::unsigned(end.0)));
+                steps.push(Datum::List(step));
+            }
+            Action::Use(key) => steps.push(key_datum(key)),
+        }
+    }
+    flush_poll(&mut polled, &mut steps);
+    if entry.function == Function::Poll && steps.is_empty() {
+        let mut step = vec![Datum::word("poll")];
+        if entry.kind == Kind::Ok {
+            step.push(Datum::Map(Vec::new()));
+        }
+        steps.push(Datum::List(step));
+    }
+    Datum::List(steps)
+}
+
+fn key_datum(key: Key) -> Datum {
+    Datum::Int(i64::from(key.0))
+}
+
+fn flush_poll(polled: &mut Vec<(Key, Vec<Datum>)>, steps: &mut Vec<Datum>) {
+    if polled.is_empty() {
+        return;
+    }
+    let records = polled
+        .drain(..)
+        .map(|(key, records)| (key_datum(key), Datum::List(records)));
+    steps.push(Datum::List(vec![
+        Datum::word("poll"),
+        Datum::Map(records.collect()),
+    ]));
+}
+
+fn from_json(value: serde_json::Value) -> Datum {
+    match value {
+        serde_json::Value::Null => Datum::Nil,
+        serde_json::Value::Bool(flag) => Datum::Bool(flag),
+        serde_json::Value::Number(number) => number
+            .as_i64()
+            .map_or_else(|| Datum::Word(number.to_string()), Datum::Int),
+        serde_json::Value::String(text) => Datum::Word(text),
+        serde_json::Value::Array(items) => Datum::List(items.into_iter().map(from_json).collect()),
+        serde_json::Value::Object(pairs) => Datum::Map(
+            pairs
+                .into_iter()
+                .map(|(key, value)| (Datum::Word(key), from_json(value)))
+                .collect(),
+        ),
+    }
+}
+
+fn to_json(datum: &Datum) -> serde_json::Value {
+    match datum {
+        Datum::Nil => serde_json::Value::Null,
+        Datum::Bool(flag) => (*flag).into(),
+        Datum::Int(number) => (*number).into(),
+        Datum::Word(word) => word.as_str().into(),
+        Datum::List(items) => items.iter().map(to_json).collect(),
+        Datum::Map(pairs) => pairs
+            .iter()
+            .map(|(key, value)| {
+                let key = match key {
+                    Datum::Word(word) => word.clone(),
+                    Datum::Int(number) => number.to_string(),
+                    _ => String::new(),
+                };
+                (key, to_json(value))
+            })
+            .collect::<serde_json::Map<_, _>>()
+            .into(),
+    }
+}

@@ -1,0 +1,150 @@
+//! Every anomaly is found where it was planted, and nothing is found in its near miss.
+
+use highwater_checker::{
+    Anomaly, Conclusion, Fault, History, Notation, Options, Verdict, check, read, write,
+};
+
+const NAMES: [&str; 13] = [
+    "inconsistent-offset",
+    "duplicate",
+    "lost-write",
+    "unseen",
+    "phantom",
+    "aborted-read",
+    "precommitted-read",
+    "poll-skip",
+    "non-monotonic-poll",
+    "non-monotonic-send",
+    "read-before-send",
+    "stale-latest",
+    "vacuous",
+];
+
+fn load(name: &str) -> History {
+    let path = format!("{}/tests/fixtures/{name}.edn", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    read(text.as_bytes(), Notation::Edn).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn judge(name: &str) -> Verdict {
+    check(&load(name), &Options::default()).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+fn found(verdict: &Verdict) -> Vec<&'static str> {
+    verdict
+        .anomalies
+        .keys()
+        .map(|anomaly| anomaly.name())
+        .collect()
+}
+
+#[test]
+fn every_planted_anomaly_is_found_and_no_other() {
+    for anomaly in Anomaly::ALL {
+        let verdict = judge(anomaly.name());
+        assert_eq!(verdict.conclusion, Conclusion::Fail, "{anomaly}: {verdict}");
+        assert!(verdict.count(anomaly) >= 1, "{anomaly}: {verdict}");
+        // What readers passed over, nobody polled either.
+        let expected = match anomaly {
+            Anomaly::LostWrite => vec!["lost-write", "unseen"],
+            other => vec![other.name()],
+        };
+        assert_eq!(found(&verdict), expected, "{verdict}");
+    }
+}
+
+#[test]
+fn every_near_miss_is_legal() {
+    for name in NAMES {
+        let verdict = judge(&format!("{name}.legal"));
+        assert_eq!(verdict.conclusion, Conclusion::Pass, "{name}: {verdict}");
+    }
+    assert_eq!(
+        judge("clean").conclusion,
+        Conclusion::Pass,
+        "{}",
+        judge("clean")
+    );
+}
+
+#[test]
+fn a_history_in_which_little_succeeded_is_unknown() {
+    let verdict = judge("vacuous");
+    assert_eq!(verdict.conclusion, Conclusion::Unknown, "{verdict}");
+    assert!(verdict.anomalies.is_empty(), "{verdict}");
+    let empty = check(&History::new(), &Options::default()).expect("an empty history is one");
+    assert_eq!(empty.conclusion, Conclusion::Unknown);
+}
+
+#[test]
+fn a_fault_must_be_proven_and_survived() {
+    let history = load("clean");
+    let fault = |from_ns, to_ns, proven| Options {
+        faults: vec![Fault {
+            name: "kill".into(),
+            from_ns,
+            to_ns,
+            proven,
+        }],
+        ..Options::default()
+    };
+    let judge = |options| check(&history, &options).expect("well-formed").conclusion;
+    assert_eq!(judge(fault(0, 1_000_000, true)), Conclusion::Pass);
+    assert_eq!(judge(fault(0, 1_000_000, false)), Conclusion::Unknown);
+    // Nothing was begun in that time.
+    assert_eq!(
+        judge(fault(5_000_000, 6_000_000, true)),
+        Conclusion::Unknown
+    );
+}
+
+#[test]
+fn what_nobody_polled_is_tolerated_without_final_reads() {
+    let options = Options {
+        final_reads: false,
+        ..Options::default()
+    };
+    let verdict = check(&load("unseen"), &options).expect("well-formed");
+    assert_eq!(verdict.conclusion, Conclusion::Pass, "{verdict}");
+    assert_eq!(verdict.count(Anomaly::Unseen), 1);
+    let lost = check(&load("lost-write"), &options).expect("well-formed");
+    assert_eq!(lost.conclusion, Conclusion::Fail, "{lost}");
+}
+
+#[test]
+fn both_notations_carry_a_history_unchanged() {
+    for name in NAMES
+        .iter()
+        .flat_map(|name| [(*name).to_owned(), format!("{name}.legal")])
+    {
+        let history = load(&name);
+        for notation in [Notation::Edn, Notation::Json] {
+            let mut text = Vec::new();
+            write(&history, notation, &mut text).expect("memory does not fail");
+            let again = read(text.as_slice(), notation)
+                .unwrap_or_else(|error| panic!("{name} as {notation:?}: {error}"));
+            let all = |history: &History| -> Vec<_> {
+                history.iter().map(|entry| entry.to_operation()).collect()
+            };
+            assert_eq!(all(&again), all(&history), "{name} as {notation:?}");
+        }
+    }
+}
+
+#[test]
+fn verdicts_render_as_text_and_json() {
+    let verdict = judge("lost-write");
+    let text = verdict.to_string();
+    assert!(
+        text.starts_with("FAIL: 5 operations (5 ok, 0 failed, 0 unknown)"),
+        "{text}"
+    );
+    assert!(
+        text.contains("value 2 was acknowledged at offset 1"),
+        "{text}"
+    );
+    let json = verdict.to_json();
+    assert_eq!(json["conclusion"], "fail");
+    assert_eq!(json["anomalies"]["lost-write"]["count"], 1);
+    assert_eq!(json["anomalies"]["lost-write"]["examples"][0]["value"], 2);
+}
