@@ -1,0 +1,67 @@
+//! What was read back after a run, in the form that the checker judges.
+
+use crate::order::Source;
+
+/// One record that the fresh consumer read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observed {
+    /// Where it lies.
+    pub at: Source,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// A running fingerprint of one partition's records: offset, key, value, in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Digest {
+    /// How many records went in.
+    pub records: u64,
+    /// The offset after the last one.
+    pub end: u64,
+    hash: u64,
+}
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self {
+            records: 0,
+            end: 0,
+            hash: 0xcbf2_9ce4_8422_2325,
+        }
+    }
+}
+
+impl Digest {
+    /// Takes in the next record.
+    pub fn add(&mut self, offset: u64, key: &[u8], value: &[u8]) {
+        self.records += 1;
+        self.end = offset.saturating_add(1);
+        for part in [&offset.to_be_bytes()[..], key, value] {
+            // Lengths go in too: no other split of the same bytes may look the same.
+            self.mix(&(part.len() as u64).to_be_bytes());
+            self.mix(part);
+        }
+    }
+
+    /// FNV-1a, 64 bits.
+    fn mix(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+/// What one broker's own copy of one partition holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplicaRead {
+    /// The broker's number.
+    pub broker: u32,
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: u32,
+    /// Its content, up to the end that the leader named.
+    pub digest: Digest,
+}
