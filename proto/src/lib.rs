@@ -4,12 +4,14 @@
 
 pub mod batch;
 pub mod ids;
+pub mod partitioner;
 mod payload;
 
 pub use ids::{
     BatchSequence, ByteSize, LeaderEpoch, NodeId, Offset, PartitionId, ProducerEpoch, ProducerId,
     ShardId, TimestampMs, TopicId, TopicPartition,
 };
+pub use partitioner::{murmur2, partition_for_key};
 pub use payload::{Payload, PayloadReader, PayloadTooShort};
 
 /// The public gRPC protocol, `highwater.v1`.
