@@ -1,0 +1,92 @@
+//! Names of directories and files: one directory per partition, files named by base offset.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use highwater_proto::{Offset, PartitionId, ShardId, TopicId, TopicPartition};
+
+/// Extension of the record batches.
+pub(crate) const LOG: &str = "log";
+/// Extension of the sparse offset index.
+pub(crate) const OFFSET_INDEX: &str = "index";
+/// Extension of the sparse time index.
+pub(crate) const TIME_INDEX: &str = "timeindex";
+/// Every extension that belongs to a segment; `tmp` is a file on its way to one of the others.
+pub(crate) const EXTENSIONS: [&str; 4] = [LOG, OFFSET_INDEX, TIME_INDEX, "tmp"];
+
+/// Digits of a base offset in a file name, so that names sort as offsets do.
+const DIGITS: usize = 20;
+
+/// Whose files these are: what a sync may be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogIdentity {
+    /// The shard whose checkpoints name the files.
+    pub shard: ShardId,
+    /// The partition.
+    pub partition: TopicPartition,
+}
+
+/// The directory of a partition below `root`.
+#[must_use]
+pub fn partition_dir(root: &Path, partition: TopicPartition) -> PathBuf {
+    root.join(partition.to_string())
+}
+
+/// The partition whose directory has this name, if it is one.
+#[must_use]
+pub(crate) fn parse_partition_dir(path: &Path) -> Option<TopicPartition> {
+    let name = path.file_name()?.to_str()?;
+    let (topic, partition) = name.split_once('-')?;
+    let partition = TopicPartition::new(
+        TopicId(topic.parse().ok()?),
+        PartitionId(partition.parse().ok()?),
+    );
+    // Only the one spelling that `partition_dir` writes: "+1-0" or "01-0" is somebody else's.
+    (partition.to_string() == name).then_some(partition)
+}
+
+/// A segment's place on the disk, and its key in the file cache.
+#[derive(Debug, Clone)]
+pub(crate) struct SegmentName {
+    /// Unique in this process.
+    pub id: u64,
+    /// Whose it is.
+    pub owner: LogIdentity,
+    /// The partition's directory.
+    pub dir: Arc<Path>,
+    /// The first offset it may hold.
+    pub base: Offset,
+}
+
+impl SegmentName {
+    /// The file with the batches.
+    pub(crate) fn log_path(&self) -> PathBuf {
+        self.path(LOG)
+    }
+    /// One of the segment's files.
+    pub(crate) fn path(&self, extension: &str) -> PathBuf {
+        self.dir
+            .join(format!("{:0DIGITS$}.{extension}", self.base.0))
+    }
+    /// All final names that the segment may have.
+    pub(crate) fn all_paths(&self) -> [PathBuf; 3] {
+        [
+            self.path(LOG),
+            self.path(OFFSET_INDEX),
+            self.path(TIME_INDEX),
+        ]
+    }
+}
+
+/// The base offset in a file's name, if the name is one that a segment has.
+pub(crate) fn parse_segment_file(path: &Path) -> Option<Offset> {
+    let name = path.file_name()?.to_str()?;
+    let (stem, extension) = name.split_once('.')?;
+    if !EXTENSIONS.contains(&extension) || stem.len() != DIGITS {
+        return None;
+    }
+    if !stem.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    stem.parse().ok().map(Offset)
+}

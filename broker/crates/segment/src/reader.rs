@@ -1,0 +1,254 @@
+//! Reading a partition's segments: step "fetch, behind the tail" of the fetch journey. Before it
+//! comes the partition's tail in memory, after it the front door.
+//!
+//! Readers take no lock that a writer holds over I/O: they read up to the length that the writer
+//! published after its write.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use highwater_env::{Disk, DiskFile};
+use highwater_proto::{Offset, TopicPartition};
+use parking_lot::RwLock;
+
+use crate::config::SegmentConfig;
+use crate::error::ReadError;
+use crate::file_cache::FileCache;
+use crate::header::{BatchHead, checksum_fits};
+use crate::layout::LogIdentity;
+use crate::scan::{FoundBatch, Scanner};
+use crate::segment::{Extent, Segment};
+
+/// The segments of a partition that count, as its writer last published them.
+#[derive(Debug, Default)]
+pub(crate) struct View {
+    pub log_start: Offset,
+    /// By base offset.
+    pub segments: BTreeMap<u64, Arc<Segment>>,
+}
+
+/// What the writer and the readers of a partition share.
+pub(crate) struct PartitionShared<D: Disk> {
+    pub files: Arc<FileCache<D>>,
+    pub config: SegmentConfig,
+    pub owner: LogIdentity,
+    pub dir: Arc<Path>,
+    pub view: RwLock<View>,
+    /// Written up to here.
+    pub next_offset: AtomicU64,
+}
+
+/// Reads one partition, from any number of threads. All calls block on positional file reads.
+pub struct PartitionReader<D: Disk> {
+    pub(crate) shared: Arc<PartitionShared<D>>,
+    verify: bool,
+}
+
+impl<D: Disk> Clone for PartitionReader<D> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            verify: self.verify,
+        }
+    }
+}
+
+impl<D: Disk> PartitionReader<D> {
+    pub(crate) fn new(shared: Arc<PartitionShared<D>>) -> Self {
+        Self {
+            shared,
+            verify: false,
+        }
+    }
+    /// A reader that checks the CRC-32C of every batch it returns.
+    #[must_use]
+    pub fn verifying(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            verify: true,
+        }
+    }
+    /// The partition.
+    #[must_use]
+    pub fn partition(&self) -> TopicPartition {
+        self.shared.owner.partition
+    }
+    /// The first offset that can be read.
+    #[must_use]
+    pub fn log_start(&self) -> Offset {
+        self.shared.view.read().log_start
+    }
+    /// The offset after the last record written. Everything below it may leave the tail in memory.
+    #[must_use]
+    pub fn next_offset(&self) -> Offset {
+        Offset(self.shared.next_offset.load(Ordering::Acquire))
+    }
+    /// Bytes of all segments that count.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        self.shared
+            .view
+            .read()
+            .segments
+            .values()
+            .map(|segment| segment.extent().len)
+            .sum()
+    }
+
+    /// Whole batches, the first of which contains `from` (or is the first one behind it where
+    /// offsets are missing), all of them below `end`. At most `max_bytes`, except that the first
+    /// batch always comes whole. Fewer where a segment ends; empty when nothing below `end` is
+    /// written at or behind `from`.
+    ///
+    /// # Errors
+    /// [`ReadError::BelowStart`], and whatever is wrong with the files.
+    pub fn read(&self, from: Offset, max_bytes: usize, end: Offset) -> Result<Bytes, ReadError> {
+        let mut from = from;
+        loop {
+            let Some(segment) = self.segment_at(from)? else {
+                return Ok(Bytes::new());
+            };
+            let extent = segment.extent();
+            // A gap between segments, or one that was rolled at this moment.
+            if from >= extent.next_offset {
+                match self.base_after(segment.name.base) {
+                    Some(next) => from = from.max(next),
+                    None => return Ok(Bytes::new()),
+                }
+                continue;
+            }
+            if from.max(segment.name.base) >= end {
+                return Ok(Bytes::new());
+            }
+            return self.read_segment(&segment, &extent, from, (max_bytes, end));
+        }
+    }
+
+    /// The segment that covers `from`, or the first one behind it.
+    fn segment_at(&self, from: Offset) -> Result<Option<Arc<Segment>>, ReadError> {
+        let view = self.shared.view.read();
+        if from < view.log_start {
+            return Err(ReadError::BelowStart {
+                log_start: view.log_start,
+            });
+        }
+        let at = view.segments.range(..=from.0).next_back();
+        Ok(at
+            .or_else(|| view.segments.first_key_value())
+            .map(|(_, segment)| segment.clone()))
+    }
+    fn base_after(&self, base: Offset) -> Option<Offset> {
+        let view = self.shared.view.read();
+        view.segments
+            .range(base.0 + 1..)
+            .next()
+            .map(|(base, _)| Offset(*base))
+    }
+    /// Puts the right word to an error: files of a segment that was trimmed meanwhile may be gone.
+    pub(crate) fn explain(&self, segment: &Segment, error: ReadError) -> ReadError {
+        let view = self.shared.view.read();
+        if view.segments.contains_key(&segment.name.base.0) {
+            error
+        } else {
+            ReadError::BelowStart {
+                log_start: view.log_start,
+            }
+        }
+    }
+
+    fn read_segment(
+        &self,
+        segment: &Segment,
+        extent: &Extent,
+        from: Offset,
+        limits: (usize, Offset),
+    ) -> Result<Bytes, ReadError> {
+        self.try_read_segment(segment, extent, from, limits)
+            .map_err(|error| self.explain(segment, error))
+    }
+    fn try_read_segment(
+        &self,
+        segment: &Segment,
+        extent: &Extent,
+        from: Offset,
+        (max_bytes, end): (usize, Offset),
+    ) -> Result<Bytes, ReadError> {
+        let Some(first) = self.find(segment, extent, from)? else {
+            return Ok(Bytes::new());
+        };
+        if first.head.next_offset > end.0 {
+            return Ok(Bytes::new());
+        }
+        let files = &*self.shared.files;
+        let wanted = (max_bytes as u64)
+            .max(first.head.total_len)
+            .min(extent.len - first.position);
+        let wanted = usize::try_from(wanted).unwrap_or(usize::MAX);
+        let mut buffer = vec![0; wanted];
+        let file = segment.file(files, extent)?;
+        file.file
+            .read_exact_at(&mut buffer, first.position)
+            .map_err(|e| segment.scan_error(crate::scan::ScanError::Io(e)))?;
+        drop(file);
+        let (len, next_offset) = self.whole_batches(segment, extent, &first, (&buffer, end))?;
+        segment.remember(next_offset, first.position + len as u64);
+        buffer.truncate(len);
+        Ok(buffer.into())
+    }
+    /// The batch that contains `from`, or the next one.
+    fn find(
+        &self,
+        segment: &Segment,
+        extent: &Extent,
+        from: Offset,
+    ) -> Result<Option<FoundBatch>, ReadError> {
+        let (files, interval) = (&*self.shared.files, self.shared.config.index_interval_bytes);
+        let start = segment.floor_of_offset(files, interval, from)?;
+        let file = segment.file(files, extent)?;
+        let mut scanner = Scanner::new(&file.file, start, extent.len, segment.name.base.0);
+        while let Some(found) = scanner.next_batch().map_err(|e| segment.scan_error(e))? {
+            if found.head.next_offset > from.0 {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+    /// How many bytes of `buffer` are whole batches below `end`, and the offset behind them.
+    fn whole_batches(
+        &self,
+        segment: &Segment,
+        extent: &Extent,
+        first: &FoundBatch,
+        (buffer, end): (&[u8], Offset),
+    ) -> Result<(usize, u64), ReadError> {
+        let mut taken = 0;
+        let mut least = first.head.base_offset;
+        loop {
+            let rest = buffer.get(taken..).unwrap_or_default();
+            if rest.len() < crate::header::HEADER_LEN {
+                break;
+            }
+            let position = first.position + taken as u64;
+            let head = BatchHead::parse_stored(rest, extent.len - position, least)
+                .map_err(|reason| segment.damage(position, reason))?;
+            let Some(batch) = usize::try_from(head.total_len)
+                .ok()
+                .and_then(|n| rest.get(..n))
+            else {
+                break;
+            };
+            if head.next_offset > end.0 {
+                break;
+            }
+            if self.verify && !checksum_fits(batch) {
+                return Err(segment.damage(position, "a batch does not fit its checksum"));
+            }
+            taken += batch.len();
+            least = head.next_offset;
+        }
+        Ok((taken, least))
+    }
+}

@@ -1,0 +1,99 @@
+//! What the two workers take.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use highwater_proto::{Offset, ShardId, TopicPartition};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::append::AppendBatch;
+use crate::error::OpenError;
+use crate::fault::SegmentFault;
+use crate::manifest::PartitionManifest;
+use crate::sync::SyncReport;
+
+/// Manifests of a shard's partitions.
+pub(super) type Manifests = Vec<(TopicPartition, PartitionManifest)>;
+
+/// A step of a shard's log, in its order.
+pub(super) struct ShardJob {
+    pub shard: ShardId,
+    /// Rises from job to job of a shard.
+    pub sequence: u64,
+    pub step: Step,
+    /// Room in the queue, by bytes; given back when the step is done.
+    pub permit: OwnedSemaphorePermit,
+}
+
+pub(super) enum Step {
+    Open {
+        partitions: Manifests,
+        check: bool,
+        done: oneshot::Sender<Result<(), OpenError>>,
+    },
+    Create {
+        partition: TopicPartition,
+    },
+    Append {
+        partition: TopicPartition,
+        batches: Vec<AppendBatch>,
+    },
+    Trim {
+        partition: TopicPartition,
+        log_start: Offset,
+    },
+    Delete {
+        partition: TopicPartition,
+    },
+    /// The shard leaves this broker, or its state is replaced: forget its logs, keep the files.
+    Release,
+}
+
+pub(super) enum WriteJob {
+    Shard(ShardJob),
+    /// A barrier was set while nothing else may come.
+    Wake,
+    /// There may be space again.
+    Retry,
+    TakeUnlinkable {
+        shard: ShardId,
+        durable: Arc<Manifests>,
+        done: oneshot::Sender<Removal>,
+    },
+    TakeOrphans {
+        shard: ShardId,
+        durable: Arc<Manifests>,
+        done: oneshot::Sender<Removal>,
+    },
+    TakeOrphanPartitions {
+        named: Arc<BTreeSet<TopicPartition>>,
+        done: oneshot::Sender<Removal>,
+    },
+    Stop,
+}
+
+/// Files to remove, and directories to remove with all that is in them.
+#[derive(Debug, Default)]
+pub(super) struct Removal {
+    pub files: Vec<PathBuf>,
+    pub directories: Vec<PathBuf>,
+}
+
+impl Removal {
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.directories.is_empty()
+    }
+}
+
+pub(super) enum SyncJob {
+    Sync {
+        shard: ShardId,
+        done: oneshot::Sender<Result<SyncReport, Arc<SegmentFault>>>,
+    },
+    Remove {
+        removal: Removal,
+        done: oneshot::Sender<usize>,
+    },
+    Stop,
+}

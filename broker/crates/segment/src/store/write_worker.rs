@@ -1,0 +1,393 @@
+//! The writer: owns every partition's log of the broker.
+//!
+//! It takes all jobs that wait, writes appends to one partition together, and freezes a shard's
+//! manifests exactly at its barriers. An append that finds no space holds everything behind it
+//! until there is some; nothing is lost, since the write-ahead log has it all.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use highwater_env::{Disk, Worker};
+use highwater_proto::{ShardId, TopicPartition};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::Shared;
+use super::job::{Manifests, Removal, ShardJob, Step, WriteJob};
+use crate::append::AppendBatch;
+use crate::error::{AppendError, OpenError};
+use crate::layout::{LogIdentity, parse_partition_dir, partition_dir};
+use crate::log::PartitionLog;
+use crate::manifest::PartitionManifest;
+
+type Key = (ShardId, TopicPartition);
+
+/// Appends to one partition that are written together.
+struct Pending {
+    sequence: u64,
+    batches: Vec<AppendBatch>,
+    permit: OwnedSemaphorePermit,
+}
+
+pub(super) struct WriteWorker<D: Disk> {
+    shared: Arc<Shared<D>>,
+    logs: BTreeMap<Key, PartitionLog<D>>,
+    /// Deleted, but a durable checkpoint may still name them.
+    deleted: BTreeMap<Key, PartitionLog<D>>,
+    pending: BTreeMap<Key, Pending>,
+    /// Waiting for space, in order. Bounded by the permits that the jobs hold.
+    held: VecDeque<ShardJob>,
+    /// The last job of each shard that was done.
+    done: BTreeMap<ShardId, u64>,
+}
+
+impl<D: Disk> Worker for WriteWorker<D> {
+    type Job = WriteJob;
+
+    fn run(&mut self, jobs: &mut Vec<WriteJob>) -> bool {
+        let mut go_on = true;
+        for job in jobs.drain(..) {
+            match job {
+                WriteJob::Shard(job) => self.take(job),
+                WriteJob::Wake => {}
+                WriteJob::Retry => self.retry(),
+                WriteJob::Stop => go_on = false,
+                other => self.answer(other),
+            }
+        }
+        self.flush();
+        self.freeze_due();
+        self.shared
+            .storage_full
+            .store(!self.held.is_empty(), Ordering::Release);
+        go_on && self.shared.files.faults.first().is_none()
+    }
+    fn stop(&mut self) {
+        self.shared.barriers.stop();
+        self.shared.permits.close();
+        if self.shared.files.faults.first().is_none() {
+            // A clean end leaves nothing that only the kernel knows. A failure is in the hook.
+            let _ = self.shared.files.sync(|_| true);
+        }
+    }
+}
+
+impl<D: Disk> WriteWorker<D> {
+    pub(super) fn new(shared: Arc<Shared<D>>) -> Self {
+        Self {
+            shared,
+            logs: BTreeMap::new(),
+            deleted: BTreeMap::new(),
+            pending: BTreeMap::new(),
+            held: VecDeque::new(),
+            done: BTreeMap::new(),
+        }
+    }
+
+    /// Does a shard's job, or holds it behind others.
+    fn take(&mut self, job: ShardJob) {
+        if self.held.is_empty() && self.shared.barriers.is_before(job.shard, job.sequence) {
+            self.flush();
+            if self.held.is_empty() {
+                self.freeze(job.shard, job.sequence);
+            }
+        }
+        if !self.held.is_empty() {
+            self.held.push_back(job);
+            return;
+        }
+        let ShardJob {
+            shard,
+            sequence,
+            step,
+            permit,
+        } = job;
+        if let Step::Append { partition, batches } = step {
+            self.gather(
+                (shard, partition),
+                Pending {
+                    sequence,
+                    batches,
+                    permit,
+                },
+            );
+            return;
+        }
+        self.flush();
+        if self.held.is_empty() {
+            self.perform(shard, step);
+            self.done.insert(shard, sequence);
+        } else {
+            self.held.push_back(ShardJob {
+                shard,
+                sequence,
+                step,
+                permit,
+            });
+        }
+    }
+    fn gather(&mut self, key: Key, new: Pending) {
+        match self.pending.entry(key) {
+            std::collections::btree_map::Entry::Vacant(vacant) => {
+                vacant.insert(new);
+            }
+            std::collections::btree_map::Entry::Occupied(mut waiting) => {
+                let waiting = waiting.get_mut();
+                waiting.sequence = new.sequence;
+                waiting.batches.extend(new.batches);
+                waiting.permit.merge(new.permit);
+            }
+        }
+    }
+    /// Writes what was gathered.
+    fn flush(&mut self) {
+        for (key, pending) in std::mem::take(&mut self.pending) {
+            match self.append(key, &pending.batches) {
+                Ok(()) => {
+                    let done = self.done.entry(key.0).or_default();
+                    *done = pending.sequence.max(*done);
+                }
+                Err(AppendError::StorageFull { path }) => {
+                    if self.held.is_empty() {
+                        tracing::error!(path = %path.display(), "no space left for segments");
+                    }
+                    let step = Step::Append {
+                        partition: key.1,
+                        batches: pending.batches,
+                    };
+                    let Pending {
+                        sequence, permit, ..
+                    } = pending;
+                    self.held.push_back(ShardJob {
+                        shard: key.0,
+                        sequence,
+                        step,
+                        permit,
+                    });
+                }
+                Err(AppendError::Fault(_)) => return,
+                Err(other) => return self.broken(key, other),
+            }
+        }
+    }
+    fn append(&mut self, key: Key, batches: &[AppendBatch]) -> Result<(), AppendError> {
+        match self.logs.get_mut(&key) {
+            Some(log) => log.append_all(batches),
+            None => {
+                let source = io::Error::other("the partition is not open");
+                let path = partition_dir(&self.shared.config.root, key.1);
+                Err(AppendError::Fault(
+                    self.shared.files.faults.raise("append", path, source),
+                ))
+            }
+        }
+    }
+    /// What apply decided cannot be written: this replica no longer holds what it must.
+    fn broken(&self, key: Key, error: AppendError) {
+        let path = partition_dir(&self.shared.config.root, key.1);
+        self.shared
+            .files
+            .faults
+            .raise("append", path, io::Error::other(error));
+    }
+    fn retry(&mut self) {
+        for job in std::mem::take(&mut self.held) {
+            self.take(job);
+        }
+        self.flush();
+    }
+
+    fn perform(&mut self, shard: ShardId, step: Step) {
+        match step {
+            Step::Append { .. } => {}
+            Step::Open {
+                partitions,
+                check,
+                done,
+            } => {
+                // Nobody waits any more: the shard was given up.
+                let _ = done.send(self.open(shard, partitions, check));
+            }
+            Step::Create { partition } => {
+                if !self.logs.contains_key(&(shard, partition)) {
+                    let owner = LogIdentity { shard, partition };
+                    let dir = partition_dir(&self.shared.config.root, partition);
+                    let config = self.shared.config.segments;
+                    self.add(PartitionLog::create(
+                        &self.shared.files,
+                        owner,
+                        &dir,
+                        config,
+                    ));
+                }
+            }
+            Step::Trim {
+                partition,
+                log_start,
+            } => {
+                if let Some(log) = self.logs.get_mut(&(shard, partition)) {
+                    log.set_log_start(log_start);
+                }
+            }
+            Step::Delete { partition } => {
+                if let Some(log) = self.logs.remove(&(shard, partition)) {
+                    self.shared.readers.write().remove(&partition);
+                    self.deleted.insert((shard, partition), log);
+                }
+            }
+            Step::Release => self.release(shard),
+        }
+    }
+    fn open(
+        &mut self,
+        shard: ShardId,
+        partitions: Manifests,
+        check: bool,
+    ) -> Result<(), OpenError> {
+        for (partition, manifest) in partitions {
+            let owner = LogIdentity { shard, partition };
+            let dir = partition_dir(&self.shared.config.root, partition);
+            let config = self.shared.config.segments;
+            let log = PartitionLog::open(&self.shared.files, owner, &dir, &manifest, config)?;
+            if check {
+                log.check_files()?;
+            }
+            self.add(log);
+        }
+        Ok(())
+    }
+    fn add(&mut self, log: PartitionLog<D>) {
+        let LogIdentity { shard, partition } = log.owner();
+        self.shared.readers.write().insert(partition, log.reader());
+        self.logs.insert((shard, partition), log);
+    }
+    fn release(&mut self, shard: ShardId) {
+        let keys: Vec<Key> = range_of(&self.logs, shard).map(|(key, _)| *key).collect();
+        let mut readers = self.shared.readers.write();
+        for key in keys {
+            readers.remove(&key.1);
+            self.logs.remove(&key);
+        }
+        self.deleted.retain(|key, _| key.0 != shard);
+    }
+
+    /// Answers the shard's barriers before its job `sequence`.
+    fn freeze(&mut self, shard: ShardId, sequence: u64) {
+        let due = self.shared.barriers.take_before(shard, sequence);
+        if due.is_empty() {
+            return;
+        }
+        let manifests: Manifests = range_of(&self.logs, shard)
+            .map(|(key, log)| (key.1, log.freeze()))
+            .collect();
+        for done in due {
+            // A ticket that was dropped wants nothing.
+            let _ = done.send(manifests.clone());
+        }
+    }
+    /// Answers barriers behind which nothing has come yet.
+    fn freeze_due(&mut self) {
+        if !self.pending.is_empty() || self.shared.files.faults.first().is_some() {
+            return;
+        }
+        for shard in self.shared.barriers.shards() {
+            if self.held.iter().all(|job| job.shard != shard) {
+                let done = self.done.get(&shard).copied().unwrap_or(0);
+                self.freeze(shard, done + 1);
+            }
+        }
+    }
+
+    /// Jobs that ask for what may be removed.
+    fn answer(&mut self, job: WriteJob) {
+        self.flush();
+        match job {
+            WriteJob::TakeUnlinkable {
+                shard,
+                durable,
+                done,
+            } => {
+                let _ = done.send(self.unlinkable(shard, &durable));
+            }
+            WriteJob::TakeOrphans {
+                shard,
+                durable,
+                done,
+            } => {
+                let _ = done.send(self.orphans(shard, &durable));
+            }
+            WriteJob::TakeOrphanPartitions { named, done } => {
+                let _ = done.send(self.orphan_partitions(&named));
+            }
+            _ => {}
+        }
+    }
+    fn unlinkable(&mut self, shard: ShardId, durable: &Manifests) -> Removal {
+        let durable: BTreeMap<_, _> = durable.iter().map(|(p, m)| (*p, m)).collect();
+        let nothing = PartitionManifest::default();
+        let mut removal = Removal::default();
+        for (key, log) in self.logs.range_mut((shard, TopicPartition::default())..) {
+            if key.0 != shard {
+                break;
+            }
+            removal
+                .files
+                .extend(log.take_unlinkable(durable.get(&key.1).unwrap_or(&&nothing)));
+        }
+        let gone: Vec<Key> = range_of(&self.deleted, shard)
+            .map(|(key, _)| *key)
+            .filter(|key| !durable.contains_key(&key.1))
+            .collect();
+        for key in gone {
+            if let Some(log) = self.deleted.remove(&key) {
+                removal.directories.push(log.dir().to_owned());
+                log.close_for_removal();
+            }
+        }
+        removal
+    }
+    fn orphans(&self, shard: ShardId, durable: &Manifests) -> Removal {
+        let mut removal = Removal::default();
+        for (partition, manifest) in durable {
+            let Some(log) = self.logs.get(&(shard, *partition)) else {
+                continue;
+            };
+            match log.orphans(manifest) {
+                Ok(found) => removal.files.extend(found),
+                Err(error) => tracing::warn!(%partition, %error, "cannot look for orphan files"),
+            }
+        }
+        removal
+    }
+    fn orphan_partitions(&self, named: &BTreeSet<TopicPartition>) -> Removal {
+        let root: &Path = &self.shared.config.root;
+        let used: BTreeSet<_> = self
+            .logs
+            .keys()
+            .chain(self.deleted.keys())
+            .map(|(_, partition)| *partition)
+            .collect();
+        let mut directories = match self.shared.files.disk().read_dir(root) {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(root = %root.display(), %error, "cannot look for orphans");
+                Vec::new()
+            }
+        };
+        directories.retain(|path| {
+            parse_partition_dir(path).is_some_and(|p| !named.contains(&p) && !used.contains(&p))
+        });
+        Removal {
+            files: Vec::new(),
+            directories,
+        }
+    }
+}
+
+/// The entries of one shard.
+fn range_of<V>(map: &BTreeMap<Key, V>, shard: ShardId) -> impl Iterator<Item = (&Key, &V)> {
+    map.range((shard, TopicPartition::default())..)
+        .take_while(move |(key, _)| key.0 == shard)
+}
