@@ -41,11 +41,17 @@ fn every_flipped_bit_and_every_cut_is_found() {
     let good = sample().encode();
     for at in 0..good.len() {
         let cut = Checkpoint::decode(&good.slice(..at)).expect_err("cut");
-        assert!(matches!(cut, CheckpointError::Damaged(_)), "cut at {at}: {cut}");
+        assert!(
+            matches!(cut, CheckpointError::Damaged(_)),
+            "cut at {at}: {cut}"
+        );
         for bit in 0..8 {
             let mut bad = good.to_vec();
             bad[at] ^= 1 << bit;
-            assert!(Checkpoint::decode(&bad.into()).is_err(), "byte {at} bit {bit}");
+            assert!(
+                Checkpoint::decode(&bad.into()).is_err(),
+                "byte {at} bit {bit}"
+            );
         }
     }
 }
@@ -54,10 +60,16 @@ fn every_flipped_bit_and_every_cut_is_found() {
 fn a_newer_version_is_not_taken_for_damage() {
     let mut newer = sample().encode().to_vec();
     newer[11] = 9;
-    let expected = CheckpointError::NewerVersion { found: 9, supported: VERSION };
+    let expected = CheckpointError::NewerVersion {
+        found: 9,
+        supported: VERSION,
+    };
     assert_eq!(Checkpoint::decode(&newer.into()), Err(expected));
     let other = Bytes::from_static(b"something else altogether");
-    assert_eq!(Checkpoint::decode(&other), Err(CheckpointError::NotACheckpoint));
+    assert_eq!(
+        Checkpoint::decode(&other),
+        Err(CheckpointError::NotACheckpoint)
+    );
 }
 
 #[test]
@@ -67,9 +79,17 @@ fn a_file_is_replaced_whole() {
     assert_eq!(Checkpoint::read(&OsDisk, &path).expect("no file"), None);
     Checkpoint::default().write(&OsDisk, &path).expect("write");
     sample().write(&OsDisk, &path).expect("write");
-    assert_eq!(Checkpoint::read(&OsDisk, &path).expect("read"), Some(sample()));
+    assert_eq!(
+        Checkpoint::read(&OsDisk, &path).expect("read"),
+        Some(sample())
+    );
     std::fs::write(&path, b"HWCHKPT\n...").expect("damage");
-    let error = Checkpoint::read(&OsDisk, &path).expect_err("damaged").to_string();
-    assert!(error.contains("shard-7.checkpoint") && error.contains("damaged"), "{error}");
+    let error = Checkpoint::read(&OsDisk, &path)
+        .expect_err("damaged")
+        .to_string();
+    assert!(
+        error.contains("shard-7.checkpoint") && error.contains("damaged"),
+        "{error}"
+    );
     assert!(path.exists());
 }

@@ -345,4 +345,4 @@ impl<D: Disk> State<D> {
 
 #[cfg(test)]
 #[path = "file_cache_tests.rs"]
-mod tests;
+pub(crate) mod tests;

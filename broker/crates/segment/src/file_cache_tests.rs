@@ -56,7 +56,11 @@ impl Disk for CountingDisk {
         let file = OsDisk.open(path, mode)?;
         let open = self.0.open.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.most_open.fetch_max(open, Ordering::SeqCst);
-        Ok(CountedFile { file, dirty: AtomicBool::new(false), counts: self.0.clone() })
+        Ok(CountedFile {
+            file,
+            dirty: AtomicBool::new(false),
+            counts: self.0.clone(),
+        })
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         OsDisk.rename(from, to)
@@ -129,7 +133,10 @@ impl DiskFile for CountedFile {
 }
 
 fn small_cache(disk: &CountingDisk, max_open_files: usize) -> Arc<FileCache<CountingDisk>> {
-    let config = FileCacheConfig { max_open_files, ..FileCacheConfig::default() };
+    let config = FileCacheConfig {
+        max_open_files,
+        ..FileCacheConfig::default()
+    };
     FileCache::new(disk.clone(), config, Arc::new(|_| {}))
 }
 
@@ -182,7 +189,12 @@ fn concurrent_readers_stay_within_the_bound() {
             scope.spawn(move || {
                 for i in 0..500 {
                     let reader = &readers[(start * 13 + i * 7) % 50];
-                    assert!(!reader.read(Offset(0), 1, Offset(1)).expect("read").is_empty());
+                    assert!(
+                        !reader
+                            .read(Offset(0), 1, Offset(1))
+                            .expect("read")
+                            .is_empty()
+                    );
                 }
             });
         }
@@ -197,7 +209,10 @@ fn a_failed_sync_before_closing_is_fatal_and_reported_once() {
     let disk = CountingDisk::default();
     let reports = Arc::new(AtomicUsize::new(0));
     let counted = reports.clone();
-    let config = FileCacheConfig { max_open_files: 1, ..FileCacheConfig::default() };
+    let config = FileCacheConfig {
+        max_open_files: 1,
+        ..FileCacheConfig::default()
+    };
     let hook: OnFatal = Arc::new(move |_| {
         counted.fetch_add(1, Ordering::SeqCst);
     });
@@ -206,10 +221,19 @@ fn a_failed_sync_before_closing_is_fatal_and_reported_once() {
     logs[0].append(&batch(0, &[1], 20)).expect("append");
     logs[1].append(&batch(0, &[1], 20)).expect("append");
     disk.fail_syncs(true);
-    let error = logs[0].reader().read(Offset(0), 1, Offset(1)).expect_err("eviction fails");
-    assert!(matches!(error, ReadError::File(FileError::Fault(_))), "{error}");
+    let error = logs[0]
+        .reader()
+        .read(Offset(0), 1, Offset(1))
+        .expect_err("eviction fails");
+    assert!(
+        matches!(error, ReadError::File(FileError::Fault(_))),
+        "{error}"
+    );
     assert!(logs[2].sync_dirty().is_ok());
-    assert!(logs[0].append(&batch(1, &[1], 20)).is_ok(), "no file needs to be closed for this one");
+    assert!(
+        logs[0].append(&batch(1, &[1], 20)).is_ok(),
+        "no file needs to be closed for this one"
+    );
     assert!(logs[0].sync_dirty().is_err());
     assert_eq!(reports.load(Ordering::SeqCst), 1);
 }
@@ -224,12 +248,21 @@ fn many_dirty_files_are_synced_at_once_and_only_of_the_shard() {
         log.append(&batch(0, &[1], 20)).expect("append");
     }
     let other = highwater_proto::ShardId(1);
-    assert_eq!(files.sync(|o| o.shard == other).expect("sync"), crate::SyncReport::default());
+    assert_eq!(
+        files.sync(|o| o.shard == other).expect("sync"),
+        crate::SyncReport::default()
+    );
     let report = files.sync(|o| o.shard == SHARD).expect("sync");
-    assert_eq!((report.files, report.directories, report.whole_file_system), (40, 41, true));
+    assert_eq!(
+        (report.files, report.directories, report.whole_file_system),
+        (40, 41, true)
+    );
     logs[3].append(&batch(1, &[1], 20)).expect("append");
     let report = files.sync(|o| o.shard == SHARD).expect("sync");
-    assert_eq!((report.files, report.directories, report.whole_file_system), (1, 0, false));
+    assert_eq!(
+        (report.files, report.directories, report.whole_file_system),
+        (1, 0, false)
+    );
     assert_eq!(disk.0.syncs.load(Ordering::SeqCst), 1);
 }
 
@@ -244,7 +277,10 @@ fn a_full_disk_leaves_the_log_as_it_was() {
     disk.set_full(true);
     let next = batch(1, &[2], 2_000);
     let error = log.append(&next).expect_err("full");
-    assert!(matches!(error, crate::AppendError::StorageFull { .. }), "{error}");
+    assert!(
+        matches!(error, crate::AppendError::StorageFull { .. }),
+        "{error}"
+    );
     assert_eq!(log.freeze(), before);
     disk.set_full(false);
     log.append(&next).expect("append");

@@ -57,8 +57,33 @@ impl IndexCache {
             state.by_use.remove(&used);
         }
     }
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.state.lock().loaded.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use highwater_proto::Offset;
+
+    use super::*;
+    use crate::sparse_index::SparseIndexes;
+
+    #[test]
+    fn the_longest_unused_goes_first() {
+        let cache = IndexCache::new(2);
+        let index = || {
+            Arc::new(SealedIndex::in_memory(
+                Offset(0),
+                1,
+                &SparseIndexes::default(),
+            ))
+        };
+        cache.put(1, index());
+        cache.put(2, index());
+        assert!(cache.get(1).is_some());
+        cache.put(3, index());
+        let held: Vec<bool> = (1..=3).map(|id| cache.get(id).is_some()).collect();
+        assert_eq!(held, [true, false, true]);
+        cache.forget(1);
+        cache.put(3, index());
+        assert_eq!(cache.state.lock().by_use.len(), 1);
     }
 }

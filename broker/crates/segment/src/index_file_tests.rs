@@ -3,7 +3,16 @@
 use super::*;
 
 fn sample() -> Vec<u8> {
-    let entries = [Entry { key: 100, position: 0 }, Entry { key: 140, position: 5_000 }];
+    let entries = [
+        Entry {
+            key: 100,
+            position: 0,
+        },
+        Entry {
+            key: 140,
+            position: 5_000,
+        },
+    ];
     encode(IndexKind::Offsets, Offset(100), 9_000, &entries)
 }
 
@@ -11,18 +20,27 @@ fn sample() -> Vec<u8> {
 fn golden_file_of_version_1() {
     let golden = include_bytes!("../golden/v1.index");
     assert_eq!(sample(), golden);
-    assert_eq!(check(golden, IndexKind::Offsets, Offset(100)).ok(), Some(9_000));
+    assert_eq!(
+        check(golden, IndexKind::Offsets, Offset(100)).ok(),
+        Some(9_000)
+    );
 }
 
 #[test]
 fn every_flipped_bit_and_every_cut_is_found() {
     let good = sample();
     for at in 0..good.len() {
-        assert!(check(&good[..at], IndexKind::Offsets, Offset(100)).is_err(), "cut at {at}");
+        assert!(
+            check(&good[..at], IndexKind::Offsets, Offset(100)).is_err(),
+            "cut at {at}"
+        );
         for bit in 0..8 {
             let mut bad = good.clone();
             bad[at] ^= 1 << bit;
-            assert!(check(&bad, IndexKind::Offsets, Offset(100)).is_err(), "byte {at} bit {bit}");
+            assert!(
+                check(&bad, IndexKind::Offsets, Offset(100)).is_err(),
+                "byte {at} bit {bit}"
+            );
         }
     }
     assert!(check(&good, IndexKind::Times, Offset(100)).is_err());
@@ -34,9 +52,18 @@ fn long_segments_get_wider_spacing() {
     let mut indexes = SparseIndexes::default();
     let batch = 1 << 14;
     for i in 0..(1u64 << 30) / batch {
-        indexes.note(4 << 10, i, i * batch, i.checked_sub(1).map(u64::cast_signed));
+        indexes.note(
+            4 << 10,
+            i,
+            i * batch,
+            i.checked_sub(1).map(u64::cast_signed),
+        );
     }
-    assert!(indexes.offsets.len() < 30_000, "{} entries", indexes.offsets.len());
+    assert!(
+        indexes.offsets.len() < 30_000,
+        "{} entries",
+        indexes.offsets.len()
+    );
     for offset in [0, 1, 999, 65_535] {
         let start = indexes.offset_floor(offset).expect("complete");
         assert!(start <= offset * batch && offset * batch - start <= 512 << 10);

@@ -19,7 +19,10 @@ pub(crate) fn tp(partition: u32) -> TopicPartition {
 }
 
 pub(crate) fn owner(partition: u32) -> LogIdentity {
-    LogIdentity { shard: SHARD, partition: tp(partition) }
+    LogIdentity {
+        shard: SHARD,
+        partition: tp(partition),
+    }
 }
 
 fn put_varint(out: &mut Vec<u8>, value: i64) {
@@ -90,7 +93,11 @@ pub(crate) fn run(count: u64, value_len: usize) -> Vec<AppendBatch> {
 }
 
 pub(crate) fn config() -> SegmentConfig {
-    SegmentConfig { index_interval_bytes: 256, preallocate_min: 512, preallocate_max: 4096 }
+    SegmentConfig {
+        index_interval_bytes: 256,
+        preallocate_min: 512,
+        preallocate_max: 4096,
+    }
 }
 
 /// A directory with a file cache; removed when dropped.
@@ -102,13 +109,21 @@ pub(crate) struct Fixture {
 impl Fixture {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        Self { dir, files: cache(OsDisk) }
+        Self {
+            dir,
+            files: cache(OsDisk),
+        }
     }
     pub(crate) fn path(&self, partition: u32) -> PathBuf {
         partition_dir(self.dir.path(), tp(partition))
     }
     pub(crate) fn create(&self, partition: u32) -> PartitionLog<OsDisk> {
-        PartitionLog::create(&self.files, owner(partition), &self.path(partition), config())
+        PartitionLog::create(
+            &self.files,
+            owner(partition),
+            &self.path(partition),
+            config(),
+        )
     }
     /// The log after a restart: new cache, nothing in memory.
     pub(crate) fn reopen(&self, manifest: &crate::PartitionManifest) -> PartitionLog<OsDisk> {
@@ -118,5 +133,9 @@ impl Fixture {
 }
 
 pub(crate) fn cache<D: Disk>(disk: D) -> Arc<FileCache<D>> {
-    FileCache::new(disk, FileCacheConfig::default(), Arc::new(|fault| panic!("{fault}")))
+    FileCache::new(
+        disk,
+        FileCacheConfig::default(),
+        Arc::new(|fault| panic!("{fault}")),
+    )
 }

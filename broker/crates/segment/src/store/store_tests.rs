@@ -1,1 +1,265 @@
-//! Tests.
+//! The store: order, freezing, syncing, unlinking, and what happens when the disk refuses.
+
+use std::sync::atomic::AtomicUsize;
+
+use highwater_env::OsDisk;
+
+use super::*;
+use crate::file_cache::tests::CountingDisk;
+use crate::test_support::{SHARD, batch, config, run, stored, tp};
+use crate::{AppendBatch, Checkpoint};
+
+const ALL: Offset = Offset(u64::MAX);
+
+fn settings(root: &Path) -> SegmentStoreConfig {
+    let mut settings = SegmentStoreConfig::new(root.join("partitions"));
+    settings.segments = config();
+    settings.queue_bytes = 4_096;
+    settings.queue_jobs = 8;
+    settings
+}
+
+fn start<D: Disk>(disk: &D, root: &Path) -> SegmentStore<D> {
+    let hook: OnFatal = Arc::new(|fault| panic!("{fault}"));
+    SegmentStore::start(disk, Workers::Threads, settings(root), hook).expect("start")
+}
+
+fn rolled(mut batches: Vec<AppendBatch>, every: usize) -> Vec<AppendBatch> {
+    for (i, batch) in batches.iter_mut().enumerate() {
+        batch.new_segment = i > 0 && i % every == 0;
+    }
+    batches
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_freeze_holds_exactly_what_came_before_it() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = start(&OsDisk, dir.path());
+    let (mut shard, mut other) = (store.shard(SHARD), store.shard(ShardId(9)));
+    other.create(tp(1)).await.expect("create");
+    shard.create(tp(0)).await.expect("create");
+    assert_eq!(
+        store.shard(ShardId(4)).freeze().wait().await.expect("none"),
+        []
+    );
+    let mut tickets = Vec::new();
+    for (i, batch) in run(200, 30).into_iter().enumerate() {
+        other
+            .append(tp(1), vec![batch.clone()])
+            .await
+            .expect("append");
+        shard.append(tp(0), vec![batch]).await.expect("append");
+        if i % 7 == 0 {
+            tickets.push((2 * (i as u64 + 1), shard.freeze()));
+        }
+    }
+    for (next_offset, ticket) in tickets {
+        let manifests = ticket.wait().await.expect("frozen");
+        assert_eq!(manifests.len(), 1);
+        assert_eq!(
+            (manifests[0].0, manifests[0].1.next_offset),
+            (tp(0), Offset(next_offset))
+        );
+    }
+    other.freeze().wait().await.expect("frozen");
+    assert_eq!(store.written_up_to(tp(1)), Some(Offset(400)));
+    assert_eq!(store.written_up_to(tp(2)), None);
+    store.close().await.expect("close");
+    assert!(matches!(shard.create(tp(5)).await, Err(StoreError::Closed)));
+    assert!(matches!(
+        shard.freeze().wait().await,
+        Err(StoreError::Closed)
+    ));
+}
+
+#[tokio::test]
+async fn a_checkpoint_brings_everything_back_and_only_then_are_files_unlinked() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("shard.checkpoint");
+    let hook: OnFatal = Arc::new(|fault| panic!("{fault}"));
+    let workers = Workers::Tasks;
+    let store = SegmentStore::start(&OsDisk, workers, settings(dir.path()), hook).expect("start");
+    let mut shard = store.shard(SHARD);
+    let batches = rolled(run(20, 30), 5);
+    for partition in 0..3 {
+        shard.create(tp(partition)).await.expect("create");
+        for batch in &batches {
+            shard
+                .append(tp(partition), vec![batch.clone()])
+                .await
+                .expect("append");
+        }
+    }
+    let first = shard.freeze().wait().await.expect("frozen");
+    let report = store.sync(SHARD).await.expect("sync");
+    assert_eq!(report.files, 12);
+    shard.trim(tp(0), Offset(20)).await.expect("trim");
+    shard.delete(tp(1)).await.expect("delete");
+    let second = shard.freeze().wait().await.expect("frozen");
+    assert!(store.reader(tp(1)).is_none());
+    let first = Arc::new(first);
+    assert_eq!(store.unlink(SHARD, first.clone()).await.expect("unlink"), 0);
+    store.sync(SHARD).await.expect("sync");
+    let checkpoint = Checkpoint {
+        partitions: second,
+        ..Checkpoint::default()
+    };
+    checkpoint.write(&OsDisk, &file).expect("write");
+    let durable = Arc::new(checkpoint.partitions);
+    assert_eq!(
+        store
+            .unlink(ShardId(1), Arc::default())
+            .await
+            .expect("another shard's"),
+        0
+    );
+    let removed = store.unlink(SHARD, durable.clone()).await.expect("unlink");
+    assert_eq!(
+        removed,
+        2 * 3 + 4 + 3 * 2,
+        "two segments of 0; four of 1, three with indexes"
+    );
+    assert!(!dir.path().join("partitions/3-1").exists());
+    store.close().await.expect("close");
+
+    let store = start(&OsDisk, dir.path());
+    let checkpoint = Checkpoint::read(&OsDisk, &file)
+        .expect("read")
+        .expect("there");
+    let mut shard = store.shard(SHARD);
+    shard
+        .open(checkpoint.partitions.clone(), true)
+        .await
+        .expect("open");
+    for batch in &batches[10..] {
+        let reader = store.reader(tp(0)).expect("open").verifying();
+        assert_eq!(
+            reader.read(batch.base_offset, 1, ALL).expect("read"),
+            stored(batch)
+        );
+    }
+    assert_eq!(shard.freeze().wait().await.expect("frozen"), *durable);
+    shard.release().await.expect("release");
+    assert_eq!(shard.freeze().wait().await.expect("frozen"), []);
+    let named = Arc::new([tp(2)].into());
+    assert!(store.remove_orphan_partitions(named).await.expect("remove") > 0);
+    assert!(!dir.path().join("partitions/3-0").exists());
+    assert!(dir.path().join("partitions/3-2").exists());
+    store.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_missing_file_is_named_at_open() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = start(&OsDisk, dir.path());
+    let mut shard = store.shard(SHARD);
+    shard.create(tp(0)).await.expect("create");
+    shard.append(tp(0), run(3, 10)).await.expect("append");
+    let manifests = shard.freeze().wait().await.expect("frozen");
+    store.close().await.expect("close");
+    let path = dir.path().join("partitions/3-0/00000000000000000000.log");
+    std::fs::remove_file(&path).expect("remove");
+    let store = start(&OsDisk, dir.path());
+    let error = store
+        .shard(SHARD)
+        .open(manifests, true)
+        .await
+        .expect_err("missing");
+    let error = error.to_string();
+    assert!(
+        error.contains("partition 3-0") && error.contains("is missing"),
+        "{error}"
+    );
+    store.close().await.expect("close");
+}
+
+#[tokio::test]
+async fn a_full_disk_holds_appends_in_order_and_bounds_what_waits() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk = CountingDisk::default();
+    let store = start(&disk, dir.path());
+    let mut shard = store.shard(SHARD);
+    let batches = run(40, 200);
+    shard.create(tp(0)).await.expect("create");
+    shard
+        .append(tp(0), batches[..1].to_vec())
+        .await
+        .expect("append");
+    shard.freeze().wait().await.expect("frozen");
+    disk.set_full(true);
+    let mut sent = 1;
+    loop {
+        let more = shard.append(tp(0), vec![batches[sent].clone()]);
+        tokio::select! {
+            biased;
+            done = more => done.expect("append"),
+            () = until_full(&store) => break,
+        }
+        sent += 1;
+    }
+    assert!(sent < 20, "4 KiB of queue took {sent} batches");
+    assert_eq!(store.written_up_to(tp(0)), Some(Offset(2)));
+    let ticket = shard.freeze();
+    store.retry_storage().await.expect("retry");
+    assert_eq!(store.written_up_to(tp(0)), Some(Offset(2)));
+    disk.set_full(false);
+    store.retry_storage().await.expect("retry");
+    let manifests = ticket.wait().await.expect("frozen");
+    assert_eq!(manifests[0].1.next_offset, Offset(2 * sent as u64));
+    shard
+        .append(tp(0), batches[sent..sent + 1].to_vec())
+        .await
+        .expect("append");
+    let manifests = shard.freeze().wait().await.expect("frozen");
+    assert_eq!(manifests[0].1.next_offset, Offset(2 * (sent as u64 + 1)));
+    assert!(!store.is_storage_full());
+    store.close().await.expect("close");
+}
+
+/// Resolves once the writer waits for space and no permits are left for another batch.
+async fn until_full(store: &SegmentStore<CountingDisk>) {
+    while !(store.is_storage_full() && store.shared.permits.available_permits() < 600) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_failed_sync_reaches_the_caller_and_the_hook_once() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk = CountingDisk::default();
+    let reports = Arc::new(AtomicUsize::new(0));
+    let counted = reports.clone();
+    let hook: OnFatal = Arc::new(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let store =
+        SegmentStore::start(&disk, Workers::Threads, settings(dir.path()), hook).expect("start");
+    let mut shard = store.shard(SHARD);
+    shard.create(tp(0)).await.expect("create");
+    shard.append(tp(0), run(2, 10)).await.expect("append");
+    shard.freeze().wait().await.expect("frozen");
+    disk.fail_syncs(true);
+    assert!(matches!(store.sync(SHARD).await, Err(StoreError::Fault(_))));
+    assert!(matches!(store.sync(SHARD).await, Err(StoreError::Fault(_))));
+    disk.fail_syncs(false);
+    assert!(matches!(store.close().await, Err(StoreError::Fault(_))));
+    assert_eq!(reports.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_append_that_cannot_be_placed_stops_the_store() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let hook: OnFatal = Arc::new(|_| {});
+    let store =
+        SegmentStore::start(&OsDisk, Workers::Threads, settings(dir.path()), hook).expect("start");
+    let mut shard = store.shard(SHARD);
+    shard.create(tp(0)).await.expect("create");
+    shard.append(tp(0), run(2, 10)).await.expect("append");
+    shard
+        .append(tp(0), vec![batch(3, &[1, 2], 5)])
+        .await
+        .expect("queued");
+    assert!(shard.freeze().wait().await.is_err());
+    let error = store.close().await.expect_err("stopped").to_string();
+    assert!(error.contains("does not continue the log at 4"), "{error}");
+}
