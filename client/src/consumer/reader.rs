@@ -1,0 +1,423 @@
+//! Step 2 of a fetched record: which partition is read where, from which offset, with how much
+//! credit. Pure. Before: `lane`, which carries bytes. After: `Consumer`, which decodes records.
+//!
+//! Invariants: a partition has at most one live subscription; what arrives for any other is
+//! dropped; the next subscription starts where the last one's data ended, so a move neither skips
+//! nor repeats; the bytes buffered per stream stay below the credit window plus one batch.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_proto::batch::RecordBatch;
+use highwater_proto::{NodeId, Offset, TopicPartition};
+
+use crate::backoff::{self, Jitter};
+use crate::error::{Cause, ConsumeError, ErrorCode};
+
+/// Validated batches of one partition, waiting to be decoded.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    pub tp: TopicPartition,
+    pub topic: Arc<str>,
+    pub batches: VecDeque<RecordBatch>,
+    generation: u64,
+    session: u64,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+struct Part {
+    topic: Arc<str>,
+    /// Next offset to hand to the application.
+    position: u64,
+    /// Next offset to ask a broker for.
+    fetched: u64,
+    /// Changes with every seek: what was buffered before is void.
+    generation: u64,
+    paused: bool,
+    /// Stands still after an error until the next seek.
+    halted: bool,
+    target: Option<NodeId>,
+    live: Option<(u64, u32)>,
+    retry_at: Duration,
+    failures: u32,
+    /// Brokers at which a range is damaged.
+    avoid: BTreeSet<NodeId>,
+    high_watermark: Option<u64>,
+    log_start: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Session {
+    node: NodeId,
+    /// Credit granted and not used, in bytes; below zero by at most one batch.
+    credit: i64,
+    /// Credit to be granted with the next message.
+    owed: u64,
+    next_id: u32,
+    live: BTreeMap<u32, TopicPartition>,
+    ending: Vec<u32>,
+}
+
+/// A message to the broker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Request {
+    Subscribe { id: u32, tp: TopicPartition, offset: u64 },
+    Unsubscribe(u32),
+    Credit(u64),
+}
+
+/// What an application may want when its offset is not in the log (any more).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OutOfRange {
+    /// Hand out an error; the partition stands still until a seek.
+    #[default]
+    Error,
+    /// Go on at the first record kept.
+    Earliest,
+    /// Go on at the end.
+    Latest,
+}
+
+/// How one error of a subscription is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    Retried,
+    /// The offset has to be looked up anew, by the rule given to the builder.
+    Reset,
+    Surfaced,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reader {
+    window: u64,
+    out_of_range: OutOfRange,
+    parts: BTreeMap<TopicPartition, Part>,
+    sessions: BTreeMap<u64, Session>,
+    chunks: VecDeque<Chunk>,
+    errors: VecDeque<ConsumeError>,
+    jitter: Jitter,
+    generations: u64,
+}
+
+/// After so many refusals in a row that a topic or partition is unknown, it is believed.
+const UNKNOWN_TOPIC_PATIENCE: u32 = 20;
+
+impl Reader {
+    pub(crate) fn new(window: u64, out_of_range: OutOfRange, seed: u64) -> Self {
+        Self {
+            window,
+            out_of_range,
+            parts: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            chunks: VecDeque::new(),
+            errors: VecDeque::new(),
+            jitter: Jitter::new(seed),
+            generations: 0,
+        }
+    }
+
+    pub(crate) fn assign(&mut self, tp: TopicPartition, topic: Arc<str>, offset: u64) {
+        let part = Part {
+            topic,
+            position: offset,
+            fetched: offset,
+            generation: 0,
+            paused: false,
+            halted: false,
+            target: None,
+            live: None,
+            retry_at: Duration::ZERO,
+            failures: 0,
+            avoid: BTreeSet::new(),
+            high_watermark: None,
+            log_start: None,
+        };
+        self.parts.entry(tp).or_insert(part);
+    }
+
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = TopicPartition> + '_ {
+        self.parts.keys().copied()
+    }
+    pub(crate) fn assigned(&self, tp: TopicPartition) -> bool {
+        self.parts.contains_key(&tp)
+    }
+    pub(crate) fn position(&self, tp: TopicPartition) -> Option<u64> {
+        self.parts.get(&tp).map(|part| part.position)
+    }
+    pub(crate) fn high_watermark(&self, tp: TopicPartition) -> Option<u64> {
+        self.parts.get(&tp)?.high_watermark
+    }
+    pub(crate) fn log_start(&self, tp: TopicPartition) -> Option<u64> {
+        self.parts.get(&tp)?.log_start
+    }
+    pub(crate) fn avoided(&self, tp: TopicPartition) -> Option<&BTreeSet<NodeId>> {
+        self.parts.get(&tp).map(|part| &part.avoid)
+    }
+
+    /// Goes to `offset`; what was buffered is void.
+    pub(crate) fn seek(&mut self, tp: TopicPartition, offset: u64) {
+        self.detach(tp);
+        self.generations += 1;
+        if let Some(part) = self.parts.get_mut(&tp) {
+            part.position = offset;
+            part.generation = self.generations;
+            part.halted = false;
+            part.failures = 0;
+            part.retry_at = Duration::ZERO;
+            part.avoid.clear();
+        }
+        self.rewind(tp);
+    }
+
+    pub(crate) fn set_paused(&mut self, tp: TopicPartition, paused: bool) {
+        let Some(part) = self.parts.get_mut(&tp) else { return };
+        part.paused = paused;
+        if paused {
+            // What is buffered would hold credit while others could use it: fetch it again later.
+            self.generations += 1;
+            part.generation = self.generations;
+            self.detach(tp);
+            self.rewind(tp);
+        }
+    }
+
+    /// Drops what is buffered; fetching goes on at the application's position.
+    fn rewind(&mut self, tp: TopicPartition) {
+        let Some(part) = self.parts.get_mut(&tp) else { return };
+        part.fetched = part.position;
+        let mut kept = VecDeque::with_capacity(self.chunks.len());
+        for chunk in std::mem::take(&mut self.chunks) {
+            if chunk.tp == tp {
+                self.give_back(chunk.session, chunk.bytes);
+            } else {
+                kept.push_back(chunk);
+            }
+        }
+        self.chunks = kept;
+    }
+
+    /// Where the partition is to be read.
+    pub(crate) fn set_target(&mut self, tp: TopicPartition, target: Option<NodeId>) {
+        let Some(part) = self.parts.get_mut(&tp) else { return };
+        if part.target == target {
+            return;
+        }
+        // Without a leader the present stream may still have something to say.
+        if target.is_none() && part.live.is_some() {
+            return;
+        }
+        part.target = target;
+        part.retry_at = Duration::ZERO;
+        self.detach(tp);
+    }
+
+    fn detach(&mut self, tp: TopicPartition) {
+        let Some((session, id)) = self.parts.get_mut(&tp).and_then(|part| part.live.take()) else {
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.live.remove(&id);
+            session.ending.push(id);
+        }
+    }
+
+    /// Brokers that something is to be read from.
+    pub(crate) fn targets(&self) -> BTreeSet<NodeId> {
+        let wanted = self.parts.values().filter(|part| !part.paused && !part.halted);
+        wanted.filter_map(|part| part.target).collect()
+    }
+
+    /// When a pause between attempts ends.
+    pub(crate) fn next_wake(&self, now: Duration) -> Option<Duration> {
+        let waiting = self.parts.values().filter(|part| part.live.is_none() && part.retry_at > now);
+        waiting.map(|part| part.retry_at).min()
+    }
+
+    pub(crate) fn open_session(&mut self, session: u64, node: NodeId) {
+        let owed = self.window;
+        let live = BTreeMap::new();
+        let opened = Session { node, credit: 0, owed, next_id: 1, live, ending: Vec::new() };
+        self.sessions.insert(session, opened);
+    }
+
+    /// The stream is gone; its partitions are subscribed to anew elsewhere or later.
+    pub(crate) fn session_lost(&mut self, session: u64, now: Duration) {
+        let Some(lost) = self.sessions.remove(&session) else { return };
+        for tp in lost.live.into_values() {
+            self.failed(tp, now);
+        }
+    }
+
+    fn failed(&mut self, tp: TopicPartition, now: Duration) {
+        let random = self.jitter.next();
+        if let Some(part) = self.parts.get_mut(&tp) {
+            part.live = None;
+            part.failures = part.failures.saturating_add(1);
+            let (first, most) = (Duration::from_millis(10), Duration::from_millis(250));
+            part.retry_at = now + backoff::pause(part.failures, first, most, random);
+        }
+    }
+
+    /// What is to be said on the stream now.
+    pub(crate) fn requests(&mut self, session_id: u64, now: Duration) -> Vec<Request> {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Vec::new() };
+        let mut requests: Vec<_> = session.ending.drain(..).map(Request::Unsubscribe).collect();
+        for (&tp, part) in &mut self.parts {
+            let wanted = !part.paused && !part.halted && part.live.is_none();
+            if wanted && part.target == Some(session.node) && part.retry_at <= now {
+                let id = session.next_id;
+                session.next_id = id.wrapping_add(1);
+                session.live.insert(id, tp);
+                part.live = Some((session_id, id));
+                requests.push(Request::Subscribe { id, tp, offset: part.fetched });
+            }
+        }
+        // Small grants are saved up, unless the broker may be waiting for them.
+        let starving = i128::from(session.credit) < i128::from(self.window / 2);
+        if session.owed > 0 && (starving || session.owed >= self.window / 4) {
+            let grant = std::mem::take(&mut session.owed);
+            session.credit = session.credit.saturating_add_unsigned(grant);
+            requests.push(Request::Credit(grant));
+        }
+        requests
+    }
+
+    fn give_back(&mut self, session: u64, bytes: u64) {
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.owed += bytes;
+        }
+    }
+
+    /// Takes in data of `bytes` bytes on the wire.
+    ///
+    /// # Errors
+    /// The broker sent without credit: the stream must be closed.
+    pub(crate) fn arrived(
+        &mut self,
+        (session_id, id): (u64, u32),
+        batches: VecDeque<RecordBatch>,
+        bytes: u64,
+        (high_watermark, log_start): (u64, u64),
+    ) -> Result<(), Cause> {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
+        if bytes > 0 && session.credit <= 0 {
+            return Err(Cause::Transport("the broker sent more than it was granted".to_owned()));
+        }
+        session.credit = session.credit.saturating_sub_unsigned(bytes);
+        let part = session.live.get(&id).and_then(|tp| Some((*tp, self.parts.get_mut(tp)?)));
+        let Some((tp, part)) = part else {
+            session.owed += bytes; // of a subscription that has ended meanwhile
+            return Ok(());
+        };
+        part.failures = 0;
+        part.high_watermark = Some(high_watermark.max(part.high_watermark.unwrap_or(0)));
+        part.log_start = Some(log_start);
+        let next = batches.back().map(|batch| batch.header().last_offset().plus(1).0);
+        match next {
+            Some(next) if next > part.fetched => part.fetched = next,
+            _ => {
+                session.owed += bytes; // nothing new in it
+                return Ok(());
+            }
+        }
+        let (topic, generation) = (Arc::clone(&part.topic), part.generation);
+        self.chunks.push_back(Chunk { tp, topic, batches, generation, session: session_id, bytes });
+        Ok(())
+    }
+
+    /// Whom a live subscription is for.
+    pub(crate) fn partition_of(&self, (session, id): (u64, u32)) -> Option<TopicPartition> {
+        self.sessions.get(&session)?.live.get(&id).copied()
+    }
+
+    /// The broker ended a subscription, or its data was bad.
+    pub(crate) fn refused(
+        &mut self,
+        (session_id, id): (u64, u32),
+        code: ErrorCode,
+        cause: Cause,
+        now: Duration,
+    ) -> Option<(TopicPartition, Trouble)> {
+        let session = self.sessions.get_mut(&session_id)?;
+        let tp = session.live.remove(&id)?;
+        let node = session.node;
+        self.failed(tp, now);
+        let policy = self.out_of_range;
+        let part = self.parts.get_mut(&tp)?;
+        let trouble = match code {
+            ErrorCode::OffsetOutOfRange if policy == OutOfRange::Error => Trouble::Surfaced,
+            ErrorCode::OffsetOutOfRange => Trouble::Reset,
+            ErrorCode::Damaged | ErrorCode::CorruptBatch => {
+                // Another replica may have it whole; once each was tried, say so.
+                if part.avoid.insert(node) { Trouble::Retried } else { Trouble::Surfaced }
+            }
+            ErrorCode::InvalidRequest | ErrorCode::Unsupported => Trouble::Surfaced,
+            ErrorCode::UnknownTopic | ErrorCode::UnknownPartition
+                if part.failures > UNKNOWN_TOPIC_PATIENCE =>
+            {
+                Trouble::Surfaced
+            }
+            _ => Trouble::Retried,
+        };
+        match trouble {
+            Trouble::Retried => {}
+            // Waits for the seek that the lookup ends with.
+            Trouble::Reset => part.halted = true,
+            Trouble::Surfaced => self.halt(tp, cause),
+        }
+        Some((tp, trouble))
+    }
+
+    /// Hands out an error; the partition stands still until a seek.
+    pub(crate) fn halt(&mut self, tp: TopicPartition, cause: Cause) {
+        self.detach(tp);
+        let Some(part) = self.parts.get_mut(&tp) else { return };
+        part.halted = true;
+        self.errors.push_back(ConsumeError::Partition {
+            topic: part.topic.to_string(),
+            partition: tp.partition.0,
+            offset: part.position,
+            cause,
+        });
+    }
+
+    /// The same, when what is buffered cannot be used either.
+    pub(crate) fn halt_and_drop(&mut self, tp: TopicPartition, cause: Cause) {
+        self.halt(tp, cause);
+        self.generations += 1;
+        if let Some(part) = self.parts.get_mut(&tp) {
+            part.generation = self.generations;
+        }
+        self.rewind(tp);
+    }
+
+    pub(crate) fn next_error(&mut self) -> Option<ConsumeError> {
+        if self.chunks.is_empty() { self.errors.pop_front() } else { None }
+    }
+    pub(crate) fn next_chunk(&mut self) -> Option<Chunk> {
+        self.chunks.pop_front()
+    }
+    /// Where to go on within a chunk; nothing when a seek has made it void.
+    pub(crate) fn position_in(&self, chunk: &Chunk) -> Option<u64> {
+        let part = self.parts.get(&chunk.tp)?;
+        (part.generation == chunk.generation).then_some(part.position)
+    }
+    /// The application has everything below `next`.
+    pub(crate) fn advance(&mut self, chunk: &Chunk, next: Offset) {
+        if let Some(part) = self.parts.get_mut(&chunk.tp)
+            && part.generation == chunk.generation
+        {
+            part.position = part.position.max(next.0);
+        }
+    }
+    /// A chunk is used up: its bytes can be granted again.
+    pub(crate) fn finished(&mut self, chunk: &Chunk) {
+        self.give_back(chunk.session, chunk.bytes);
+    }
+}
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;

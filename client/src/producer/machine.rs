@@ -1,0 +1,470 @@
+//! Step 0c of a produced record: decides which batch goes where, and what its outcome is. Pure:
+//! time, leaders, verdicts and lost streams come in; batches to send and outcomes come out.
+//! Before: `accumulator`. After: `lane`, which carries bytes.
+//!
+//! Invariants, held whatever comes in:
+//! - a batch has exactly one outcome;
+//! - a batch keeps producer id, epoch and sequence over all attempts, unless every attempt was
+//!   certainly rejected and a new epoch began;
+//! - a new epoch begins only when no batch of the old one may still be written and unreported.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::time::Duration;
+
+use highwater_proto::{NodeId, Offset, TimestampMs, TopicPartition};
+
+use super::accumulator::{Accumulator, Closed};
+pub(crate) use super::inflight::RefusalKind;
+use super::inflight::{Queue, Slot, State};
+use crate::backoff::{self, Jitter};
+use crate::error::{Cause, CodeClass, ErrorCode, classify};
+
+/// What is collected into batches.
+pub(crate) trait Item: Sized {
+    /// What is needed to encode a batch, shared with the sender.
+    type Wire: Clone;
+    /// Makes it when the batch is closed.
+    fn wire(items: &mut [Self]) -> Self::Wire;
+}
+
+/// Whose numbers a batch carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Identity {
+    pub id: u64,
+    pub epoch: u16,
+}
+
+/// Why a batch was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub kind: RefusalKind,
+    pub cause: Cause,
+}
+
+impl Refusal {
+    pub(crate) fn deadline() -> Self {
+        let cause = Cause::Deadline("no broker acknowledged the record in time".to_owned());
+        Self { kind: RefusalKind::Unknown, cause }
+    }
+    /// What a broker's error means. `certain` says that the broker called the batch rejected.
+    pub(crate) fn of_code(code: ErrorCode, certain: bool, cause: Cause) -> Self {
+        let kind = match code {
+            _ if !certain => RefusalKind::Unknown,
+            ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducer => RefusalKind::Gap,
+            _ => match classify(code) {
+                CodeClass::Retriable => RefusalKind::Retriable,
+                CodeClass::Fatal => RefusalKind::Fatal,
+                // "Rejected" outweighs a code that alone would leave it open.
+                CodeClass::Unknown => RefusalKind::Retriable,
+            },
+        };
+        Self { kind, cause }
+    }
+    fn fences(&self) -> bool {
+        self.cause.code() == Some(ErrorCode::ProducerFenced)
+    }
+}
+
+/// A batch's end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Acknowledged { base_offset: Offset, append_time: Option<TimestampMs>, duplicate: bool },
+    Rejected(Refusal),
+    Unknown(Refusal),
+}
+
+/// A broker's answer to one attempt.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Acknowledged { base_offset: Offset, append_time: Option<TimestampMs>, duplicate: bool },
+    Refused(Refusal),
+}
+
+/// Names one attempt to send one batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct AttemptId {
+    pub tp: TopicPartition,
+    pub batch: u64,
+    pub attempt: u64,
+}
+
+/// A batch to be encoded and sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Outgoing<W> {
+    pub attempt: AttemptId,
+    pub identity: Identity,
+    pub sequence: u32,
+    pub wire: W,
+    pub bytes: usize,
+    /// When its outcome is due, since the producer started.
+    pub deadline: Duration,
+}
+
+#[derive(Debug)]
+pub(crate) struct Batch<R: Item> {
+    pub items: Vec<R>,
+    wire: R::Wire,
+    bytes: usize,
+}
+
+/// Limits and times.
+#[derive(Debug, Clone)]
+pub(crate) struct Rules {
+    pub linger: Duration,
+    pub batch_bytes: usize,
+    pub delivery_timeout: Duration,
+    pub retry_first: Duration,
+    pub retry_most: Duration,
+    pub seed: u64,
+}
+
+/// All batches of one producer. `Duration`s are times since it started.
+pub(crate) struct Machine<R: Item> {
+    rules: Rules,
+    jitter: Jitter,
+    accumulator: Accumulator<R>,
+    queues: BTreeMap<TopicPartition, Queue<Batch<R>>>,
+    /// Partitions that may have something to send, by leader.
+    ready: BTreeMap<NodeId, BTreeSet<TopicPartition>>,
+    /// Where each leader's turn ended, so that every partition gets its turn.
+    cursors: BTreeMap<NodeId, TopicPartition>,
+    timers: BTreeSet<(Duration, TopicPartition)>,
+    identity: Option<Identity>,
+    epoch_needed: bool,
+    fenced: Option<Refusal>,
+    done: Vec<(Batch<R>, Outcome)>,
+    unresolved: usize,
+    next_id: u64,
+    next_attempt: u64,
+}
+
+impl<R: Item> Machine<R> {
+    pub(crate) fn new(rules: Rules) -> Self {
+        Self {
+            jitter: Jitter::new(rules.seed),
+            accumulator: Accumulator::new(rules.linger, rules.batch_bytes),
+            rules,
+            queues: BTreeMap::new(),
+            ready: BTreeMap::new(),
+            cursors: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            identity: None,
+            epoch_needed: false,
+            fenced: None,
+            done: Vec::new(),
+            unresolved: 0,
+            next_id: 0,
+            next_attempt: 0,
+        }
+    }
+
+    /// Adds a record; `limit` is the topic's largest batch in bytes. Returns whether the
+    /// partition's open batch ended, which is when records without a key change partition.
+    pub(crate) fn append(
+        &mut self,
+        tp: TopicPartition,
+        item: R,
+        size: usize,
+        limit: usize,
+        now: Duration,
+    ) -> bool {
+        let full = self.accumulator.append(tp, item, size, limit, now);
+        let any = !full.is_empty();
+        for closed in full {
+            self.push(closed, now);
+        }
+        if self.rules.linger.is_zero() {
+            self.linger_over(now);
+        }
+        any
+    }
+
+    fn push(&mut self, closed: Closed<R>, now: Duration) {
+        let Closed { tp, mut items, bytes, opened } = closed;
+        let records = u32::try_from(items.len()).unwrap_or(u32::MAX);
+        let body = Batch { wire: R::wire(&mut items), items, bytes };
+        self.unresolved += 1;
+        if let Some(refusal) = self.fenced.clone() {
+            self.unresolved -= 1;
+            self.done.push((body, Outcome::Rejected(refusal)));
+            return;
+        }
+        let slot = Slot {
+            id: self.next_id,
+            body: Some(body),
+            records,
+            deadline: opened + self.rules.delivery_timeout,
+            sequence: None,
+            state: State::Waiting,
+            maybe_written: false,
+            last: None,
+        };
+        self.next_id += 1;
+        self.queues.entry(tp).or_insert_with(Queue::new).slots.push_back(slot);
+        self.look_at(tp, now);
+    }
+
+    /// After anything changed: takes in a batch whose linger time is over when there is room,
+    /// says that the partition may have something to send, and sets its timer.
+    fn look_at(&mut self, tp: TopicPartition, now: Duration) {
+        let room = self.queues.get(&tp).is_none_or(Queue::has_room);
+        if room && let Some(closed) = self.accumulator.close_due(tp) {
+            self.push(closed, now); // comes back here, with nothing open any more
+            return;
+        }
+        let Some(queue) = self.queues.get_mut(&tp) else { return };
+        let wake = queue.wakes_at(now);
+        if queue.timer != wake {
+            if let Some(old) = queue.timer {
+                self.timers.remove(&(old, tp));
+            }
+            if let Some(new) = wake {
+                self.timers.insert((new, tp));
+            }
+            queue.timer = wake;
+        }
+        if let Some(leader) = queue.leader
+            && !queue.slots.is_empty()
+        {
+            self.ready.entry(leader).or_default().insert(tp);
+        }
+    }
+
+    /// Runs `change` on a partition and accounts for what it ended.
+    fn with<T>(
+        &mut self,
+        tp: TopicPartition,
+        now: Duration,
+        change: impl FnOnce(&mut Queue<Batch<R>>, &mut Vec<(Batch<R>, Outcome)>) -> T,
+    ) -> Option<T> {
+        let queue = self.queues.get_mut(&tp)?;
+        let before = self.done.len();
+        let answer = change(queue, &mut self.done);
+        self.unresolved -= self.done.len() - before;
+        self.look_at(tp, now);
+        Some(answer)
+    }
+
+    fn linger_over(&mut self, now: Duration) {
+        for tp in self.accumulator.take_due(now) {
+            self.look_at(tp, now);
+        }
+    }
+
+    /// Lets time pass.
+    pub(crate) fn tick(&mut self, now: Duration) {
+        self.linger_over(now);
+        while let Some(&(at, tp)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            if let Some(queue) = self.queues.get_mut(&tp) {
+                queue.timer = None;
+            }
+            if self.with(tp, now, |queue, done| queue.expire(now, done)) == Some(true) {
+                self.epoch_needed = true;
+            }
+        }
+    }
+
+    /// When [`Machine::tick`] has something to do next.
+    pub(crate) fn next_wake(&self) -> Option<Duration> {
+        let timer = self.timers.first().map(|&(at, _)| at);
+        let linger = self.accumulator.next_due();
+        [timer, linger].into_iter().flatten().min()
+    }
+
+    /// The partition's leader by what is known now.
+    pub(crate) fn set_leader(
+        &mut self,
+        tp: TopicPartition,
+        leader: Option<(NodeId, u64)>,
+        now: Duration,
+    ) {
+        let queue = self.queues.entry(tp).or_insert_with(Queue::new);
+        let Some((node, term)) = leader else {
+            queue.leader = None; // an election: what is out may still be answered
+            return;
+        };
+        if queue.leader == Some(node) && queue.term == term {
+            return;
+        }
+        let moved = queue.leader != Some(node);
+        queue.leader = Some(node);
+        queue.term = term;
+        if moved {
+            queue.give_back_from_others(node);
+        }
+        queue.retry_at = Duration::ZERO;
+        self.look_at(tp, now);
+    }
+
+    /// Partitions that have something to send or to wait for.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = TopicPartition> + '_ {
+        self.queues.keys().copied()
+    }
+
+    /// Brokers that something may be sent to.
+    pub(crate) fn leaders(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.ready.iter().filter(|(_, ready)| !ready.is_empty()).map(|(&node, _)| node)
+    }
+
+    /// The next batch for `node`, in order, now on the stream `session`.
+    pub(crate) fn take(
+        &mut self,
+        node: NodeId,
+        session: u64,
+        now: Duration,
+    ) -> Option<Outgoing<R::Wire>> {
+        let identity = self.identity?;
+        if self.fenced.is_some() {
+            return None;
+        }
+        let ready = self.ready.get_mut(&node)?;
+        loop {
+            let after = self.cursors.get(&node).map_or(Bound::Unbounded, |tp| Bound::Excluded(*tp));
+            let next = ready.range((after, Bound::Unbounded)).next().or_else(|| ready.first());
+            let tp = *next?;
+            self.cursors.insert(node, tp);
+            let queue = self.queues.get_mut(&tp).filter(|queue| queue.leader == Some(node));
+            let found = queue.and_then(|queue| {
+                let index = queue.next_to_send(now, self.epoch_needed)?;
+                let attempt = self.next_attempt;
+                let sequence = queue.mark_sent(index, attempt, session, node)?;
+                let slot = queue.slots.get(index)?;
+                let body = slot.body.as_ref()?;
+                Some(Outgoing {
+                    attempt: AttemptId { tp, batch: slot.id, attempt },
+                    identity,
+                    sequence,
+                    wire: body.wire.clone(),
+                    bytes: body.bytes,
+                    deadline: slot.deadline,
+                })
+            });
+            match found {
+                Some(outgoing) => {
+                    self.next_attempt += 1;
+                    return Some(outgoing);
+                }
+                None => ready.remove(&tp),
+            };
+        }
+    }
+
+    /// A broker's answer.
+    pub(crate) fn answered(&mut self, of: AttemptId, verdict: Verdict, now: Duration) {
+        let refusal = match verdict {
+            Verdict::Acknowledged { base_offset, append_time, duplicate } => {
+                let outcome = Outcome::Acknowledged { base_offset, append_time, duplicate };
+                self.with(of.tp, now, |queue, done| queue.acknowledged(of.batch, outcome, done));
+                return;
+            }
+            Verdict::Refused(refusal) => refusal,
+        };
+        let fence = refusal.fences().then(|| refusal.clone());
+        let random = self.jitter.next();
+        let (first, most) = (self.rules.retry_first, self.rules.retry_most);
+        let effect = self.with(of.tp, now, |queue, done| {
+            let effect = queue.refused((of.batch, of.attempt), refusal, done)?;
+            if effect.again {
+                queue.failures = queue.failures.saturating_add(1);
+                queue.retry_at = now + backoff::pause(queue.failures, first, most, random);
+            }
+            Some(effect)
+        });
+        if let Some(effect) = effect.flatten() {
+            self.epoch_needed |= effect.gap;
+            self.look_at(of.tp, now); // its timer follows the pause
+            if let Some(refusal) = fence {
+                self.end_all(&refusal, now);
+                self.fenced = Some(refusal);
+            }
+        }
+    }
+
+    /// A stream ended: what was on it may or may not be written.
+    pub(crate) fn session_lost(&mut self, session: u64, now: Duration) {
+        let random = self.jitter.next();
+        let (first, most) = (self.rules.retry_first, self.rules.retry_most);
+        let partitions: Vec<_> = self.queues.keys().copied().collect();
+        for tp in partitions {
+            self.with(tp, now, |queue, _| {
+                if queue.give_back(session) {
+                    queue.failures = queue.failures.saturating_add(1);
+                    queue.retry_at = now + backoff::pause(queue.failures, first, most, random);
+                }
+            });
+        }
+    }
+
+    /// What to ask `InitProducer` for, when it is time: a new id, or the next epoch of this one.
+    pub(crate) fn wants_identity(&self) -> Option<Option<Identity>> {
+        if self.fenced.is_some() {
+            return None;
+        }
+        match self.identity {
+            None => Some(None),
+            Some(identity) if self.epoch_needed => {
+                (!self.queues.values().any(Queue::undecided)).then_some(Some(identity))
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// A new id or epoch. What has no outcome yet was never written, and is numbered from 0.
+    pub(crate) fn granted(&mut self, identity: Identity, now: Duration) {
+        self.identity = Some(identity);
+        self.epoch_needed = false;
+        let partitions: Vec<_> = self.queues.keys().copied().collect();
+        for tp in partitions {
+            self.with(tp, now, |queue, _| queue.renumber());
+        }
+    }
+
+    /// Closes every open batch. What was added so far has an outcome once
+    /// [`Machine::lowest_unresolved`] is not below the answer.
+    pub(crate) fn flush(&mut self, now: Duration) -> u64 {
+        for closed in self.accumulator.close_all() {
+            self.push(closed, now);
+        }
+        self.next_id
+    }
+
+    /// The oldest batch without an outcome; `u64::MAX` when there is none.
+    pub(crate) fn lowest_unresolved(&self) -> u64 {
+        let open = |queue: &Queue<Batch<R>>| queue.slots.iter().find(|s| s.open()).map(|s| s.id);
+        self.queues.values().filter_map(open).min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether nothing waits for an outcome.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.unresolved == 0 && self.accumulator.is_empty()
+    }
+
+    /// Ends everything now: unknown where something was sent, rejected otherwise.
+    pub(crate) fn abandon(&mut self, cause: &Cause, now: Duration) {
+        let refusal = Refusal { kind: RefusalKind::Fatal, cause: cause.clone() };
+        self.flush(now);
+        self.end_all(&refusal, now);
+        self.fenced = Some(refusal);
+    }
+
+    fn end_all(&mut self, refusal: &Refusal, now: Duration) {
+        let partitions: Vec<_> = self.queues.keys().copied().collect();
+        for tp in partitions {
+            self.with(tp, now, |queue, done| queue.end_all(refusal, done));
+        }
+    }
+
+    /// Batches that ended since the last call, each once.
+    pub(crate) fn take_done(&mut self) -> Vec<(Batch<R>, Outcome)> {
+        std::mem::take(&mut self.done)
+    }
+}
+
+#[cfg(test)]
+#[path = "machine_tests.rs"]
+mod tests;
