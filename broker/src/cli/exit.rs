@@ -1,0 +1,67 @@
+//! Exit codes that scripts can trust, and the one line that goes with each failure.
+
+use std::process::ExitCode;
+
+use highwater_broker::config::ConfigError;
+use highwater_broker::process::ADDRESS_IN_USE;
+
+/// The last lines of `--help`.
+pub const HELP: &str = "\
+Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 an address to listen on is in use;
+130 interrupted.";
+
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+/// As a shell reports a process that Ctrl-C ended.
+pub const INTERRUPTED: u8 = 130;
+
+/// Why a verb did not do what it was asked to.
+#[derive(Debug)]
+pub struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+impl Failure {
+    /// The verb ran and failed; an address in use is told apart by its cause.
+    pub fn failed(error: anyhow::Error) -> Self {
+        let in_use = error.chain().any(|cause| {
+            let cause = cause.downcast_ref::<std::io::Error>();
+            cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::AddrInUse)
+        });
+        Self {
+            code: if in_use { ADDRESS_IN_USE } else { FAILED },
+            error,
+        }
+    }
+
+    /// The command line or the configuration asks for something impossible.
+    pub fn usage(error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            code: USAGE,
+            error: error.into(),
+        }
+    }
+
+    /// Tells the person at the terminal, and gives the code.
+    pub fn report(&self) -> ExitCode {
+        eprintln!("highwater: {:#}", self.error);
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error)
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::failed(error)
+    }
+}
+
+#[cfg(test)]
+#[path = "exit_tests.rs"]
+mod tests;

@@ -1,0 +1,151 @@
+//! `highwater server`: one broker, in the foreground, until it is told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Args;
+use highwater_broker::config::{Config, Sources};
+use highwater_broker::observe::logs;
+
+use super::exit::Failure;
+use super::signals::stop_on_signals;
+
+/// Names the file when `--config` does not.
+const CONFIG_VARIABLE: &str = "HIGHWATER_CONFIG";
+
+#[derive(Args)]
+pub struct ServerArgs {
+    /// The configuration file [variable: HIGHWATER_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// This broker's number, unique in the cluster (node.id)
+    #[arg(long, value_name = "NUMBER")]
+    node_id: Option<String>,
+    /// Where everything durable lies (node.data_dir)
+    #[arg(long, value_name = "PATH")]
+    data_dir: Option<String>,
+    /// The brokers that form the cluster, the same list on each (node.join)
+    #[arg(long, value_name = "HOST:PORT,...")]
+    join: Option<String>,
+    /// Where clients and brokers reach this one (node.advertised_address)
+    #[arg(long, value_name = "HOST:PORT")]
+    advertised_address: Option<String>,
+    /// The failure domain (node.rack)
+    #[arg(long, value_name = "NAME")]
+    rack: Option<String>,
+    /// Where to listen for clients and brokers (listen.grpc)
+    #[arg(long, value_name = "IP:PORT")]
+    grpc_address: Option<String>,
+    /// Where to listen for metrics and health (listen.admin)
+    #[arg(long, value_name = "IP:PORT")]
+    admin_address: Option<String>,
+    /// Sets any configuration key; may be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+    /// Checks the configuration and exits
+    #[arg(long)]
+    check: bool,
+    /// Ends at once when the process with this id, which must be the parent, is gone
+    #[arg(long, value_name = "PID", hide = true)]
+    die_with_parent: Option<u32>,
+}
+
+/// Runs the broker.
+pub fn run(args: ServerArgs) -> Result<ExitCode, Failure> {
+    if let Some(parent) = args.die_with_parent {
+        die_with(parent)?;
+    }
+    let config = Config::load(&sources(&args)?)?;
+    if args.check {
+        println!("The configuration is valid.");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let filter = std::env::var(logs::LOG_VARIABLE).ok();
+    logs::init(filter.as_deref()).map_err(Failure::usage)?;
+    super::runtime()?.block_on(async {
+        let stop = stop_on_signals().context("no signal handlers")?;
+        highwater_broker::node::run(config, stop).await
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that has a say in the configuration.
+fn sources(args: &ServerArgs) -> Result<Sources, Failure> {
+    let path = args
+        .config
+        .clone()
+        .or_else(|| std::env::var_os(CONFIG_VARIABLE).map(PathBuf::from));
+    let file = match path {
+        Some(path) => {
+            let name = path.display().to_string();
+            let text = std::fs::read_to_string(&path)
+                .with_context(|| format!("the configuration file {name} cannot be read"))
+                .map_err(Failure::usage)?;
+            Some((name, text))
+        }
+        None => None,
+    };
+    let environment = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    Ok(Sources {
+        file,
+        environment,
+        flags: flags(args)?,
+    })
+}
+
+/// The flags as (spelling, key, value); named ones beat `--set`.
+fn flags(args: &ServerArgs) -> Result<Vec<(String, String, String)>, Failure> {
+    let mut flags = Vec::new();
+    for setting in &args.set {
+        let Some((key, value)) = setting.split_once('=') else {
+            return Err(Failure::usage(anyhow::anyhow!(
+                "--set {setting} has no value: write --set SECTION.KEY=VALUE"
+            )));
+        };
+        flags.push(("--set".to_owned(), key.trim().to_owned(), value.to_owned()));
+    }
+    for (flag, key, value) in [
+        ("--node-id", "node.id", &args.node_id),
+        ("--data-dir", "node.data_dir", &args.data_dir),
+        ("--join", "node.join", &args.join),
+        (
+            "--advertised-address",
+            "node.advertised_address",
+            &args.advertised_address,
+        ),
+        ("--rack", "node.rack", &args.rack),
+        ("--grpc-address", "listen.grpc", &args.grpc_address),
+        ("--admin-address", "listen.admin", &args.admin_address),
+    ] {
+        if let Some(value) = value {
+            flags.push((flag.to_owned(), key.to_owned(), value.clone()));
+        }
+    }
+    Ok(flags)
+}
+
+/// Asks the kernel to kill this process when its parent is gone, however that happens.
+#[cfg(target_os = "linux")]
+fn die_with(parent: u32) -> Result<(), Failure> {
+    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .context("cannot tie this process to its parent")?;
+    // The parent may have gone between the fork and the call above; then no signal will come.
+    let actual = getppid().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
+    if actual != Some(parent) {
+        return Err(Failure::failed(anyhow::anyhow!(
+            "the parent process {parent} is gone"
+        )));
+    }
+    Ok(())
+}
+
+/// Elsewhere only the parent itself ends its brokers.
+#[cfg(not(target_os = "linux"))]
+fn die_with(_parent: u32) -> Result<(), Failure> {
+    Ok(())
+}
