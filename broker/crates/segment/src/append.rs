@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use highwater_proto::{Offset, TimestampMs};
 
-use crate::header::{HEAD_LEN, HEADER_LEN, LENGTH_SKIPS};
+use crate::header::{HEAD_LEN, HEADER_LEN, LENGTH_END};
 
 /// A committed batch with the place that apply gave it. Head and body together are the stored
 /// bytes; the body is shared with everyone who holds the batch.
@@ -43,7 +43,7 @@ impl AppendBatch {
         let length = u32::from_be_bytes([l0, l1, l2, l3]) as usize;
         self.len() >= HEADER_LEN
             && base == self.base_offset.0
-            && length + LENGTH_SKIPS == self.len()
+            && length + LENGTH_END == self.len()
             && self.last_offset >= self.base_offset
     }
 }

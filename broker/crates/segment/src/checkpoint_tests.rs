@@ -1,5 +1,7 @@
 //! The format of checkpoint files.
 
+#![allow(clippy::indexing_slicing)] // the offsets are the test's own
+
 use highwater_env::OsDisk;
 use highwater_proto::{Offset, TimestampMs};
 

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use highwater_proto::batch::BatchError;
 use highwater_proto::{Offset, TopicPartition};
 
 use crate::fault::SegmentFault;
@@ -49,14 +50,14 @@ pub enum ReadError {
         source: io::Error,
     },
     /// A batch is intact as a whole but its records cannot be decoded.
-    #[error("partition {partition}: the batch at offset {offset} cannot be decoded: {reason}")]
+    #[error("partition {partition}: the batch at offset {offset} cannot be decoded: {source}")]
     Undecodable {
         /// The partition.
         partition: TopicPartition,
         /// The batch's base offset.
         offset: Offset,
         /// What the decoder said.
-        reason: String,
+        source: BatchError,
     },
 }
 

@@ -17,7 +17,7 @@ use crate::fault::{Faults, OnFatal, SegmentFault};
 use crate::index_cache::IndexCache;
 use crate::layout::{LogIdentity, SegmentName};
 
-/// How many of the longest unused files are asked whether they are clean before a dirty one is
+/// How many of the longest unused files are asked whether they are clean before the dirty ones are
 /// synced to make room.
 const CLEAN_SEARCH: usize = 128;
 
@@ -183,6 +183,10 @@ impl<D: Disk> FileCache<D> {
         drop(closed);
         self.indexes.forget(id);
     }
+    /// Nobody needs the names in `dir` any more: it is about to be removed.
+    pub(crate) fn forget_dir(&self, dir: &Path) {
+        self.state.lock().dirty_dirs.remove(dir);
+    }
     /// Notes that `dir` has names that a checkpoint of `owner` needs.
     fn mark_dir_dirty(&self, dir: &Path, owner: LogIdentity) {
         let mut state = self.state.lock();
@@ -284,21 +288,21 @@ impl<D: Disk> FileCache<D> {
                     continue;
                 }
             }
-            let _until_synced = self.evicting.lock();
-            let victim = {
-                let mut state = self.state.lock();
-                let victim = state.evict(usize::MAX, |_| true);
-                if victim.is_none() {
-                    // Every file is in use at this moment: one too many for as long as that lasts.
-                    state.opening += 1;
-                    return Ok(());
-                }
-                victim
-            };
-            if let Some(victim) = victim.filter(|file| file.is_dirty()) {
-                self.sync_file(&victim)?;
-            }
+            return self.make_room_among_dirty();
         }
+    }
+    /// Every idle file is dirty. All of them are synced, not one, so that the next thousand
+    /// evictions need no sync.
+    fn make_room_among_dirty(&self) -> Result<(), FileError> {
+        let _until_synced = self.evicting.lock();
+        self.sync_files(&self.dirty_files(|_| true))?;
+        let mut state = self.state.lock();
+        if state.open.len() + state.opening >= self.config.max_open_files {
+            // If every file is in use at this moment: one too many for as long as that lasts.
+            state.evict(usize::MAX, |file| !file.is_dirty());
+        }
+        state.opening += 1;
+        Ok(())
     }
 }
 

@@ -17,6 +17,9 @@ struct Counts {
     most_open: AtomicUsize,
     syncs: AtomicUsize,
     closed_dirty: AtomicUsize,
+    writes: AtomicUsize,
+    /// Writes up to this one are durable by a sync of the file system.
+    whole_synced: AtomicUsize,
     fail_syncs: AtomicBool,
     full: AtomicBool,
 }
@@ -27,7 +30,8 @@ pub(crate) struct CountingDisk(Arc<Counts>);
 
 pub(crate) struct CountedFile {
     file: std::fs::File,
-    dirty: AtomicBool,
+    /// The last write that was not synced; 0 is none.
+    dirty: AtomicUsize,
     counts: Arc<Counts>,
 }
 
@@ -43,7 +47,7 @@ impl CountingDisk {
 impl Drop for CountedFile {
     fn drop(&mut self) {
         self.counts.open.fetch_sub(1, Ordering::SeqCst);
-        if self.dirty.load(Ordering::SeqCst) {
+        if self.dirty.load(Ordering::SeqCst) > self.counts.whole_synced.load(Ordering::SeqCst) {
             self.counts.closed_dirty.fetch_add(1, Ordering::SeqCst);
         }
     }
@@ -58,7 +62,7 @@ impl Disk for CountingDisk {
         self.0.most_open.fetch_max(open, Ordering::SeqCst);
         Ok(CountedFile {
             file,
-            dirty: AtomicBool::new(false),
+            dirty: AtomicUsize::new(0),
             counts: self.0.clone(),
         })
     }
@@ -84,10 +88,22 @@ impl Disk for CountingDisk {
         OsDisk.sync_dir(path)
     }
     fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        self.0.check_sync()?;
+        let writes = self.0.writes.load(Ordering::SeqCst);
+        self.0.whole_synced.store(writes, Ordering::SeqCst);
         OsDisk.sync_file_system(path)
     }
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         OsDisk.free_bytes(path)
+    }
+}
+
+impl Counts {
+    fn check_sync(&self) -> io::Result<()> {
+        if self.fail_syncs.load(Ordering::SeqCst) {
+            return Err(io::Error::other("the sync was made to fail"));
+        }
+        Ok(())
     }
 }
 
@@ -109,15 +125,14 @@ impl DiskFile for CountedFile {
     }
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         self.room()?;
-        self.dirty.store(true, Ordering::SeqCst);
+        let write = self.counts.writes.fetch_add(1, Ordering::SeqCst) + 1;
+        self.dirty.store(write, Ordering::SeqCst);
         self.file.write_vectored_at(bufs, offset)
     }
     fn sync_data(&self) -> io::Result<()> {
-        if self.counts.fail_syncs.load(Ordering::SeqCst) {
-            return Err(io::Error::other("the sync was made to fail"));
-        }
+        self.counts.check_sync()?;
         self.counts.syncs.fetch_add(1, Ordering::SeqCst);
-        self.dirty.store(false, Ordering::SeqCst);
+        self.dirty.store(0, Ordering::SeqCst);
         DiskFile::sync_data(&self.file)
     }
     fn allocate(&self, len: u64) -> io::Result<()> {
@@ -286,4 +301,22 @@ fn a_full_disk_leaves_the_log_as_it_was() {
     log.append(&next).expect("append");
     assert_eq!(log.next_offset(), Offset(2));
     assert!(files.faults.first().is_none());
+}
+
+#[test]
+fn a_directory_that_was_removed_is_not_synced() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk = CountingDisk::default();
+    let files = small_cache(&disk, 10);
+    let mut log = logs(&files, dir.path(), 1).remove(0);
+    log.append(&batch(0, &[1], 20)).expect("append");
+    let path = log.dir().to_owned();
+    log.close_for_removal();
+    std::fs::remove_dir_all(path).expect("remove");
+    let report = files.sync(|_| true).expect("sync");
+    assert_eq!(
+        (report.files, report.directories),
+        (0, 1),
+        "the parent alone"
+    );
 }

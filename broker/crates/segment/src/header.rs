@@ -2,13 +2,9 @@
 
 #![deny(clippy::indexing_slicing)]
 
-/// Bytes of a record batch's header (Kafka's format, magic 2).
-pub(crate) const HEADER_LEN: usize = 61;
-/// Bytes of the part that apply writes afresh: base offset, length, leader epoch.
-pub(crate) const HEAD_LEN: usize = 16;
-/// The length field does not count itself and the base offset before it.
-pub(crate) const LENGTH_SKIPS: usize = 12;
-const MAGIC: u8 = 2;
+use highwater_proto::batch::BatchHeader;
+pub(crate) use highwater_proto::batch::{HEAD_LEN, HEADER_LEN, LENGTH_END};
+
 /// The checksum covers the batch from the attributes on.
 const CHECKED_FROM: usize = 21;
 
@@ -21,10 +17,8 @@ pub(crate) struct BatchHead {
     /// Bytes of the whole batch.
     pub total_len: u64,
     pub max_timestamp: i64,
-}
-
-fn field<const N: usize>(header: &[u8], at: usize) -> Option<[u8; N]> {
-    header.get(at..at.checked_add(N)?)?.try_into().ok()
+    /// The batch's own checksum.
+    crc: u32,
 }
 
 impl BatchHead {
@@ -35,7 +29,14 @@ impl BatchHead {
         left: u64,
         least_offset: u64,
     ) -> Result<Self, &'static str> {
-        let head = Self::parse(header).ok_or("no batch header where one must be")?;
+        let header = BatchHeader::parse(header).map_err(|_| "no batch header where one must be")?;
+        let head = Self {
+            base_offset: header.base_offset.0,
+            next_offset: header.next_offset().0,
+            total_len: header.total_len() as u64,
+            max_timestamp: header.max_timestamp.0,
+            crc: header.crc,
+        };
         if head.total_len > left {
             return Err("a batch reaches beyond the segment's length");
         }
@@ -44,29 +45,10 @@ impl BatchHead {
         }
         Ok(head)
     }
-    fn parse(header: &[u8]) -> Option<Self> {
-        let base_offset = u64::try_from(i64::from_be_bytes(field(header, 0)?)).ok()?;
-        let length = usize::try_from(i32::from_be_bytes(field(header, 8)?)).ok()?;
-        let last_delta = u64::try_from(i32::from_be_bytes(field(header, 23)?)).ok()?;
-        let max_timestamp = i64::from_be_bytes(field(header, 35)?);
-        let [magic] = field(header, 16)?;
-        let record_count = i32::from_be_bytes(field(header, 57)?);
-        if magic != MAGIC || length < HEADER_LEN - LENGTH_SKIPS || record_count < 0 {
-            return None;
-        }
-        Some(Self {
-            base_offset,
-            next_offset: base_offset.checked_add(last_delta)?.checked_add(1)?,
-            total_len: (length + LENGTH_SKIPS) as u64,
-            max_timestamp,
-        })
+    /// Whether `batch`, which is exactly this batch, fits its checksum.
+    pub(crate) fn checksum_fits(&self, batch: &[u8]) -> bool {
+        batch
+            .get(CHECKED_FROM..)
+            .is_some_and(|checked| crc32c::crc32c(checked) == self.crc)
     }
-}
-
-/// Whether the batch's own checksum fits its bytes. `batch` is exactly one batch.
-pub(crate) fn checksum_fits(batch: &[u8]) -> bool {
-    let (Some(stored), Some(checked)) = (field(batch, 17), batch.get(CHECKED_FROM..)) else {
-        return false;
-    };
-    u32::from_be_bytes(stored) == crc32c::crc32c(checked)
 }

@@ -1,5 +1,7 @@
 //! The format of index files.
 
+#![allow(clippy::indexing_slicing)] // the offsets are the test's own
+
 use super::*;
 
 fn sample() -> Vec<u8> {

@@ -24,6 +24,8 @@ mod layout;
 mod log;
 mod manifest;
 mod map;
+#[cfg(test)]
+mod model_tests;
 mod open;
 mod reader;
 mod scan;

@@ -350,3 +350,85 @@ fn a_manifest_that_contradicts_itself_is_refused() {
         assert!(PartitionManifest::decode(&bad.encode()).is_err(), "{bad:?}");
     }
 }
+
+#[test]
+fn a_timestamp_is_found_in_compressed_batches_and_by_append_time() {
+    use highwater_proto::LeaderEpoch;
+    use highwater_proto::batch::{BatchBuilder, Compression, RecordBatch};
+    let fixture = Fixture::new();
+    let mut log = fixture.create(0);
+    let stamped = |base: u64, append_time: Option<i64>| {
+        let mut builder = BatchBuilder::new(Compression::Zstd);
+        for at in [100, 200, 300] {
+            builder
+                .append(
+                    TimestampMs(at),
+                    None,
+                    Some(b"the same value again and again"),
+                    [],
+                )
+                .expect("append");
+        }
+        let mut batch = RecordBatch::validate(builder.build(), 1 << 20).expect("valid");
+        if let Some(at) = append_time {
+            batch = batch.with_log_append_time(TimestampMs(at));
+        }
+        let stamp = batch.stamp(Offset(base), LeaderEpoch(4));
+        AppendBatch {
+            head: stamp.head,
+            body: stamp.body,
+            base_offset: Offset(base),
+            last_offset: Offset(base + 2),
+            max_timestamp: batch.header().max_timestamp,
+            append_time: TimestampMs(append_time.unwrap_or(300)),
+            new_segment: false,
+        }
+    };
+    log.append_all(&[stamped(0, None), stamped(3, Some(900))])
+        .expect("append");
+    let reader = log.reader();
+    for (at, expected) in [
+        (0, (0, 100)),
+        (150, (1, 200)),
+        (300, (2, 300)),
+        (301, (3, 900)),
+    ] {
+        let found = reader
+            .find_by_timestamp(TimestampMs(at), ALL)
+            .expect("find");
+        assert_eq!(
+            found,
+            Some((Offset(expected.0), TimestampMs(expected.1))),
+            "from {at}"
+        );
+    }
+}
+
+#[test]
+fn a_long_growing_segment_keeps_a_stored_index() {
+    let fixture = Fixture::new();
+    let mut log = fixture.create(0);
+    for i in 0..20 {
+        log.append(&batch(i, &[i as i64], 1 << 20)).expect("append");
+    }
+    let index = fixture.path(0).join("00000000000000000000.index");
+    assert!(index.exists(), "stored after 16 MiB");
+    let manifest = log.freeze();
+    drop(log);
+    // The front of the segment is taken from the index: what lies below is not walked.
+    let path = fixture.path(0).join("00000000000000000000.log");
+    let mut content = fs::read(&path).expect("segment");
+    let one = stored(&batch(0, &[0], 1 << 20)).len();
+    content[one + 16] = 77;
+    fs::write(&path, &content).expect("damage in the second batch");
+    let reader = fixture.reopen(&manifest).reader();
+    for offset in [0, 5, 19] {
+        assert!(
+            !reader
+                .read(Offset(offset), 1, ALL)
+                .expect("read")
+                .is_empty()
+        );
+    }
+    assert!(reader.read(Offset(1), 1, ALL).is_err());
+}

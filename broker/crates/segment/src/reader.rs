@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 use crate::config::SegmentConfig;
 use crate::error::ReadError;
 use crate::file_cache::FileCache;
-use crate::header::{BatchHead, checksum_fits};
+use crate::header::BatchHead;
 use crate::layout::LogIdentity;
 use crate::scan::{FoundBatch, Scanner};
 use crate::segment::{Extent, Segment};
@@ -243,7 +243,7 @@ impl<D: Disk> PartitionReader<D> {
             if head.next_offset > end.0 {
                 break;
             }
-            if self.verify && !checksum_fits(batch) {
+            if self.verify && !head.checksum_fits(batch) {
                 return Err(segment.damage(position, "a batch does not fit its checksum"));
             }
             taken += batch.len();

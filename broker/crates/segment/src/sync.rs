@@ -22,13 +22,6 @@ pub struct SyncReport {
 }
 
 impl<D: Disk> FileCache<D> {
-    pub(crate) fn sync_file(&self, file: &OpenFile<D>) -> Result<(), Arc<SegmentFault>> {
-        file.dirty.store(false, Ordering::SeqCst);
-        file.file
-            .sync_data()
-            .map_err(|e| self.faults.raise("sync", file.path.clone(), e))
-    }
-
     /// Makes durable everything written so far to files of the logs that `wanted` picks, and
     /// their names.
     ///
@@ -39,28 +32,23 @@ impl<D: Disk> FileCache<D> {
         wanted: impl Fn(&LogIdentity) -> bool,
     ) -> Result<SyncReport, Arc<SegmentFault>> {
         let _one_at_a_time = self.syncing.lock();
-        let (files, dirs, any_path) = self.collect_dirty(&wanted);
+        let (files, dirs) = {
+            // A dirty file that is just being evicted is in no list: wait until it is synced.
+            let _no_eviction_under_way = self.evicting.lock();
+            (self.dirty_files(&wanted), self.take_dirty_dirs(&wanted))
+        };
         let mut report = SyncReport {
             files: files.len(),
             directories: dirs.len(),
             whole_file_system: false,
         };
-        let work = files.len() + dirs.len();
-        if work >= self.config.sync_file_system_from.max(1)
-            && let Some(any) = any_path
-        {
+        if self.are_many(files.len() + dirs.len()) {
+            let any = dirs.first().cloned().or_else(|| parent_of_first(&files));
+            self.sync_whole(&files, any)?;
             report.whole_file_system = true;
-            for file in &files {
-                file.dirty.store(false, Ordering::SeqCst);
-            }
-            self.disk
-                .sync_file_system(&any)
-                .map_err(|e| self.faults.raise("sync of the file system", any.clone(), e))?;
             return Ok(report);
         }
-        for file in &files {
-            self.sync_file(file)?;
-        }
+        self.sync_files(&files)?;
         for dir in dirs {
             self.disk
                 .sync_dir(&dir)
@@ -68,36 +56,69 @@ impl<D: Disk> FileCache<D> {
         }
         Ok(report)
     }
-    /// Dirty files (held, so that none is closed before the sync), directories, and a path on the
-    /// file system. Waits for a dirty file that is just being evicted.
-    #[allow(clippy::type_complexity)] // three lists of one walk under one lock
-    fn collect_dirty(
+    /// Syncs these files, which the caller holds so that none is closed before.
+    pub(crate) fn sync_files(&self, files: &[Arc<OpenFile<D>>]) -> Result<(), Arc<SegmentFault>> {
+        if self.are_many(files.len()) {
+            return self.sync_whole(files, parent_of_first(files));
+        }
+        for file in files {
+            // Before the sync: what is written during it is dirty again.
+            file.dirty.store(false, Ordering::SeqCst);
+            file.file
+                .sync_data()
+                .map_err(|e| self.faults.raise("sync", file.path.clone(), e))?;
+        }
+        Ok(())
+    }
+    fn are_many(&self, count: usize) -> bool {
+        count > 0 && count >= self.config.sync_file_system_from
+    }
+    /// Syncs the file system that holds `path`, and with it `files`.
+    fn sync_whole(
         &self,
-        wanted: &impl Fn(&LogIdentity) -> bool,
-    ) -> (Vec<Arc<OpenFile<D>>>, Vec<PathBuf>, Option<PathBuf>) {
-        let _no_eviction_under_way = self.evicting.lock();
-        let mut state = self.state.lock();
-        let files: Vec<_> = state
+        files: &[Arc<OpenFile<D>>],
+        path: Option<PathBuf>,
+    ) -> Result<(), Arc<SegmentFault>> {
+        let Some(path) = path else { return Ok(()) };
+        for file in files {
+            file.dirty.store(false, Ordering::SeqCst);
+        }
+        self.disk
+            .sync_file_system(&path)
+            .map_err(|e| self.faults.raise("sync of the file system", path, e))
+    }
+    /// Dirty files, the longest unused first. Held by the result, so that none is evicted.
+    pub(crate) fn dirty_files(
+        &self,
+        wanted: impl Fn(&LogIdentity) -> bool,
+    ) -> Vec<Arc<OpenFile<D>>> {
+        let state = self.state.lock();
+        state
             .by_use
             .values()
             .filter_map(|id| state.open.get(id))
             .filter(|slot| slot.file.is_dirty() && wanted(&slot.file.owner))
             .map(|slot| slot.file.clone())
-            .collect();
+            .collect()
+    }
+    fn take_dirty_dirs(&self, wanted: impl Fn(&LogIdentity) -> bool) -> Vec<PathBuf> {
+        let mut state = self.state.lock();
         let dirs: Vec<_> = state
             .dirty_dirs
             .iter()
-            .filter(|(_, owners)| owners.iter().any(wanted))
+            .filter(|(_, owners)| owners.iter().any(&wanted))
             .map(|(dir, _)| dir.clone())
             .collect();
         for dir in &dirs {
             state.dirty_dirs.remove(dir);
         }
-        let any = dirs.first().cloned().or_else(|| {
-            files
-                .first()
-                .and_then(|f| f.path.parent().map(Path::to_owned))
-        });
-        (files, dirs, any)
+        dirs
     }
+}
+
+fn parent_of_first<D: Disk>(files: &[Arc<OpenFile<D>>]) -> Option<PathBuf> {
+    files
+        .first()
+        .and_then(|file| file.path.parent())
+        .map(Path::to_owned)
 }

@@ -72,11 +72,11 @@ impl<D: Disk> PartitionReader<D> {
                 continue;
             }
             let batch = read_batch(&file.file, &found).map_err(|e| segment.scan_error(e))?;
-            let hit = first_record_from(batch, timestamp, log_start..end).map_err(|reason| {
+            let hit = first_record_from(batch, timestamp, &(log_start..end)).map_err(|source| {
                 ReadError::Undecodable {
                     partition: self.partition(),
                     offset: Offset(found.head.base_offset),
-                    reason,
+                    source,
                 }
             })?;
             if hit.is_some() {

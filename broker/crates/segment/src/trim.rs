@@ -65,6 +65,7 @@ impl<D: Disk> PartitionLog<D> {
     }
     /// Closes all files of a deleted partition; its directory may then be removed.
     pub fn close_for_removal(self) {
+        self.shared.files.forget_dir(&self.shared.dir);
         let view = std::mem::take(&mut *self.shared.view.write());
         for segment in view.segments.into_values().chain(self.retired) {
             self.shared.files.forget(segment.name.id);
