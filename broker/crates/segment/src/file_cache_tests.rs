@@ -20,6 +20,9 @@ struct Counts {
     writes: AtomicUsize,
     /// Writes up to this one are durable by a sync of the file system.
     whole_synced: AtomicUsize,
+    /// Segment files and directories with changes that no sync covered. Indexes are derived and
+    /// never synced.
+    unsynced: Mutex<BTreeSet<PathBuf>>,
     fail_syncs: AtomicBool,
     full: AtomicBool,
 }
@@ -33,9 +36,13 @@ pub(crate) struct CountedFile {
     /// The last write that was not synced; 0 is none.
     dirty: AtomicUsize,
     counts: Arc<Counts>,
+    path: PathBuf,
 }
 
 impl CountingDisk {
+    fn unsynced(&self) -> Vec<PathBuf> {
+        self.0.unsynced.lock().iter().cloned().collect()
+    }
     pub(crate) fn fail_syncs(&self, fail: bool) {
         self.0.fail_syncs.store(fail, Ordering::SeqCst);
     }
@@ -57,6 +64,9 @@ impl Disk for CountingDisk {
     type File = CountedFile;
 
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<CountedFile> {
+        if !path.exists() {
+            self.0.changed(path.parent().expect("a directory"));
+        }
         let file = OsDisk.open(path, mode)?;
         let open = self.0.open.fetch_add(1, Ordering::SeqCst) + 1;
         self.0.most_open.fetch_max(open, Ordering::SeqCst);
@@ -64,6 +74,7 @@ impl Disk for CountingDisk {
             file,
             dirty: AtomicUsize::new(0),
             counts: self.0.clone(),
+            path: path.to_owned(),
         })
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -76,6 +87,7 @@ impl Disk for CountingDisk {
         OsDisk.remove_dir(path)
     }
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.changed(path.parent().expect("a directory"));
         OsDisk.create_dir_all(path)
     }
     fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -85,12 +97,14 @@ impl Disk for CountingDisk {
         OsDisk.exists(path)
     }
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.unsynced.lock().remove(path);
         OsDisk.sync_dir(path)
     }
     fn sync_file_system(&self, path: &Path) -> io::Result<()> {
         self.0.check_sync()?;
         let writes = self.0.writes.load(Ordering::SeqCst);
         self.0.whole_synced.store(writes, Ordering::SeqCst);
+        self.0.unsynced.lock().clear();
         OsDisk.sync_file_system(path)
     }
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
@@ -99,6 +113,9 @@ impl Disk for CountingDisk {
 }
 
 impl Counts {
+    fn changed(&self, path: &Path) {
+        self.unsynced.lock().insert(path.to_owned());
+    }
     fn check_sync(&self) -> io::Result<()> {
         if self.fail_syncs.load(Ordering::SeqCst) {
             return Err(io::Error::other("the sync was made to fail"));
@@ -127,12 +144,14 @@ impl DiskFile for CountedFile {
         self.room()?;
         let write = self.counts.writes.fetch_add(1, Ordering::SeqCst) + 1;
         self.dirty.store(write, Ordering::SeqCst);
+        self.counts.changed(&self.path);
         self.file.write_vectored_at(bufs, offset)
     }
     fn sync_data(&self) -> io::Result<()> {
         self.counts.check_sync()?;
         self.counts.syncs.fetch_add(1, Ordering::SeqCst);
         self.dirty.store(0, Ordering::SeqCst);
+        self.counts.unsynced.lock().remove(&self.path);
         DiskFile::sync_data(&self.file)
     }
     fn allocate(&self, len: u64) -> io::Result<()> {
@@ -140,6 +159,7 @@ impl DiskFile for CountedFile {
         self.file.allocate(len)
     }
     fn set_len(&self, len: u64) -> io::Result<()> {
+        self.counts.changed(&self.path);
         DiskFile::set_len(&self.file, len)
     }
     fn len(&self) -> io::Result<u64> {
@@ -319,4 +339,45 @@ fn a_directory_that_was_removed_is_not_synced() {
         (0, 1),
         "the parent alone"
     );
+}
+
+#[test]
+fn a_sync_leaves_nothing_that_a_power_loss_could_take() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    for (max_open_files, sync_file_system_from) in [(4, 1_000), (4, 3), (100, 1_000), (100, 5)] {
+        let disk = CountingDisk::default();
+        let bounds = FileCacheConfig {
+            max_open_files,
+            sync_file_system_from,
+            ..Default::default()
+        };
+        let files = FileCache::new(disk.clone(), bounds, Arc::new(|_| {}));
+        let root = dir
+            .path()
+            .join(format!("{max_open_files}-{sync_file_system_from}"));
+        let mut logs = logs(&files, &root, 12);
+        for round in 0..6 {
+            for (i, log) in logs
+                .iter_mut()
+                .enumerate()
+                .filter(|(i, _)| (i + round) % 3 > 0)
+            {
+                let new_segment = (i + round) % 4 == 0;
+                let next = batch(log.next_offset().0, &[1], 300);
+                log.append(&crate::AppendBatch {
+                    new_segment,
+                    ..next
+                })
+                .expect("append");
+            }
+            if round == 2 {
+                // What is trimmed may still be named by the manifest that this sync is for.
+                logs[1].set_log_start(Offset(2));
+            }
+            assert!(!disk.unsynced().is_empty());
+            files.sync(|o| o.shard == SHARD).expect("sync");
+            assert_eq!(disk.unsynced(), Vec::<PathBuf>::new(), "round {round}");
+        }
+        assert_eq!(disk.0.closed_dirty.load(Ordering::SeqCst), 0);
+    }
 }
