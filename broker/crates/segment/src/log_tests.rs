@@ -126,6 +126,11 @@ fn orphans_are_removed_only_when_nothing_names_or_uses_them() {
     log.append_all(&batches[10..]).expect("append");
     drop(log);
     fs::write(fixture.path(0).join("notes.txt"), "not ours").expect("write");
+    assert_eq!(
+        fixture.create(0).orphans(&manifest).expect("list").len(),
+        4,
+        "not what is named"
+    );
     let log = fixture.reopen(&manifest);
     let removed = log.remove_orphans(&manifest).expect("remove");
     assert!(
