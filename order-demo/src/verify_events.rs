@@ -70,6 +70,16 @@ pub(crate) fn check_events(evidence: &Evidence<'_>, present: &Present<'_>, out: 
             });
         }
     }
+    check_all_priced(evidence, present, &priced, out);
+}
+
+/// Every order in the log is priced, and what all of them must cost.
+fn check_all_priced(
+    evidence: &Evidence<'_>,
+    present: &Present<'_>,
+    priced: &BTreeMap<OrderNumber, Source>,
+    out: &mut Verification,
+) {
     for number in present.keys() {
         let account = evidence.plan.account(*number);
         let charge = account.map_or(Cents(0), |account| account.monthly_charges);
