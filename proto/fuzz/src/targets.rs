@@ -13,8 +13,11 @@ pub const LIMITS: DecodeLimits = DecodeLimits {
     max_headers: 1 << 12,
 };
 
-/// One target: its name, which is also its corpus's folder, and its function.
-pub const ALL: [(&str, fn(&[u8])); 4] = [
+/// A target's name, which is also its corpus's folder, and its function.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target.
+pub const ALL: [Target; 4] = [
     ("validate", validate),
     ("records", records),
     ("split", split),

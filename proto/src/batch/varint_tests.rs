@@ -11,7 +11,7 @@ proptest! {
         put_i64(&mut bytes, value);
         prop_assert_eq!(bytes.len(), len_i64(value));
         prop_assert_eq!(read_i64(&bytes), Ok((value, bytes.len())));
-        prop_assert_eq!(read_i64(&bytes[..bytes.len() - 1]), Err(VarintError::Truncated));
+        prop_assert_eq!(read_i64(bytes.split_last().unwrap().1), Err(VarintError::Truncated));
         match i32::try_from(value) {
             Ok(small) => prop_assert_eq!(read_i32(&bytes), Ok((small, bytes.len()))),
             Err(_) => prop_assert_eq!(read_i32(&bytes), Err(VarintError::TooLong)),
