@@ -41,6 +41,7 @@
 
 mod admin;
 mod backoff;
+pub mod cli;
 mod client;
 mod cluster;
 mod connect;

@@ -1,0 +1,114 @@
+//! The command line over the client: `topic`, `produce`, `consume`, `cluster`. The `highwater`
+//! binary embeds it.
+
+mod cluster;
+mod consume;
+mod context;
+mod error;
+mod format;
+mod output;
+mod position;
+mod produce;
+mod topic;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::client::Client;
+
+pub use cluster::ClusterCommand;
+pub use consume::ConsumeArgs;
+pub use error::{CliError, EXIT_CODES};
+pub use produce::ProduceArgs;
+pub use topic::TopicCommand;
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum OutputFormat {
+    /// Tables and lines for people.
+    #[default]
+    Table,
+    /// JSON: one document, or one line per record.
+    Json,
+}
+
+/// Options that every verb takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct GlobalOptions {
+    /// First brokers to ask, host:port[,host:port...] or highwater://...
+    /// [env: HIGHWATER_BROKERS]
+    #[arg(long, global = true, value_name = "ADDRESSES")]
+    pub brokers: Option<String>,
+    /// A name from ~/.config/highwater/contexts.toml [env: HIGHWATER_CONTEXT]
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// How results are written
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub output: OutputFormat,
+    /// How long a call may take, in seconds
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub timeout: u64,
+}
+
+impl GlobalOptions {
+    /// The connection string by flag, environment, contexts file, in this order; else
+    /// `localhost:9094`. A `--context` flag outweighs the environment.
+    ///
+    /// # Errors
+    /// [`CliError`] when the contexts file is wrong or does not have the name.
+    pub async fn connection_string(&self) -> Result<String, CliError> {
+        context::resolve(self).await
+    }
+
+    async fn connect(&self) -> Result<Client, CliError> {
+        let builder = Client::builder()
+            .request_timeout(Duration::from_secs(self.timeout.max(1)))
+            .connection_string(&self.connection_string().await?)
+            .map_err(|error| CliError::Usage(error.to_string()))?;
+        Ok(builder.connect().await?)
+    }
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create, list and describe topics
+    #[command(subcommand)]
+    Topic(TopicCommand),
+    /// Write lines from standard input as records
+    #[command(after_help = produce::HELP)]
+    Produce(ProduceArgs),
+    /// Read records
+    #[command(after_help = consume::HELP)]
+    Consume(ConsumeArgs),
+    /// Look at the cluster
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+}
+
+/// Runs one verb to its end. Exit codes are in [`EXIT_CODES`]; [`CliError::exit_code`] gives the
+/// code of an error, whose one line is for standard error.
+///
+/// Not cancellation-safe: dropped, records read from standard input may be lost. After an error
+/// a read of standard input may still be pending on a blocking thread: end the process without
+/// waiting for the runtime.
+///
+/// # Errors
+/// [`CliError`].
+pub async fn run(command: Command, global: &GlobalOptions) -> Result<ExitCode, CliError> {
+    let done = match command {
+        Command::Topic(command) => topic::run(command, global).await,
+        Command::Produce(args) => produce::run(args, global).await,
+        Command::Consume(args) => consume::run(args, global).await,
+        Command::Cluster(command) => cluster::run(command, global).await,
+    };
+    match done {
+        // Whoever read our output has had enough: that is no failure.
+        Err(CliError::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            Ok(ExitCode::SUCCESS)
+        }
+        done => done,
+    }
+}
