@@ -1,0 +1,206 @@
+//! Commands applied: a new image, or a refusal and the same image.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use highwater_proto::v1::ErrorCode;
+use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
+
+use crate::command::{MetadataCommand, MetadataReply, NewBroker, Refusal};
+use crate::configs::{TopicSettings, check_name};
+use crate::image::Image;
+use crate::placement;
+use crate::topic::Topic;
+
+/// The most partitions that one topic may have.
+const MOST_PARTITIONS: u32 = 100_000;
+
+impl Image {
+    /// Applies a command. The same command on the same image gives the same image on every broker.
+    pub fn apply(&mut self, command: &MetadataCommand) -> MetadataReply {
+        match self.try_apply(command) {
+            Ok(reply) => reply,
+            Err(refusal) => MetadataReply::Refused(refusal),
+        }
+    }
+
+    /// Whether a command would be refused, without applying it.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn validate(&self, command: &MetadataCommand) -> Result<(), Refusal> {
+        match command {
+            MetadataCommand::CreateTopic { name, partitions, replication_factor, configs } => {
+                self.check_topic(name, *partitions, *replication_factor, configs).map(|_| ())
+            }
+            other => self.clone().try_apply(other).map(|_| ()),
+        }
+    }
+
+    fn try_apply(&mut self, command: &MetadataCommand) -> Result<MetadataReply, Refusal> {
+        match command {
+            MetadataCommand::CreateCluster { cluster_id, brokers } => {
+                self.create_cluster(cluster_id, brokers)
+            }
+            MetadataCommand::RegisterBroker(broker) => self.register(broker),
+            MetadataCommand::EstablishShard { shard } => Ok(self.establish(*shard)),
+            MetadataCommand::CreateTopic { name, partitions, replication_factor, configs } => {
+                let settings = self.check_topic(name, *partitions, *replication_factor, configs)?;
+                Ok(self.create_topic(name, *partitions, *replication_factor, configs, settings))
+            }
+            MetadataCommand::ConfirmPartitions { topic, partitions } => {
+                self.confirm(*topic, partitions)
+            }
+            MetadataCommand::AllocateProducerIds { count } => {
+                let first = ProducerId(self.next_producer);
+                self.next_producer += u64::from(*count);
+                Ok(MetadataReply::ProducerIds { first, count: *count })
+            }
+        }
+    }
+
+    fn create_cluster(
+        &mut self,
+        cluster_id: &str,
+        brokers: &[NewBroker],
+    ) -> Result<MetadataReply, Refusal> {
+        match &self.cluster_id {
+            Some(known) if known == cluster_id => return Ok(MetadataReply::Done),
+            Some(known) => {
+                let text = format!("this is cluster {known}, it cannot become {cluster_id}");
+                return Err(Refusal::new(ErrorCode::InvalidRequest, text));
+            }
+            None => {}
+        }
+        self.cluster_id = Some(cluster_id.to_owned());
+        self.brokers = brokers.iter().map(|broker| (broker.id, broker.clone())).collect();
+        self.shards = placement::first_shards(&self.brokers);
+        self.next_topic = 1;
+        Ok(MetadataReply::Done)
+    }
+
+    fn register(&mut self, broker: &NewBroker) -> Result<MetadataReply, Refusal> {
+        if let Some(known) = self.brokers.get(&broker.id)
+            && known.incarnation != broker.incarnation
+        {
+            let text = format!(
+                "broker {} is known with another data directory (incarnation {}, not {}); bring \
+                 the old directory back, or replace the broker first",
+                broker.id, known.incarnation, broker.incarnation
+            );
+            return Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        }
+        self.check_address(broker)?;
+        self.brokers.insert(broker.id, broker.clone());
+        Ok(MetadataReply::Done)
+    }
+
+    fn check_address(&self, broker: &NewBroker) -> Result<(), Refusal> {
+        let other = |known: &&NewBroker| known.id != broker.id && known.address == broker.address;
+        match self.brokers.values().find(other) {
+            Some(other) => {
+                let text = format!(
+                    "broker {} is registered at {} already; give broker {} an address of its own",
+                    other.id, other.address, broker.id
+                );
+                Err(Refusal::new(ErrorCode::InvalidRequest, text))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn establish(&mut self, shard: ShardId) -> MetadataReply {
+        if let Some(known) = self.shards.get_mut(&shard) {
+            known.established = true;
+        }
+        MetadataReply::Done
+    }
+
+    fn check_topic(
+        &self,
+        name: &str,
+        partitions: u32,
+        replication_factor: u32,
+        configs: &BTreeMap<String, String>,
+    ) -> Result<TopicSettings, Refusal> {
+        check_name(name)?;
+        if self.names.contains_key(name) {
+            let text = format!("a topic named '{name}' exists already");
+            return Err(Refusal::new(ErrorCode::TopicExists, text));
+        }
+        if partitions == 0 || partitions > MOST_PARTITIONS {
+            let text = format!("{partitions} partitions: give 1 to {MOST_PARTITIONS}");
+            return Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        }
+        if !matches!(replication_factor, 1 | 3 | 5) {
+            let text = format!("replication factor {replication_factor}: give 1, 3 or 5");
+            return Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        }
+        let class = replication_factor as usize;
+        if !self.shards.values().any(|shard| shard.replicas.len() == class) {
+            let text = format!(
+                "replication factor {replication_factor} needs as many brokers; the cluster has {}",
+                self.brokers.len()
+            );
+            return Err(Refusal::new(ErrorCode::NotEnoughBrokers, text));
+        }
+        TopicSettings::read(configs)
+    }
+
+    fn create_topic(
+        &mut self,
+        name: &str,
+        partitions: u32,
+        replication_factor: u32,
+        configs: &BTreeMap<String, String>,
+        settings: TopicSettings,
+    ) -> MetadataReply {
+        let id = TopicId(self.next_topic);
+        self.next_topic += 1;
+        let shards = placement::place(self, id, partitions, replication_factor as usize);
+        for shard in &shards {
+            if let Some(shard) = self.shards.get_mut(shard) {
+                shard.partitions += 1;
+            }
+        }
+        let name: Arc<str> = name.into();
+        let topic = Topic {
+            id,
+            name: Arc::clone(&name),
+            replication_factor,
+            configs: configs.clone(),
+            settings,
+            shards,
+            unconfirmed: (0..partitions).map(PartitionId).collect(),
+        };
+        self.topics.insert(id, Arc::new(topic));
+        self.names.insert(name, id);
+        MetadataReply::TopicCreated { topic: id }
+    }
+
+    fn confirm(
+        &mut self,
+        id: TopicId,
+        partitions: &[PartitionId],
+    ) -> Result<MetadataReply, Refusal> {
+        let Some(topic) = self.topics.get_mut(&id) else {
+            let text = format!("no topic has the id {id}");
+            return Err(Refusal::new(ErrorCode::UnknownTopic, text));
+        };
+        let topic = Arc::make_mut(topic);
+        for partition in partitions {
+            topic.unconfirmed.remove(partition);
+        }
+        Ok(MetadataReply::Done)
+    }
+
+    /// Brokers that hold replicas of some shard.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<NodeId> {
+        let mut hosts: Vec<NodeId> =
+            self.shards.values().flat_map(|shard| shard.replicas.iter().copied()).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        hosts
+    }
+}

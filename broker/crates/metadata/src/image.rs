@@ -1,0 +1,112 @@
+//! The cluster as every broker knows it: immutable, shared, replaced on change.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use highwater_proto::{NodeId, ProducerId, ShardId, TopicId};
+
+use crate::command::NewBroker;
+use crate::topic::Topic;
+
+/// A registered broker.
+pub type BrokerInfo = NewBroker;
+
+/// A shard and where its replicas are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardInfo {
+    /// Its number, at least 1.
+    pub id: ShardId,
+    /// The brokers that hold it, by id.
+    pub replicas: Vec<NodeId>,
+    /// Who should lead it when everything is well.
+    pub preferred_leader: Option<NodeId>,
+    /// It has had a leader, so its first membership exists.
+    pub established: bool,
+    /// How many partitions are assigned to it.
+    pub partitions: u32,
+}
+
+/// One state of the metadata group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    pub(crate) cluster_id: Option<String>,
+    pub(crate) brokers: BTreeMap<NodeId, BrokerInfo>,
+    pub(crate) shards: BTreeMap<ShardId, ShardInfo>,
+    pub(crate) topics: BTreeMap<TopicId, Arc<Topic>>,
+    pub(crate) names: BTreeMap<Arc<str>, TopicId>,
+    pub(crate) next_topic: u64,
+    pub(crate) next_producer: u64,
+}
+
+/// A page of topics by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicsPage {
+    /// The topics.
+    pub topics: Vec<Arc<Topic>>,
+    /// Where the next page begins; absent at the end.
+    pub next: Option<String>,
+}
+
+impl Image {
+    /// The cluster's id, once it exists.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
+    }
+    /// A broker by id.
+    #[must_use]
+    pub fn broker(&self, id: NodeId) -> Option<&BrokerInfo> {
+        self.brokers.get(&id)
+    }
+    /// All brokers, by id.
+    pub fn brokers(&self) -> impl Iterator<Item = &BrokerInfo> {
+        self.brokers.values()
+    }
+    /// A shard by id.
+    #[must_use]
+    pub fn shard(&self, id: ShardId) -> Option<&ShardInfo> {
+        self.shards.get(&id)
+    }
+    /// All shards, by id.
+    pub fn shards(&self) -> impl Iterator<Item = &ShardInfo> {
+        self.shards.values()
+    }
+    /// A topic by id.
+    #[must_use]
+    pub fn topic(&self, id: TopicId) -> Option<&Arc<Topic>> {
+        self.topics.get(&id)
+    }
+    /// A topic by name.
+    #[must_use]
+    pub fn topic_by_name(&self, name: &str) -> Option<&Arc<Topic>> {
+        self.topics.get(self.names.get(name)?)
+    }
+    /// All topics, by id.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<Topic>> {
+        self.topics.values()
+    }
+    /// How many topics there are.
+    #[must_use]
+    pub fn topic_count(&self) -> usize {
+        self.topics.len()
+    }
+    /// The first producer id not yet given.
+    #[must_use]
+    pub fn next_producer(&self) -> ProducerId {
+        ProducerId(self.next_producer)
+    }
+    /// Up to `limit` topics by name, from `token` (inclusive) on, whose name contains `filter`.
+    #[must_use]
+    pub fn topics_page(&self, token: &str, filter: &str, limit: usize) -> TopicsPage {
+        let mut matching = self
+            .names
+            .range::<str, _>((std::ops::Bound::Included(token), std::ops::Bound::Unbounded))
+            .filter(|(name, _)| name.contains(filter));
+        let topics: Vec<Arc<Topic>> = matching
+            .by_ref()
+            .take(limit.max(1))
+            .filter_map(|(_, id)| self.topics.get(id).cloned())
+            .collect();
+        TopicsPage { topics, next: matching.next().map(|(name, _)| name.to_string()) }
+    }
+}

@@ -1,0 +1,98 @@
+//! Placement: pure functions from who is there and what is placed to where the next goes.
+
+use std::collections::BTreeMap;
+
+use highwater_proto::{NodeId, ShardId, TopicId};
+
+use crate::command::NewBroker;
+use crate::image::{Image, ShardInfo};
+
+/// Replicated shards per founder. Eight of them on three small brokers keep both cores of each
+/// busy, and an idle one costs a mebibyte.
+const REPLICATED_PER_BROKER: usize = 8;
+/// Shards of one replica per founder. Their topics trade safety for little; two spread the work of
+/// one broker over its cores.
+const SINGLE_PER_BROKER: usize = 2;
+
+/// The shards of a new cluster: class 1 for everyone, class 3 and 5 where enough brokers are.
+pub(crate) fn first_shards(brokers: &BTreeMap<NodeId, NewBroker>) -> BTreeMap<ShardId, ShardInfo> {
+    let ring = by_rack(brokers);
+    let mut shards = BTreeMap::new();
+    let mut next = 1u32;
+    for (class, per_broker) in
+        [(3, REPLICATED_PER_BROKER), (5, REPLICATED_PER_BROKER), (1, SINGLE_PER_BROKER)]
+    {
+        if ring.len() < class {
+            continue;
+        }
+        for turn in 0..ring.len() * per_broker {
+            let mut replicas: Vec<NodeId> =
+                ring.iter().cycle().skip(turn % ring.len()).take(class).copied().collect();
+            let preferred_leader = replicas.first().copied();
+            replicas.sort_unstable();
+            let id = ShardId(next);
+            next += 1;
+            let shard =
+                ShardInfo { id, replicas, preferred_leader, established: false, partitions: 0 };
+            shards.insert(id, shard);
+        }
+    }
+    shards
+}
+
+/// The brokers in an order in which neighbours are in different racks as far as possible: one of
+/// each rack, then the next of each.
+fn by_rack(brokers: &BTreeMap<NodeId, NewBroker>) -> Vec<NodeId> {
+    let mut racks: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
+    for broker in brokers.values() {
+        racks.entry(broker.rack.as_str()).or_default().push(broker.id);
+    }
+    let deepest = racks.values().map(Vec::len).max().unwrap_or(0);
+    let layer = |depth: usize| racks.values().filter_map(move |rack| rack.get(depth).copied());
+    (0..deepest).flat_map(layer).collect()
+}
+
+/// A shard for each of `count` partitions of a new topic: the shards with the fewest partitions of
+/// this topic first, then those with the fewest of all, leaders in turn, ties by a hash.
+pub(crate) fn place(image: &Image, topic: TopicId, count: u32, class: usize) -> Vec<ShardId> {
+    let mut load: BTreeMap<ShardId, Load> = image
+        .shards
+        .values()
+        .filter(|shard| shard.replicas.len() == class)
+        .map(|shard| (shard.id, Load { of_topic: 0, of_all: shard.partitions, shard }))
+        .collect();
+    let mut led: BTreeMap<NodeId, u32> = BTreeMap::new();
+    let mut placed = Vec::with_capacity(count as usize);
+    for _ in 0..count {
+        let best = load.values().min_by_key(|l| {
+            let leader = l.shard.preferred_leader.unwrap_or_default();
+            let leads = led.get(&leader).copied().unwrap_or(0);
+            (leads, l.of_topic, l.of_all, spread(topic, l.shard.id))
+        });
+        let Some((id, leader)) = best.map(|l| (l.shard.id, l.shard.preferred_leader)) else {
+            return placed;
+        };
+        if let Some(chosen) = load.get_mut(&id) {
+            chosen.of_topic += 1;
+            chosen.of_all += 1;
+        }
+        *led.entry(leader.unwrap_or_default()).or_default() += 1;
+        placed.push(id);
+    }
+    placed
+}
+
+struct Load<'a> {
+    of_topic: u32,
+    of_all: u32,
+    shard: &'a ShardInfo,
+}
+
+/// A fixed scramble (the finaliser of SplitMix64), so that topics of one partition do not all begin
+/// at the same shard.
+fn spread(topic: TopicId, shard: ShardId) -> u64 {
+    let mut x = topic.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(shard.0);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}

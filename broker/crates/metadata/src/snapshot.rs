@@ -1,0 +1,110 @@
+//! The whole image as bytes: the metadata group's checkpoint.
+#![deny(clippy::indexing_slicing)]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use highwater_proto::{NodeId, PartitionId, ShardId, TopicId};
+use prost::Message;
+
+use crate::command::{DecodeError, NewBroker};
+use crate::configs::TopicSettings;
+use crate::image::{Image, ShardInfo};
+use crate::topic::Topic;
+use crate::wire;
+
+/// The version written; all up to it can be read.
+const VERSION: u32 = 1;
+
+impl Image {
+    /// All of it; equal images give equal bytes.
+    #[must_use]
+    pub fn encode_snapshot(&self) -> Bytes {
+        let shard = |shard: &ShardInfo| wire::Shard {
+            id: shard.id.0,
+            replicas: shard.replicas.iter().map(|node| node.0).collect(),
+            preferred_leader: shard.preferred_leader.map_or(0, |node| node.0),
+            established: shard.established,
+        };
+        let topic = |topic: &Arc<Topic>| wire::Topic {
+            id: topic.id.0,
+            name: topic.name.to_string(),
+            replication_factor: topic.replication_factor,
+            configs: topic.configs.clone(),
+            shards: topic.shards.iter().map(|shard| shard.0).collect(),
+            unconfirmed: topic.unconfirmed.iter().map(|p| p.0).collect(),
+        };
+        let snapshot = wire::Snapshot {
+            version: VERSION,
+            cluster_id: self.cluster_id.clone().unwrap_or_default(),
+            brokers: self.brokers.values().map(wire::Broker::from).collect(),
+            shards: self.shards.values().map(shard).collect(),
+            topics: self.topics.values().map(topic).collect(),
+            next_topic: self.next_topic,
+            next_producer: self.next_producer,
+        };
+        snapshot.encode_to_vec().into()
+    }
+
+    /// From bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; a newer version is named as such.
+    pub fn decode_snapshot(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let failed = |reason: String| DecodeError { what: "snapshot", reason };
+        let snapshot = wire::Snapshot::decode(bytes).map_err(|e| failed(e.to_string()))?;
+        if snapshot.version == 0 || snapshot.version > VERSION {
+            return Err(failed(format!(
+                "it has version {}, this release reads up to {VERSION}",
+                snapshot.version
+            )));
+        }
+        let mut image = Self {
+            cluster_id: Some(snapshot.cluster_id).filter(|id| !id.is_empty()),
+            next_topic: snapshot.next_topic,
+            next_producer: snapshot.next_producer,
+            ..Self::default()
+        };
+        let brokers = snapshot.brokers.into_iter().map(NewBroker::from);
+        image.brokers = brokers.map(|broker| (broker.id, broker)).collect();
+        let shards = snapshot.shards.into_iter().map(shard);
+        image.shards = shards.map(|shard| (shard.id, shard)).collect();
+        for stored in snapshot.topics {
+            let topic = topic(stored).map_err(failed)?;
+            for shard in &topic.shards {
+                let known = image.shards.get_mut(shard);
+                let known = known.ok_or_else(|| {
+                    failed(format!("topic {} is in shard {shard}, which is unknown", topic.name))
+                })?;
+                known.partitions += 1;
+            }
+            image.names.insert(Arc::clone(&topic.name), topic.id);
+            image.topics.insert(topic.id, Arc::new(topic));
+        }
+        Ok(image)
+    }
+}
+
+fn shard(stored: wire::Shard) -> ShardInfo {
+    ShardInfo {
+        id: ShardId(stored.id),
+        replicas: stored.replicas.into_iter().map(NodeId).collect(),
+        preferred_leader: Some(NodeId(stored.preferred_leader)).filter(|node| node.0 != 0),
+        established: stored.established,
+        partitions: 0,
+    }
+}
+
+fn topic(stored: wire::Topic) -> Result<Topic, String> {
+    let settings = TopicSettings::read(&stored.configs)
+        .map_err(|refusal| format!("topic {}: {}", stored.name, refusal.message))?;
+    Ok(Topic {
+        id: TopicId(stored.id),
+        name: stored.name.into(),
+        replication_factor: stored.replication_factor,
+        configs: stored.configs,
+        settings,
+        shards: stored.shards.into_iter().map(ShardId).collect(),
+        unconfirmed: stored.unconfirmed.into_iter().map(PartitionId).collect(),
+    })
+}

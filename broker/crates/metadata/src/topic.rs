@@ -1,0 +1,82 @@
+//! A topic: its partitions' shards and its settings.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use highwater_proto::{ByteSize, PartitionId, ShardId, TopicId};
+
+use crate::configs::{TopicSettings, WriteLimits};
+
+/// One topic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topic {
+    pub(crate) id: TopicId,
+    pub(crate) name: Arc<str>,
+    pub(crate) replication_factor: u32,
+    pub(crate) configs: BTreeMap<String, String>,
+    pub(crate) settings: TopicSettings,
+    /// Index = partition.
+    pub(crate) shards: Vec<ShardId>,
+    pub(crate) unconfirmed: BTreeSet<PartitionId>,
+}
+
+impl Topic {
+    /// Its id, for ever.
+    #[must_use]
+    pub fn id(&self) -> TopicId {
+        self.id
+    }
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+    /// Replicas of each partition.
+    #[must_use]
+    pub fn replication_factor(&self) -> u32 {
+        self.replication_factor
+    }
+    /// What its creator set, as text.
+    #[must_use]
+    pub fn configs(&self) -> &BTreeMap<String, String> {
+        &self.configs
+    }
+    /// What it is set to, defaults included.
+    #[must_use]
+    pub fn settings(&self) -> &TopicSettings {
+        &self.settings
+    }
+    /// What a batch must keep to.
+    #[must_use]
+    pub fn write_limits(&self) -> WriteLimits {
+        self.settings.write_limits()
+    }
+    /// How many partitions it has.
+    #[must_use]
+    pub fn partition_count(&self) -> u32 {
+        u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
+    }
+    /// The shard of a partition.
+    #[must_use]
+    pub fn shard_of(&self, partition: PartitionId) -> Option<ShardId> {
+        self.shards.get(partition.0 as usize).copied()
+    }
+    /// The shards of its partitions, in their order.
+    pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
+        self.shards.iter().copied()
+    }
+    /// Whether all partitions exist in their shards.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.unconfirmed.is_empty()
+    }
+    /// Partitions that do not exist in their shards yet.
+    pub fn unconfirmed(&self) -> impl Iterator<Item = (PartitionId, ShardId)> + '_ {
+        self.unconfirmed.iter().filter_map(|p| Some((*p, self.shard_of(*p)?)))
+    }
+    /// When a segment is closed, by size.
+    #[must_use]
+    pub fn segment_bytes(&self) -> ByteSize {
+        self.settings.segment_bytes
+    }
+}

@@ -1,0 +1,267 @@
+//! The messages behind commands, replies and snapshots. Field numbers are for ever; see FORMAT.md.
+#![deny(clippy::indexing_slicing)]
+
+use std::collections::BTreeMap;
+
+use highwater_proto::v1::ErrorCode;
+use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
+use prost::{Message, Oneof};
+
+use crate::command::{MetadataCommand, MetadataReply, NewBroker, Refusal};
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Command {
+    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6")]
+    pub kind: Option<CommandKind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub(crate) enum CommandKind {
+    #[prost(message, tag = "1")]
+    CreateCluster(CreateCluster),
+    #[prost(message, tag = "2")]
+    RegisterBroker(Broker),
+    #[prost(uint32, tag = "3")]
+    EstablishShard(u32),
+    #[prost(message, tag = "4")]
+    CreateTopic(CreateTopic),
+    #[prost(message, tag = "5")]
+    ConfirmPartitions(ConfirmPartitions),
+    #[prost(uint32, tag = "6")]
+    AllocateProducerIds(u32),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct CreateCluster {
+    #[prost(string, tag = "1")]
+    pub cluster_id: String,
+    #[prost(message, repeated, tag = "2")]
+    pub brokers: Vec<Broker>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Broker {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    #[prost(string, tag = "2")]
+    pub address: String,
+    #[prost(string, tag = "3")]
+    pub incarnation: String,
+    #[prost(string, tag = "4")]
+    pub rack: String,
+    #[prost(string, tag = "5")]
+    pub version: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct CreateTopic {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(uint32, tag = "2")]
+    pub partitions: u32,
+    #[prost(uint32, tag = "3")]
+    pub replication_factor: u32,
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub configs: BTreeMap<String, String>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct ConfirmPartitions {
+    #[prost(uint64, tag = "1")]
+    pub topic: u64,
+    #[prost(uint32, repeated, tag = "2")]
+    pub partitions: Vec<u32>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Reply {
+    #[prost(oneof = "ReplyKind", tags = "1, 2, 3, 4")]
+    pub kind: Option<ReplyKind>,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub(crate) enum ReplyKind {
+    #[prost(bool, tag = "1")]
+    Done(bool),
+    #[prost(uint64, tag = "2")]
+    TopicCreated(u64),
+    #[prost(message, tag = "3")]
+    ProducerIds(IdBlock),
+    #[prost(message, tag = "4")]
+    Refused(RefusalMessage),
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct IdBlock {
+    #[prost(uint64, tag = "1")]
+    pub first: u64,
+    #[prost(uint32, tag = "2")]
+    pub count: u32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct RefusalMessage {
+    #[prost(int32, tag = "1")]
+    pub code: i32,
+    #[prost(string, tag = "2")]
+    pub message: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Snapshot {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(string, tag = "2")]
+    pub cluster_id: String,
+    #[prost(message, repeated, tag = "3")]
+    pub brokers: Vec<Broker>,
+    #[prost(message, repeated, tag = "4")]
+    pub shards: Vec<Shard>,
+    #[prost(message, repeated, tag = "5")]
+    pub topics: Vec<Topic>,
+    #[prost(uint64, tag = "6")]
+    pub next_topic: u64,
+    #[prost(uint64, tag = "7")]
+    pub next_producer: u64,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Shard {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    #[prost(uint32, repeated, tag = "2")]
+    pub replicas: Vec<u32>,
+    #[prost(uint32, tag = "3")]
+    pub preferred_leader: u32,
+    #[prost(bool, tag = "4")]
+    pub established: bool,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct Topic {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(uint32, tag = "3")]
+    pub replication_factor: u32,
+    #[prost(btree_map = "string, string", tag = "4")]
+    pub configs: BTreeMap<String, String>,
+    #[prost(uint32, repeated, tag = "5")]
+    pub shards: Vec<u32>,
+    #[prost(uint32, repeated, tag = "6")]
+    pub unconfirmed: Vec<u32>,
+}
+
+impl From<&NewBroker> for Broker {
+    fn from(broker: &NewBroker) -> Self {
+        Self {
+            id: broker.id.0,
+            address: broker.address.clone(),
+            incarnation: broker.incarnation.clone(),
+            rack: broker.rack.clone(),
+            version: broker.version.clone(),
+        }
+    }
+}
+
+impl From<Broker> for NewBroker {
+    fn from(broker: Broker) -> Self {
+        let Broker { id, address, incarnation, rack, version } = broker;
+        Self { id: NodeId(id), address, incarnation, rack, version }
+    }
+}
+
+impl From<&MetadataCommand> for Command {
+    fn from(command: &MetadataCommand) -> Self {
+        let kind = match command {
+            MetadataCommand::CreateCluster { cluster_id, brokers } => {
+                CommandKind::CreateCluster(CreateCluster {
+                    cluster_id: cluster_id.clone(),
+                    brokers: brokers.iter().map(Broker::from).collect(),
+                })
+            }
+            MetadataCommand::RegisterBroker(broker) => CommandKind::RegisterBroker(broker.into()),
+            MetadataCommand::EstablishShard { shard } => CommandKind::EstablishShard(shard.0),
+            MetadataCommand::CreateTopic { name, partitions, replication_factor, configs } => {
+                CommandKind::CreateTopic(CreateTopic {
+                    name: name.clone(),
+                    partitions: *partitions,
+                    replication_factor: *replication_factor,
+                    configs: configs.clone(),
+                })
+            }
+            MetadataCommand::ConfirmPartitions { topic, partitions } => {
+                CommandKind::ConfirmPartitions(ConfirmPartitions {
+                    topic: topic.0,
+                    partitions: partitions.iter().map(|p| p.0).collect(),
+                })
+            }
+            MetadataCommand::AllocateProducerIds { count } => {
+                CommandKind::AllocateProducerIds(*count)
+            }
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<Command> for MetadataCommand {
+    type Error = &'static str;
+
+    fn try_from(command: Command) -> Result<Self, Self::Error> {
+        Ok(match command.kind.ok_or("it has no kind that this release knows")? {
+            CommandKind::CreateCluster(c) => Self::CreateCluster {
+                cluster_id: c.cluster_id,
+                brokers: c.brokers.into_iter().map(NewBroker::from).collect(),
+            },
+            CommandKind::RegisterBroker(broker) => Self::RegisterBroker(broker.into()),
+            CommandKind::EstablishShard(shard) => Self::EstablishShard { shard: ShardId(shard) },
+            CommandKind::CreateTopic(t) => Self::CreateTopic {
+                name: t.name,
+                partitions: t.partitions,
+                replication_factor: t.replication_factor,
+                configs: t.configs,
+            },
+            CommandKind::ConfirmPartitions(c) => Self::ConfirmPartitions {
+                topic: TopicId(c.topic),
+                partitions: c.partitions.into_iter().map(PartitionId).collect(),
+            },
+            CommandKind::AllocateProducerIds(count) => Self::AllocateProducerIds { count },
+        })
+    }
+}
+
+impl From<&MetadataReply> for Reply {
+    fn from(reply: &MetadataReply) -> Self {
+        let kind = match reply {
+            MetadataReply::Done => ReplyKind::Done(true),
+            MetadataReply::TopicCreated { topic } => ReplyKind::TopicCreated(topic.0),
+            MetadataReply::ProducerIds { first, count } => {
+                ReplyKind::ProducerIds(IdBlock { first: first.0, count: *count })
+            }
+            MetadataReply::Refused(refusal) => ReplyKind::Refused(RefusalMessage {
+                code: refusal.code.into(),
+                message: refusal.message.clone(),
+            }),
+        };
+        Self { kind: Some(kind) }
+    }
+}
+
+impl TryFrom<Reply> for MetadataReply {
+    type Error = &'static str;
+
+    fn try_from(reply: Reply) -> Result<Self, Self::Error> {
+        Ok(match reply.kind.ok_or("it has no kind that this release knows")? {
+            ReplyKind::Done(_) => Self::Done,
+            ReplyKind::TopicCreated(topic) => Self::TopicCreated { topic: TopicId(topic) },
+            ReplyKind::ProducerIds(block) => {
+                Self::ProducerIds { first: ProducerId(block.first), count: block.count }
+            }
+            ReplyKind::Refused(refusal) => Self::Refused(Refusal {
+                code: ErrorCode::try_from(refusal.code).unwrap_or(ErrorCode::Internal),
+                message: refusal.message,
+            }),
+        })
+    }
+}
