@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use highwater_broker::config::ConfigError;
 use highwater_broker::process::ADDRESS_IN_USE;
 
-/// The last lines of `--help`.
+/// The last lines of `--help`. Those of the client's verbs are among them.
 pub const HELP: &str = "\
-Exit codes: 0 done; 1 failed; 2 wrong usage or configuration; 3 an address to listen on is in use;
-130 interrupted.";
+Exit codes: 0 done; 1 failed, and certainly not done; 2 wrong usage or configuration;
+3 an address to listen on is in use; 4 no broker answered; 5 outcome unknown, it may have been
+done; 6 the cluster has problems (cluster status); 130 interrupted.";
 
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
@@ -39,6 +40,14 @@ impl Failure {
     pub fn usage(error: impl Into<anyhow::Error>) -> Self {
         Self {
             code: USAGE,
+            error: error.into(),
+        }
+    }
+
+    /// A failure that has its own code.
+    pub fn with_code(code: u8, error: impl Into<anyhow::Error>) -> Self {
+        Self {
+            code,
             error: error.into(),
         }
     }

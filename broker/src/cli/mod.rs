@@ -1,5 +1,6 @@
 //! The command line: one binary, nouns then verbs.
 
+mod demo;
 mod dev;
 mod exit;
 mod server;
@@ -7,7 +8,8 @@ mod signals;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{ArgMatches, Args as _, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use highwater_client::cli::{Command as ClientCommand, GlobalOptions};
 
 use exit::Failure;
 
@@ -34,6 +36,10 @@ enum Command {
     Server(server::ServerArgs),
     /// Runs a whole cluster on this machine, for development
     Dev(dev::DevArgs),
+    /// Runs thousands of orders through three brokers, kills one, and checks that nothing is lost
+    Demo(demo::DemoArgs),
+    #[command(flatten)]
+    Client(ClientCommand),
     /// Prints the reference of all configuration keys
     Config,
     /// Prints a completion script for a shell
@@ -43,29 +49,67 @@ enum Command {
     },
 }
 
+/// The whole command line. The client's verbs take the client's options; the others do not, so that
+/// `dev --brokers 3` can mean a number while `produce --brokers` means addresses.
+fn command_line() -> clap::Command {
+    let client = ClientCommand::augment_subcommands(clap::Command::new("client"));
+    let verbs = client
+        .get_subcommands()
+        .map(|verb| verb.get_name().to_owned());
+    verbs.fold(Cli::command(), |command, verb| {
+        command.mut_subcommand(verb, GlobalOptions::augment_args)
+    })
+}
+
+/// The verb, and the options of a client's verb.
+fn parse(matches: &ArgMatches) -> Result<(Command, GlobalOptions), clap::Error> {
+    let command = Cli::from_arg_matches(matches)?.command;
+    let global = match (&command, matches.subcommand()) {
+        (Command::Client(_), Some((_, matches))) => GlobalOptions::from_arg_matches(matches)?,
+        _ => GlobalOptions::default(),
+    };
+    Ok((command, global))
+}
+
 /// Parses the command line and runs it to its end.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli.command) {
+    let matches = command_line().get_matches();
+    let (command, global) = parse(&matches).unwrap_or_else(|error| error.exit());
+    match run(command, &global) {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
 
-fn run(command: Command) -> Result<ExitCode, Failure> {
+fn run(command: Command, global: &GlobalOptions) -> Result<ExitCode, Failure> {
     match command {
         Command::Server(args) => server::run(args),
         Command::Dev(args) => dev::run(args),
+        Command::Demo(args) => demo::run(args),
+        Command::Client(command) => client(command, global),
         Command::Config => {
             print!("{}", highwater_broker::config::reference());
             Ok(ExitCode::SUCCESS)
         }
         Command::Completion { shell } => {
-            let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "highwater", &mut std::io::stdout());
+            clap_complete::generate(
+                shell,
+                &mut command_line(),
+                "highwater",
+                &mut std::io::stdout(),
+            );
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Runs a verb of the client's command line.
+fn client(command: ClientCommand, global: &GlobalOptions) -> Result<ExitCode, Failure> {
+    let runtime = runtime()?;
+    let done = runtime.block_on(highwater_client::cli::run(command, global));
+    // A read of standard input may still be pending: it must not keep the process.
+    runtime.shutdown_background();
+    done.map_err(|error| Failure::with_code(error.code(), error))
 }
 
 /// The runtime of every verb: a worker per core.
@@ -76,3 +120,7 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .build()
         .map_err(|error| Failure::failed(anyhow::Error::new(error).context("no runtime")))
 }
+
+#[cfg(test)]
+#[path = "cli_tests.rs"]
+mod tests;

@@ -14,6 +14,9 @@ pub enum CheckState {
     Failed,
 }
 
+/// The name of the check that is not ok while replicas on this broker lack committed records.
+pub const REPLICATION_CHECK: &str = "replication";
+
 /// One named check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {

@@ -6,5 +6,5 @@ pub mod logs;
 mod metrics;
 
 pub use admin::Admin;
-pub use health::{Check, CheckState, Health};
+pub use health::{Check, CheckState, Health, REPLICATION_CHECK};
 pub use metrics::Metrics;

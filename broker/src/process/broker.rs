@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::{sleep, timeout};
 
-use super::probe::{Readiness, readiness};
+use super::probe::{Readiness, caught_up, readiness};
 
 /// How often a condition of a child is looked at again.
 const POLL: Duration = Duration::from_millis(20);
@@ -175,8 +175,25 @@ impl Broker {
     /// # Errors
     /// When it ends instead, or is not ready in time.
     pub async fn wait_ready(&mut self, patience: Duration) -> Result<(), ProcessError> {
+        self.wait(readiness, patience).await
+    }
+
+    /// Waits until the broker is ready and its replicas hold all that is committed.
+    /// Cancellation-safe.
+    ///
+    /// # Errors
+    /// When it ends instead, or needs longer than `patience`.
+    pub async fn wait_caught_up(&mut self, patience: Duration) -> Result<(), ProcessError> {
+        self.wait(caught_up, patience).await
+    }
+
+    async fn wait<P: Future<Output = Readiness>>(
+        &mut self,
+        probe: fn(SocketAddr) -> P,
+        patience: Duration,
+    ) -> Result<(), ProcessError> {
         let mut reason = String::new();
-        if let Ok(outcome) = timeout(patience, self.poll_ready(&mut reason)).await {
+        if let Ok(outcome) = timeout(patience, self.poll(probe, &mut reason)).await {
             return outcome;
         }
         Err(ProcessError::NotReady {
@@ -187,7 +204,11 @@ impl Broker {
         })
     }
 
-    async fn poll_ready(&mut self, reason: &mut String) -> Result<(), ProcessError> {
+    async fn poll<P: Future<Output = Readiness>>(
+        &mut self,
+        probe: fn(SocketAddr) -> P,
+        reason: &mut String,
+    ) -> Result<(), ProcessError> {
         loop {
             if let Some(status) = self.ended() {
                 return Err(ProcessError::Ended {
@@ -197,7 +218,7 @@ impl Broker {
                     tail: tail_of(&self.spec),
                 });
             }
-            match readiness(self.spec.admin_address()).await {
+            match probe(self.spec.admin_address()).await {
                 Readiness::Ready => return Ok(()),
                 Readiness::NotReady(why) => *reason = why,
             }

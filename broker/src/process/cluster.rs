@@ -160,6 +160,15 @@ impl Cluster {
         broker.wait_ready(patience).await
     }
 
+    /// Waits until a broker's replicas hold all that is committed.
+    ///
+    /// # Errors
+    /// [`ProcessError`].
+    pub async fn wait_caught_up(&mut self, node: u32) -> Result<(), ProcessError> {
+        let patience = self.patience;
+        self.broker(node)?.wait_caught_up(patience).await
+    }
+
     /// The brokers that ended since, each with how.
     pub fn ended(&mut self) -> Vec<(u32, std::process::ExitStatus)> {
         let ended = |broker: &mut Broker| broker.ended().map(|status| (broker.spec().node, status));
