@@ -1,0 +1,1 @@
+//! Frames survive a round trip; a flipped bit anywhere is noticed.

@@ -1,0 +1,172 @@
+//! One flush: as many submissions as fit become one group, one vectored write, one sync.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use highwater_env::{Disk, DiskFile};
+use tokio::time::Instant;
+
+use super::group::{Encoded, Frame, Place, group_span};
+use super::queue::Submission;
+use super::{Need, Writer};
+use crate::WalError;
+use crate::file::{WalFile, write_error};
+use crate::frame::FrameKind;
+use crate::index::{Change, Location};
+
+/// Submissions of one flush, in order, each with why it is refused, if it is.
+type Batch<F> = Vec<(Submission<F>, Option<WalError>)>;
+
+impl<D: Disk> Writer<D> {
+    /// Makes durable and answers all that waits, as far as there is disk space.
+    pub(super) fn flush_queue(&mut self) -> Result<(), WalError> {
+        while let Some(batch) = self.next_batch()? {
+            self.commit(batch)?;
+        }
+        Ok(())
+    }
+
+    fn next_batch(&mut self) -> Result<Option<Batch<D::File>>, WalError> {
+        let Some(first) = self.queue.front() else {
+            return Ok(None);
+        };
+        let span = group_span(first.bytes);
+        if !self.make_room(span, Need::Entries)? {
+            return self.overtaking();
+        }
+        let limit = self
+            .head
+            .room()
+            .min(span.max(self.config.flush_bytes as u64));
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = self.queue.front() {
+            if group_span(bytes + next.bytes) > limit {
+                break;
+            }
+            bytes += next.bytes;
+            taken.extend(self.queue.pop_front());
+        }
+        Ok(Some(self.judge(taken)))
+    }
+
+    /// What may be written although entries wait for disk space: votes, and purges that free it.
+    fn overtaking(&mut self) -> Result<Option<Batch<D::File>>, WalError> {
+        let mut taken = Vec::new();
+        let mut staying = VecDeque::with_capacity(self.queue.len());
+        let mut bytes = 0;
+        for submission in self.queue.drain(..) {
+            let last = self.tips.get(&submission.group).and_then(super::Tip::last);
+            let fits = bytes + submission.bytes <= self.config.flush_bytes as u64;
+            if fits && submission.may_overtake(last) {
+                bytes += submission.bytes;
+                taken.push(submission);
+            } else {
+                staying.push_back(submission);
+            }
+        }
+        self.queue = staying;
+        if taken.is_empty() {
+            return Ok(None);
+        }
+        // They fit into the room that is left or into the file that is kept for them.
+        if self.make_room(group_span(bytes), Need::States)? {
+            return Ok(Some(self.judge(taken)));
+        }
+        for submission in taken.into_iter().rev() {
+            self.queue.push_front(submission);
+        }
+        Ok(None)
+    }
+
+    /// Refuses what does not follow, and moves the tips on for the rest.
+    fn judge(&mut self, taken: Vec<Submission<D::File>>) -> Batch<D::File> {
+        let mut batch = Vec::with_capacity(taken.len());
+        for submission in taken {
+            let tip = self
+                .tips
+                .get(&submission.group)
+                .copied()
+                .unwrap_or_default();
+            let refusal = match tip.after(submission.group, &submission.ops) {
+                Ok(tip) => {
+                    self.tips.insert(submission.group, tip);
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            batch.push((submission, refusal));
+        }
+        batch
+    }
+
+    fn commit(&mut self, batch: Batch<D::File>) -> Result<(), WalError> {
+        let written = self.write_batch(&batch);
+        for (submission, refusal) in batch {
+            // A failed file call is the answer to everybody, also to what was refused.
+            submission.complete(written.clone().and_then(|()| refusal.map_or(Ok(()), Err)));
+        }
+        written
+    }
+
+    fn write_batch(&mut self, batch: &Batch<D::File>) -> Result<(), WalError> {
+        let accepted = batch.iter().filter(|(_, refusal)| refusal.is_none());
+        let frames: Vec<_> = accepted
+            .flat_map(|(s, _)| s.ops.iter().map(|op| Frame::of(s.group, op)))
+            .collect();
+        if frames.is_empty() {
+            return Ok(());
+        }
+        let locations = self.write_group(&frames, self.oldest)?;
+        self.index_frames(&frames, locations);
+        Ok(())
+    }
+
+    /// Writes and syncs one group for which there is room, and moves the head on. `oldest` is the
+    /// oldest generation that is needed once the group is durable.
+    pub(super) fn write_group(
+        &mut self,
+        frames: &[Frame<'_>],
+        oldest: u64,
+    ) -> Result<Vec<Location>, WalError> {
+        let head = &mut self.head;
+        let place = Place {
+            generation: head.generation,
+            offset: head.position,
+            sequence: head.sequence,
+            oldest,
+        };
+        let encoded = Encoded::new(frames, place);
+        let WalFile { file, path, .. } = &*head.file;
+        file.write_vectored_at(&encoded.slices(frames), place.offset)
+            .map_err(write_error("write", path))?;
+        let started = Instant::now();
+        file.sync_data().map_err(write_error("sync", path))?;
+        let took: Duration = started.elapsed();
+        head.position += encoded.span;
+        head.sequence += 1;
+        self.marked = false;
+        self.shared.stats.lock().committed(encoded.span, took);
+        Ok(encoded.locations)
+    }
+
+    /// Brings the index up to date with frames that are durable.
+    pub(super) fn index_frames(&mut self, frames: &[Frame<'_>], locations: Vec<Location>) {
+        let mut index = self.shared.index.write();
+        for (frame, location) in frames.iter().zip(locations) {
+            let kept = matches!(frame.head.kind, FrameKind::Purge | FrameKind::SetState);
+            let value = match frame.body {
+                [value] if kept => value.clone(),
+                _ => bytes::Bytes::new(),
+            };
+            index.apply(Change {
+                group: crate::GroupId(frame.head.group),
+                kind: frame.head.kind,
+                slot: frame.head.slot,
+                index: frame.head.index,
+                location,
+                value,
+            });
+        }
+    }
+}
