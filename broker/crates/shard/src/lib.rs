@@ -1,1 +1,25 @@
 //! The shard state machine: partitions, producers and offsets, decided in apply.
+//!
+//! Pure: an entry and the state give verdicts, effects and the next state. Time comes in entries;
+//! there are no files, no threads, no randomness and no order that differs between replicas. What
+//! the metadata image says is never looked at: partitions are made, configured and dropped by
+//! commands of the shard's own log. Formats: `FORMAT.md`.
+
+mod clock;
+mod command;
+mod effect;
+mod level;
+mod partition;
+mod producer;
+mod reply;
+mod snapshot;
+mod state;
+
+pub use command::{AppendRequest, DecodeError, ShardCommand};
+pub use effect::{AppendEffect, Effect};
+pub use highwater_proto::internal::PartitionConfig;
+pub use level::FeatureLevel;
+pub use partition::PartitionFacts;
+pub use reply::{CommandRefusal, RejectReason, ReplyError, ShardReply, Verdict};
+pub use snapshot::{ImportError, SnapshotError};
+pub use state::{EntryContext, ShardState};

@@ -1,0 +1,31 @@
+//! The replicated feature level: which rules apply follows.
+
+/// Which rules apply follows. Changed only by a command, so that every replica changes its rules
+/// at the same place of the log, whatever release it runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FeatureLevel(pub u32);
+
+impl FeatureLevel {
+    /// What every release knows.
+    pub const FIRST: Self = Self(1);
+    /// The highest level that this release knows.
+    pub const LATEST: Self = Self(1);
+
+    /// Whether this release can follow the rules of this level.
+    #[must_use]
+    pub const fn is_supported(self) -> bool {
+        Self::FIRST.0 <= self.0 && self.0 <= Self::LATEST.0
+    }
+}
+
+impl Default for FeatureLevel {
+    fn default() -> Self {
+        Self::FIRST
+    }
+}
+
+impl std::fmt::Display for FeatureLevel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}

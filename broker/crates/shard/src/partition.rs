@@ -1,0 +1,236 @@
+//! One partition: where its log begins and ends, its leader epoch, its segment, its producers.
+
+use bytes::{BufMut, Bytes};
+use highwater_proto::batch::{BatchHeader, HEAD_LEN, StampedBatch};
+use highwater_proto::{LeaderEpoch, Offset, TimestampMs};
+
+use crate::PartitionConfig;
+use crate::command::AppendRequest;
+use crate::effect::AppendEffect;
+use crate::producer::{Check, ProducedBatch, ProducerLimits, Producers};
+use crate::reply::{RejectReason, Verdict};
+
+/// Offsets are signed 64-bit numbers on the wire.
+const LAST_OFFSET: u64 = i64::MAX as u64;
+/// As are leader epochs, in 32 bits.
+const LAST_EPOCH: u32 = i32::MAX as u32;
+/// Tools that read segments count offsets from the segment's base in signed 32-bit numbers.
+const SEGMENT_OFFSETS: u64 = i32::MAX as u64;
+
+/// The segment being written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct OpenSegment {
+    pub base_offset: Offset,
+    pub bytes: u64,
+    /// Append time of its first batch.
+    pub opened: TimestampMs,
+}
+
+/// State of one partition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Partition {
+    pub config: PartitionConfig,
+    pub log_start: Offset,
+    pub next_offset: Offset,
+    pub leader_epoch: LeaderEpoch,
+    /// The last leadership of the shard that this partition saw. 0 is none: leaderships count
+    /// from 1.
+    pub leadership: u64,
+    pub segment: Option<OpenSegment>,
+    pub producers: Producers,
+}
+
+/// A batch that passed every check, with what apply needs of its header.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Accepted {
+    header: BatchHeader,
+    produced: Option<ProducedBatch>,
+}
+
+/// When something happens.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment {
+    pub leadership: u64,
+    /// The shard's clock.
+    pub now_ms: u64,
+}
+
+impl Partition {
+    pub fn new(config: PartitionConfig, leadership: u64) -> Self {
+        Self {
+            config,
+            log_start: Offset(0),
+            next_offset: Offset(0),
+            leader_epoch: LeaderEpoch(0),
+            leadership,
+            segment: None,
+            producers: Producers::default(),
+        }
+    }
+
+    pub fn limits(&self) -> ProducerLimits {
+        ProducerLimits {
+            expiry_ms: self.config.producer_expiry_ms,
+            most: self.config.max_producers,
+        }
+    }
+
+    /// Decides about a batch; changes nothing.
+    ///
+    /// # Errors
+    /// The verdict of a batch that is not appended.
+    pub fn check(&self, batch: &Bytes, now_ms: u64) -> Result<Accepted, Verdict> {
+        let header = readable(batch).ok_or(Verdict::Rejected(RejectReason::CorruptBatch))?;
+        let end = self
+            .next_offset
+            .0
+            .checked_add(u64::from(header.record_count));
+        if end.is_none_or(|end| end > LAST_OFFSET) {
+            return Err(Verdict::Rejected(RejectReason::CorruptBatch));
+        }
+        let produced = ProducedBatch::of(&header).map_err(Verdict::Rejected)?;
+        let Some(batch) = &produced else {
+            return Ok(Accepted { header, produced });
+        };
+        match self.producers.check(batch, now_ms, self.limits()) {
+            Check::Next => Ok(Accepted { header, produced }),
+            Check::Duplicate(base_offset) => Err(Verdict::Duplicate { base_offset }),
+            Check::Reject(reason) => Err(Verdict::Rejected(reason)),
+        }
+    }
+
+    /// Gives an accepted batch its place.
+    pub fn append(
+        &mut self,
+        accepted: &Accepted,
+        request: AppendRequest,
+        at: Moment,
+    ) -> (Verdict, AppendEffect) {
+        let Accepted { header, produced } = accepted;
+        self.raise_epoch(at.leadership);
+        let base_offset = self.next_offset;
+        let last_offset = base_offset.plus(u64::from(header.last_offset_delta));
+        self.next_offset = last_offset.plus(1);
+        let len = request.batch.len() as u64;
+        let new_segment = self.grow_segment(base_offset, last_offset, len, request.append_time);
+        if let Some(batch) = produced {
+            let limits = self.limits();
+            self.producers.record(batch, base_offset, at.now_ms, limits);
+        }
+        let append_time = header
+            .attributes
+            .is_log_append_time()
+            .then_some(header.max_timestamp);
+        let verdict = Verdict::Appended {
+            base_offset,
+            log_start: self.log_start,
+            append_time,
+        };
+        let effect = AppendEffect {
+            tp: request.tp,
+            batch: stamp(header, &request.batch, base_offset, self.leader_epoch),
+            base_offset,
+            last_offset,
+            leader_epoch: self.leader_epoch,
+            max_timestamp: header.max_timestamp,
+            append_time: request.append_time,
+            new_segment,
+        };
+        (verdict, effect)
+    }
+
+    /// The partition's epoch counts the leaderships under which it was written; other partitions
+    /// of the shard, and shards it was in before, have nothing to do with it.
+    fn raise_epoch(&mut self, leadership: u64) {
+        if leadership != self.leadership {
+            self.leadership = leadership;
+            self.leader_epoch = LeaderEpoch(self.leader_epoch.0.saturating_add(1).min(LAST_EPOCH));
+        }
+    }
+
+    /// Whether the batch begins a new segment; takes note of it either way.
+    fn grow_segment(
+        &mut self,
+        base_offset: Offset,
+        last_offset: Offset,
+        len: u64,
+        append_time: TimestampMs,
+    ) -> bool {
+        let config = self.config;
+        let over = |limit: u64, value: u64| limit > 0 && value > limit;
+        if let Some(open) = &mut self.segment {
+            let grown = open.bytes.saturating_add(len);
+            // A clock that went back does not close a segment.
+            let age = append_time
+                .0
+                .saturating_sub(open.opened.0)
+                .max(0)
+                .unsigned_abs();
+            let rolls = over(config.segment_bytes, grown)
+                || (config.segment_ms > 0 && age >= config.segment_ms)
+                || last_offset.0 - open.base_offset.0 > SEGMENT_OFFSETS;
+            if !rolls {
+                open.bytes = grown;
+                return false;
+            }
+        }
+        self.segment = Some(OpenSegment {
+            base_offset,
+            bytes: len,
+            opened: append_time,
+        });
+        true
+    }
+}
+
+/// The header of a batch that may be appended. Its checksum was checked before the batch was
+/// proposed; what is looked at here is what apply relies on.
+fn readable(batch: &Bytes) -> Option<BatchHeader> {
+    let header = BatchHeader::parse(batch).ok()?;
+    let is_whole = header.total_len() == batch.len();
+    let is_dense = header.record_count > 0 && header.record_count == header.offset_count();
+    // Markers are written by brokers, and transactions need rules that this level lacks.
+    let is_plain = !header.attributes.is_control() && !header.attributes.is_transactional();
+    (is_whole && is_dense && is_plain).then_some(header)
+}
+
+/// A fresh head for the batch's place; everything after it is shared.
+fn stamp(header: &BatchHeader, batch: &Bytes, base: Offset, epoch: LeaderEpoch) -> StampedBatch {
+    let mut head = [0; HEAD_LEN];
+    let mut field = head.as_mut_slice();
+    field.put_u64(base.0);
+    field.put_u32(header.batch_length);
+    field.put_u32(epoch.0);
+    // A header parsed, so the batch is longer than its head.
+    StampedBatch {
+        head,
+        body: batch.slice(HEAD_LEN..),
+    }
+}
+
+/// What others may know of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionFacts {
+    /// The first offset that may be read.
+    pub log_start: Offset,
+    /// The offset that the next record gets.
+    pub next_offset: Offset,
+    /// As of the last append.
+    pub leader_epoch: LeaderEpoch,
+    /// How it is treated.
+    pub config: PartitionConfig,
+    /// Producers remembered.
+    pub producers: usize,
+}
+
+impl Partition {
+    pub fn facts(&self) -> PartitionFacts {
+        PartitionFacts {
+            log_start: self.log_start,
+            next_offset: self.next_offset,
+            leader_epoch: self.leader_epoch,
+            config: self.config,
+            producers: self.producers.as_slice().len(),
+        }
+    }
+}

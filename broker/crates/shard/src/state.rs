@@ -1,0 +1,245 @@
+//! Step 7 of a produced record, in its pure half: the entry and the state give the verdicts, the
+//! next state and the effects. Before it the log, after it the caller that carries effects out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use highwater_proto::{Offset, TopicPartition};
+
+use crate::PartitionConfig;
+use crate::clock::ShardClock;
+use crate::command::{AppendRequest, ShardCommand};
+use crate::effect::Effect;
+use crate::level::FeatureLevel;
+use crate::partition::{Moment, Partition, PartitionFacts};
+use crate::reply::{CommandRefusal, RejectReason, ShardReply, Verdict};
+
+/// Deleted partitions remembered, so that a command to create one that was on its way for long
+/// does not bring it back.
+pub(crate) const DELETED_REMEMBERED: usize = 4096;
+
+/// Where an entry lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EntryContext {
+    /// Place in the shard's log; rises from entry to entry.
+    pub position: u64,
+    /// Counts leaderships of the shard, from 1; never falls.
+    pub leadership: u64,
+}
+
+/// Everything that a shard decides from. Cloning is cheap (partitions are shared until one of the
+/// two changes), so a snapshot can be encoded away from apply.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShardState {
+    pub(crate) rules: FeatureLevel,
+    pub(crate) position: Option<u64>,
+    pub(crate) clock: ShardClock,
+    pub(crate) partitions: BTreeMap<TopicPartition, Arc<Partition>>,
+    /// Oldest first.
+    pub(crate) deleted: VecDeque<TopicPartition>,
+    /// Whose producers were looked through last.
+    pub(crate) swept: TopicPartition,
+}
+
+impl ShardState {
+    /// A shard without partitions.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+    /// All partitions, by topic and number.
+    pub fn partitions(&self) -> impl Iterator<Item = (TopicPartition, PartitionFacts)> + '_ {
+        self.partitions
+            .iter()
+            .map(|(tp, partition)| (*tp, partition.facts()))
+    }
+    /// One partition.
+    #[must_use]
+    pub fn partition(&self, tp: TopicPartition) -> Option<PartitionFacts> {
+        self.partitions.get(&tp).map(|partition| partition.facts())
+    }
+    /// Whether the partition is here.
+    #[must_use]
+    pub fn has_partition(&self, tp: TopicPartition) -> bool {
+        self.partitions.contains_key(&tp)
+    }
+    /// How many partitions are here.
+    #[must_use]
+    pub fn partition_count(&self) -> usize {
+        self.partitions.len()
+    }
+    /// The rules that apply follows.
+    #[must_use]
+    pub fn rules(&self) -> FeatureLevel {
+        self.rules
+    }
+    /// The place of the last command applied.
+    #[must_use]
+    pub fn position(&self) -> Option<u64> {
+        self.position
+    }
+
+    /// Applies one entry. The same state and the same entry give the same reply, effects and next
+    /// state, everywhere and for ever.
+    ///
+    /// # Panics
+    /// When the entry is not behind the last one: it would be applied twice.
+    pub fn apply(
+        &mut self,
+        at: EntryContext,
+        command: ShardCommand,
+        effects: &mut Vec<Effect>,
+    ) -> ShardReply {
+        assert!(
+            self.position.is_none_or(|last| at.position > last),
+            "entry {} comes after entry {:?}: it would be applied twice",
+            at.position,
+            self.position,
+        );
+        self.position = Some(at.position);
+        match command {
+            ShardCommand::Append { batches } => {
+                let mut verdicts = Vec::with_capacity(batches.len());
+                effects.reserve(batches.len());
+                for request in batches {
+                    verdicts.push(self.append(at, request, effects));
+                }
+                self.sweep_one();
+                ShardReply::Append(verdicts)
+            }
+            ShardCommand::CreatePartition { tp, config } => self.create(at, tp, config, effects),
+            ShardCommand::DeletePartition { tp } => self.delete(tp, effects),
+            ShardCommand::ConfigurePartition { tp, config } => self.configure(tp, config, effects),
+            ShardCommand::TrimLog { tp, log_start } => self.trim(tp, log_start, effects),
+            ShardCommand::RaiseFeatureLevel { level } => {
+                self.rules = self.rules.max(level);
+                ShardReply::Done
+            }
+        }
+    }
+
+    fn append(
+        &mut self,
+        at: EntryContext,
+        request: AppendRequest,
+        effects: &mut Vec<Effect>,
+    ) -> Verdict {
+        let now_ms = self.clock.observe(request.append_time);
+        let Some(partition) = self.partitions.get_mut(&request.tp) else {
+            return Verdict::Rejected(RejectReason::UnknownPartition);
+        };
+        match partition.check(&request.batch, now_ms) {
+            Ok(accepted) => {
+                let moment = Moment {
+                    leadership: at.leadership,
+                    now_ms,
+                };
+                let partition = Arc::make_mut(partition);
+                let (verdict, effect) = partition.append(&accepted, request, moment);
+                effects.push(Effect::Append(effect));
+                verdict
+            }
+            Err(verdict) => verdict,
+        }
+    }
+
+    /// Looks through the producers of one partition per entry, so that those of partitions that
+    /// nobody writes to any more are forgotten too.
+    fn sweep_one(&mut self) {
+        let next = self
+            .partitions
+            .range((Bound::Excluded(self.swept), Bound::Unbounded))
+            .next();
+        let next = next.or_else(|| self.partitions.iter().next());
+        let Some((&tp, partition)) = next else { return };
+        self.swept = tp;
+        let (now_ms, limits) = (self.clock.elapsed_ms, partition.limits());
+        if partition.producers.has_expired(now_ms, limits)
+            && let Some(partition) = self.partitions.get_mut(&tp)
+        {
+            Arc::make_mut(partition)
+                .producers
+                .forget_expired(now_ms, limits);
+        }
+    }
+
+    fn create(
+        &mut self,
+        at: EntryContext,
+        tp: TopicPartition,
+        config: PartitionConfig,
+        effects: &mut Vec<Effect>,
+    ) -> ShardReply {
+        if let Some(partition) = self.partitions.get(&tp) {
+            return if partition.config == config {
+                ShardReply::Done
+            } else {
+                ShardReply::Refused(CommandRefusal::PartitionExists)
+            };
+        }
+        if self.deleted.contains(&tp) {
+            return ShardReply::Refused(CommandRefusal::PartitionDeleted);
+        }
+        self.partitions
+            .insert(tp, Arc::new(Partition::new(config, at.leadership)));
+        effects.push(Effect::Created { tp, config });
+        ShardReply::Done
+    }
+
+    fn delete(&mut self, tp: TopicPartition, effects: &mut Vec<Effect>) -> ShardReply {
+        // Also what is not here yet: a command to create it may still be on its way.
+        if !self.deleted.contains(&tp) {
+            if self.deleted.len() == DELETED_REMEMBERED {
+                self.deleted.pop_front();
+            }
+            self.deleted.push_back(tp);
+        }
+        if self.partitions.remove(&tp).is_some() {
+            effects.push(Effect::Deleted { tp });
+        }
+        ShardReply::Done
+    }
+
+    fn configure(
+        &mut self,
+        tp: TopicPartition,
+        config: PartitionConfig,
+        effects: &mut Vec<Effect>,
+    ) -> ShardReply {
+        let Some(partition) = self.partitions.get_mut(&tp) else {
+            return ShardReply::Refused(CommandRefusal::UnknownPartition);
+        };
+        if partition.config != config {
+            Arc::make_mut(partition).config = config;
+            effects.push(Effect::Configured { tp, config });
+        }
+        ShardReply::Done
+    }
+
+    fn trim(
+        &mut self,
+        tp: TopicPartition,
+        log_start: Offset,
+        effects: &mut Vec<Effect>,
+    ) -> ShardReply {
+        let Some(partition) = self.partitions.get_mut(&tp) else {
+            return ShardReply::Refused(CommandRefusal::UnknownPartition);
+        };
+        let next_offset = partition.next_offset;
+        if log_start > next_offset {
+            return ShardReply::Refused(CommandRefusal::OffsetOutOfRange { next_offset });
+        }
+        if log_start > partition.log_start {
+            Arc::make_mut(partition).log_start = log_start;
+            effects.push(Effect::Trimmed { tp, log_start });
+        }
+        ShardReply::Trimmed {
+            log_start: partition.log_start,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
