@@ -25,7 +25,10 @@ impl NewTopic {
     /// A topic with the cluster's defaults.
     #[must_use]
     pub fn named(name: impl Into<String>) -> Self {
-        Self { name: name.into(), ..Self::default() }
+        Self {
+            name: name.into(),
+            ..Self::default()
+        }
     }
     /// How many partitions; 0: the cluster's default.
     #[must_use]
@@ -103,15 +106,14 @@ impl Admin {
         });
         match created.await {
             Ok(response) => Ok(response.topic.unwrap_or_default()),
-            Err(CallFailure { cause, maybe_done: true })
-                if cause.code() == Some(ErrorCode::TopicExists) =>
-            {
+            Err(CallFailure {
+                cause,
+                maybe_done: true,
+            }) if cause.code() == Some(ErrorCode::TopicExists) => {
                 match self.describe_topic(&topic.name).await {
-                    Ok(v1::DescribeTopicResponse { topic: Some(found), .. })
-                        if looks_alike(&found, &topic) =>
-                    {
-                        Ok(found)
-                    }
+                    Ok(v1::DescribeTopicResponse {
+                        topic: Some(found), ..
+                    }) if looks_alike(&found, &topic) => Ok(found),
                     _ => Err(AdminError::Unknown(cause)),
                 }
             }
@@ -146,7 +148,10 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError::Rejected`].
-    pub async fn all_topics(&self, name_contains: &str) -> Result<Vec<v1::TopicSummary>, AdminError> {
+    pub async fn all_topics(
+        &self,
+        name_contains: &str,
+    ) -> Result<Vec<v1::TopicSummary>, AdminError> {
         let mut topics = Vec::new();
         let mut token = String::new();
         loop {
@@ -164,9 +169,14 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError::Rejected`] with [`ErrorCode::UnknownTopic`] and others.
-    pub async fn describe_topic(&self, name: &str) -> Result<v1::DescribeTopicResponse, AdminError> {
+    pub async fn describe_topic(
+        &self,
+        name: &str,
+    ) -> Result<v1::DescribeTopicResponse, AdminError> {
         let described = self.call(|channel| {
-            let request = v1::DescribeTopicRequest { name: name.to_owned() };
+            let request = v1::DescribeTopicRequest {
+                name: name.to_owned(),
+            };
             async move { AdminClient::new(channel).describe_topic(request).await }
         });
         described.await.map_err(read_error)
@@ -178,7 +188,9 @@ impl Admin {
     /// [`AdminError::Rejected`] when none answered in time.
     pub async fn describe_cluster(&self) -> Result<v1::DescribeClusterResponse, AdminError> {
         let described = self.call(|channel| async move {
-            AdminClient::new(channel).describe_cluster(v1::DescribeClusterRequest {}).await
+            AdminClient::new(channel)
+                .describe_cluster(v1::DescribeClusterRequest {})
+                .await
         });
         described.await.map_err(read_error)
     }
@@ -194,8 +206,10 @@ impl Admin {
             to_broker: to.0,
             timeout_ms: self.millis(),
         };
-        let moved = self
-            .call(|channel| async move { AdminClient::new(channel).transfer_leader(request).await });
+        let moved =
+            self.call(
+                |channel| async move { AdminClient::new(channel).transfer_leader(request).await },
+            );
         moved.await.map(|_| ()).map_err(write_error)
     }
 
@@ -212,9 +226,11 @@ impl Admin {
 fn looks_alike(found: &v1::TopicMetadata, wanted: &NewTopic) -> bool {
     let partitions = u32::try_from(found.partitions.len()).unwrap_or(u32::MAX);
     (wanted.partitions == 0 || partitions == wanted.partitions)
-        && (wanted.replication_factor == 0
-            || found.replication_factor == wanted.replication_factor)
-        && wanted.configs.iter().all(|(key, value)| found.configs.get(key) == Some(value))
+        && (wanted.replication_factor == 0 || found.replication_factor == wanted.replication_factor)
+        && wanted
+            .configs
+            .iter()
+            .all(|(key, value)| found.configs.get(key) == Some(value))
 }
 
 fn write_error(failure: CallFailure) -> AdminError {

@@ -5,7 +5,9 @@ use std::time::Duration;
 /// How long to wait before attempt `failures + 1`, between half of the doubled pause and all of
 /// it. `random` is any number; equal arguments give equal pauses.
 pub(crate) fn pause(failures: u32, first: Duration, most: Duration, random: u64) -> Duration {
-    let doubled = first.saturating_mul(1_u32 << failures.saturating_sub(1).min(20)).min(most);
+    let doubled = first
+        .saturating_mul(1_u32 << failures.saturating_sub(1).min(20))
+        .min(most);
     let half = doubled / 2;
     let span = u64::try_from(half.as_micros()).unwrap_or(u64::MAX).max(1);
     half + Duration::from_micros(random % span)

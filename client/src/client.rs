@@ -149,7 +149,9 @@ impl ClientBuilder {
     /// [`ConnectError::ConnectionString`] when no broker is named.
     pub fn build(self) -> Result<Client, ConnectError> {
         if self.brokers.is_empty() {
-            return Err(ConnectError::ConnectionString("no broker is named".to_owned()));
+            return Err(ConnectError::ConnectionString(
+                "no broker is named".to_owned(),
+            ));
         }
         let pool = PoolConfig {
             connect_timeout: self.connect_timeout,
@@ -176,7 +178,9 @@ impl ClientBuilder {
             request_timeout: self.request_timeout,
             _watchers: watchers,
         };
-        Ok(Client { inner: Arc::new(inner) })
+        Ok(Client {
+            inner: Arc::new(inner),
+        })
     }
 
     /// Starts the client and waits until a broker has answered, for `request_timeout` at the most.
@@ -191,7 +195,11 @@ impl ClientBuilder {
             return Ok(client);
         }
         let last = client.inner.cluster.last_failure();
-        Err(ConnectError::NoBroker { brokers, seconds: limit.as_secs(), last })
+        Err(ConnectError::NoBroker {
+            brokers,
+            seconds: limit.as_secs(),
+            last,
+        })
     }
 }
 
@@ -202,7 +210,10 @@ impl Client {
     /// # Errors
     /// [`ConnectError`].
     pub async fn connect(connection_string: &str) -> Result<Self, ConnectError> {
-        Self::builder().connection_string(connection_string)?.connect().await
+        Self::builder()
+            .connection_string(connection_string)?
+            .connect()
+            .await
     }
     /// Settings to start from.
     #[must_use]
@@ -240,12 +251,17 @@ impl Client {
     /// # Errors
     /// [`Cause::UnknownTopic`], or [`Cause::Deadline`].
     pub async fn topic(&self, name: &str) -> Result<Arc<TopicView>, Cause> {
-        self.inner.cluster.topic(name, Instant::now() + self.inner.request_timeout).await
+        self.inner
+            .cluster
+            .topic(name, Instant::now() + self.inner.request_timeout)
+            .await
     }
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("cluster_id", &self.view().cluster_id).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("cluster_id", &self.view().cluster_id)
+            .finish_non_exhaustive()
     }
 }

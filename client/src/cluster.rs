@@ -104,11 +104,16 @@ impl Cluster {
     }
 
     /// The topic, ready to be used. Cancellation-safe.
-    pub(crate) async fn topic(&self, name: &str, deadline: Instant) -> Result<Arc<TopicView>, Cause> {
+    pub(crate) async fn topic(
+        &self,
+        name: &str,
+        deadline: Instant,
+    ) -> Result<Arc<TopicView>, Cause> {
         if let Some(topic) = self.view().topics.get(name).filter(|topic| topic.ready) {
             return Ok(Arc::clone(topic));
         }
-        self.interest.send_if_modified(|topics| topics.insert(name.to_owned()));
+        self.interest
+            .send_if_modified(|topics| topics.insert(name.to_owned()));
         let mut changes = self.changes();
         let give_up = deadline.min(Instant::now() + self.timings.missing_grace);
         loop {
@@ -189,7 +194,10 @@ impl Cluster {
             Ok(channel) => channel,
             Err(reason) => return Ended::WithoutData(reason),
         };
-        let request = v1::WatchRequest { topics, all_topics: false };
+        let request = v1::WatchRequest {
+            topics,
+            all_topics: false,
+        };
         let mut client = MetadataClient::new(channel).max_decoding_message_size(MAX_UPDATE_BYTES);
         let limit = self.timings.request_timeout;
         let mut updates = match timeout(limit, client.watch(request)).await {
@@ -221,7 +229,11 @@ impl Cluster {
                 Ok(Err(status)) => Cause::status(&status).to_string(),
                 Err(_) => "no first update in time".to_owned(),
             };
-            return if any { Ended::AfterData(reason) } else { Ended::WithoutData(reason) };
+            return if any {
+                Ended::AfterData(reason)
+            } else {
+                Ended::WithoutData(reason)
+            };
         }
     }
 

@@ -36,7 +36,9 @@ impl Connector {
         Self::new(service_fn(|uri: Uri| async move {
             let host = uri.host().ok_or_else(|| io::Error::other("no host"))?;
             let host = host.trim_start_matches('[').trim_end_matches(']');
-            let port = uri.port_u16().unwrap_or(crate::connection_string::DEFAULT_PORT);
+            let port = uri
+                .port_u16()
+                .unwrap_or(crate::connection_string::DEFAULT_PORT);
             let stream = tokio::net::TcpStream::connect((host, port)).await?;
             stream.set_nodelay(true)?;
             Ok::<_, io::Error>(stream)
@@ -93,7 +95,11 @@ const STREAM_WINDOW_BYTES: u32 = 8 << 20;
 
 impl Pool {
     pub(crate) fn new(connector: Connector, config: PoolConfig) -> Self {
-        Self { connector, config, channels: Mutex::default() }
+        Self {
+            connector,
+            config,
+            channels: Mutex::default(),
+        }
     }
 
     /// The channel to `address` (`host:port`).
@@ -123,10 +129,12 @@ impl Pool {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES);
         let dial = Arc::clone(&self.connector.dial);
-        Ok(endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| {
-            let connecting = dial(uri);
-            async move { connecting.await.map(TokioIo::new) }
-        })))
+        Ok(
+            endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| {
+                let connecting = dial(uri);
+                async move { connecting.await.map(TokioIo::new) }
+            })),
+        )
     }
 }
 

@@ -29,8 +29,9 @@ fn address(text: &str) -> Result<String, ConnectError> {
     let (host, port) = match text.strip_prefix('[') {
         // An IPv6 address in brackets; its colons are not the port's.
         Some(rest) => {
-            let (inside, after) =
-                rest.split_once(']').ok_or_else(|| wrong(format!("{text:?} has no closing ]")))?;
+            let (inside, after) = rest
+                .split_once(']')
+                .ok_or_else(|| wrong(format!("{text:?} has no closing ]")))?;
             (format!("[{inside}]"), after.strip_prefix(':'))
         }
         None => match text.split_once(':') {
@@ -54,7 +55,9 @@ fn address(text: &str) -> Result<String, ConnectError> {
 fn millis(key: &str, value: &str) -> Result<Option<Duration>, ConnectError> {
     match value.parse::<u64>() {
         Ok(ms) if ms > 0 => Ok(Some(Duration::from_millis(ms))),
-        _ => Err(wrong(format!("{key} must be milliseconds above 0, not {value:?}"))),
+        _ => Err(wrong(format!(
+            "{key} must be milliseconds above 0, not {value:?}"
+        ))),
     }
 }
 
@@ -67,21 +70,31 @@ impl std::str::FromStr for ConnectionString {
             None => text.trim(),
             Some(("highwater", rest)) => rest,
             Some((scheme, _)) => {
-                return Err(wrong(format!("scheme {scheme:?}: only highwater:// is known")));
+                return Err(wrong(format!(
+                    "scheme {scheme:?}: only highwater:// is known"
+                )));
             }
         };
         let (hosts, query) = rest.split_once('?').unwrap_or((rest, ""));
         let hosts = hosts.strip_suffix('/').unwrap_or(hosts);
-        let brokers =
-            hosts.split(',').filter(|host| !host.trim().is_empty()).map(address).collect::<Result<Vec<_>, _>>()?;
+        let brokers = hosts
+            .split(',')
+            .filter(|host| !host.trim().is_empty())
+            .map(address)
+            .collect::<Result<Vec<_>, _>>()?;
         if brokers.is_empty() {
             return Err(wrong("no broker is named"));
         }
-        let mut parsed =
-            Self { brokers, connect_timeout: None, request_timeout: None, client_id: None };
+        let mut parsed = Self {
+            brokers,
+            connect_timeout: None,
+            request_timeout: None,
+            client_id: None,
+        };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (key, value) =
-                pair.split_once('=').ok_or_else(|| wrong(format!("{pair:?} is not key=value")))?;
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| wrong(format!("{pair:?} is not key=value")))?;
             match key {
                 "connect_timeout_ms" => parsed.connect_timeout = millis(key, value)?,
                 "request_timeout_ms" => parsed.request_timeout = millis(key, value)?,

@@ -5,8 +5,13 @@ use super::*;
 #[test]
 fn hosts_ports_and_options_are_read() {
     let parsed: ConnectionString =
-        "highwater://a:1,b,[::1]:7,[fe80::2]?request_timeout_ms=250&client_id=x".parse().unwrap();
-    assert_eq!(parsed.brokers, ["a:1", "b:9094", "[::1]:7", "[fe80::2]:9094"]);
+        "highwater://a:1,b,[::1]:7,[fe80::2]?request_timeout_ms=250&client_id=x"
+            .parse()
+            .unwrap();
+    assert_eq!(
+        parsed.brokers,
+        ["a:1", "b:9094", "[::1]:7", "[fe80::2]:9094"]
+    );
     assert_eq!(parsed.request_timeout, Some(Duration::from_millis(250)));
     assert_eq!(parsed.client_id.as_deref(), Some("x"));
     let bare: ConnectionString = "localhost:9094".parse().unwrap();

@@ -60,7 +60,10 @@ impl Cause {
     }
 
     pub(crate) fn broker(error: &v1::Error) -> Self {
-        Self::Broker { code: error.code(), message: error.message.clone() }
+        Self::Broker {
+            code: error.code(),
+            message: error.message.clone(),
+        }
     }
 
     pub(crate) fn status(status: &tonic::Status) -> Self {

@@ -39,6 +39,11 @@
 //!
 //! Each public `async fn` says whether dropping its future half-way is safe.
 
+#![cfg_attr(
+    not(test),
+    deny(clippy::indexing_slicing, clippy::unwrap_used, clippy::expect_used)
+)]
+
 mod admin;
 mod backoff;
 pub mod cli;

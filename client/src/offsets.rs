@@ -60,7 +60,10 @@ impl Client {
         topic: &str,
         at: At,
     ) -> Result<Vec<FoundOffset>, OffsetsError> {
-        let failed = |cause| OffsetsError { topic: topic.to_owned(), cause };
+        let failed = |cause| OffsetsError {
+            topic: topic.to_owned(),
+            cause,
+        };
         let partitions = self.topic(topic).await.map_err(failed)?.partition_count();
         let queries: Vec<_> = (0..partitions).map(|p| (PartitionId(p), at)).collect();
         self.list_offsets(topic, &queries).await
@@ -83,7 +86,10 @@ pub(crate) async fn list(
     queries: &[(PartitionId, At)],
     deadline: Instant,
 ) -> Result<Vec<FoundOffset>, OffsetsError> {
-    let failed = |cause| OffsetsError { topic: topic.to_owned(), cause };
+    let failed = |cause| OffsetsError {
+        topic: topic.to_owned(),
+        cause,
+    };
     let view = cluster.topic(topic, deadline).await.map_err(failed)?;
     for (partition, _) in queries {
         if view.partition(*partition).is_none() {
@@ -97,7 +103,9 @@ pub(crate) async fn list(
     let mut found: BTreeMap<usize, FoundOffset> = BTreeMap::new();
     let mut failures: u32 = 0;
     loop {
-        let last = round(cluster, &view, queries, &mut found, deadline).await.map_err(failed)?;
+        let last = round(cluster, &view, queries, &mut found, deadline)
+            .await
+            .map_err(failed)?;
         if found.len() == queries.len() {
             return Ok(found.into_values().collect());
         }
@@ -133,7 +141,9 @@ async fn round(
     }
     let calls = by_address.into_iter().map(|(address, indexes)| async move {
         let asked = indexes.iter().filter_map(|&index| queries.get(index));
-        let request = asked.map(|&(partition, at)| query(topic, partition, at)).collect();
+        let request = asked
+            .map(|&(partition, at)| query(topic, partition, at))
+            .collect();
         (indexes, ask(cluster, address, request, deadline).await)
     });
     for (indexes, answer) in join_all(calls).await {
@@ -145,7 +155,9 @@ async fn round(
             }
         };
         for (index, result) in indexes.into_iter().zip(results) {
-            let Some(&(partition, _)) = queries.get(index) else { continue };
+            let Some(&(partition, _)) = queries.get(index) else {
+                continue;
+            };
             let Some(error) = &result.error else {
                 found.insert(index, found_offset(partition, &result));
                 continue;
@@ -168,7 +180,10 @@ async fn ask(
     queries: Vec<v1::OffsetQuery>,
     deadline: Instant,
 ) -> Result<Vec<v1::OffsetResult>, Cause> {
-    let channel = cluster.pool.channel(address, Purpose::Control).map_err(Cause::Transport)?;
+    let channel = cluster
+        .pool
+        .channel(address, Purpose::Control)
+        .map_err(Cause::Transport)?;
     let left = deadline.saturating_duration_since(Instant::now());
     let mut client = LogClient::new(channel);
     let call = client.list_offsets(v1::ListOffsetsRequest { queries });
@@ -188,10 +203,18 @@ fn query(topic: &TopicView, partition: PartitionId, at: At) -> v1::OffsetQuery {
         At::Latest => offset_query::At::Latest(true),
         At::Time(time) => offset_query::At::TimestampMs(time.0),
     };
-    v1::OffsetQuery { topic_id: topic.id.0, partition: partition.0, at: Some(at) }
+    v1::OffsetQuery {
+        topic_id: topic.id.0,
+        partition: partition.0,
+        at: Some(at),
+    }
 }
 
 fn found_offset(partition: PartitionId, result: &v1::OffsetResult) -> FoundOffset {
     let timestamp = (result.timestamp_ms > 0).then_some(TimestampMs(result.timestamp_ms));
-    FoundOffset { partition, offset: Offset(result.offset), timestamp }
+    FoundOffset {
+        partition,
+        offset: Offset(result.offset),
+        timestamp,
+    }
 }

@@ -29,7 +29,10 @@ impl ProducerRecord {
     /// A record without key or value.
     #[must_use]
     pub fn to(topic: impl Into<String>) -> Self {
-        Self { topic: topic.into(), ..Self::default() }
+        Self {
+            topic: topic.into(),
+            ..Self::default()
+        }
     }
     /// With a key.
     #[must_use]

@@ -32,7 +32,12 @@ macro_rules! answers {
         })*
     };
 }
-answers!(InitProducerResponse, CreateTopicResponse, DescribeTopicResponse, TransferLeaderResponse);
+answers!(
+    InitProducerResponse,
+    CreateTopicResponse,
+    DescribeTopicResponse,
+    TransferLeaderResponse
+);
 
 macro_rules! always_answers {
     ($($name:ident),*) => {
@@ -43,7 +48,11 @@ macro_rules! always_answers {
         })*
     };
 }
-always_answers!(ListOffsetsResponse, ListTopicsResponse, DescribeClusterResponse);
+always_answers!(
+    ListOffsetsResponse,
+    ListTopicsResponse,
+    DescribeClusterResponse
+);
 
 /// Calls until success, a fatal answer, or `deadline`. `first` is asked before the others.
 /// Cancellation-safe: dropping it leaves the current attempt's outcome unknown.
@@ -113,7 +122,10 @@ fn next_address(cluster: &Cluster, turn: &mut u64) -> Result<String, CallFailure
         return Ok(candidates.swap_remove(index));
     }
     let cause = Cause::Transport("no broker address is known".to_owned());
-    Err(CallFailure { cause, maybe_done: false })
+    Err(CallFailure {
+        cause,
+        maybe_done: false,
+    })
 }
 
 enum Attempt {
@@ -140,11 +152,17 @@ where
         Ok(Err(status)) => {
             let cause = Cause::status(&status);
             // A failed dial and a missing method prove that nothing was received.
-            if never_sent(&status) { Err(Attempt::NotSent(cause)) } else { Err(Attempt::NoAnswer(cause)) }
+            if never_sent(&status) {
+                Err(Attempt::NotSent(cause))
+            } else {
+                Err(Attempt::NoAnswer(cause))
+            }
         }
         Err(_) => {
             cluster.pool.forget(address, Purpose::Control);
-            Err(Attempt::NoAnswer(Cause::Deadline(format!("{address} did not answer"))))
+            Err(Attempt::NoAnswer(Cause::Deadline(format!(
+                "{address} did not answer"
+            ))))
         }
     }
 }

@@ -30,7 +30,11 @@ impl TraceParent {
         // Version 0 has exactly four parts; 255 is forbidden; zero ids are void.
         let extra = parts.next().is_some();
         let void = version == 255 || trace_id == 0 || span_id == 0 || (version == 0 && extra);
-        (!void).then_some(Self { trace_id, span_id, sampled: flags & 1 == 1 })
+        (!void).then_some(Self {
+            trace_id,
+            span_id,
+            sampled: flags & 1 == 1,
+        })
     }
     /// The context a record carries.
     #[must_use]
@@ -41,7 +45,9 @@ impl TraceParent {
     #[must_use]
     pub fn put(self, mut record: ProducerRecord) -> ProducerRecord {
         record.headers.retain(|(key, _)| key != TRACEPARENT);
-        record.headers.push((TRACEPARENT.to_owned(), Some(Bytes::from(self.to_string()))));
+        record
+            .headers
+            .push((TRACEPARENT.to_owned(), Some(Bytes::from(self.to_string()))));
         record
     }
 }
@@ -49,13 +55,23 @@ impl TraceParent {
 impl std::fmt::Display for TraceParent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let flags = u8::from(self.sampled);
-        write!(f, "00-{:032x}-{:016x}-{flags:02x}", self.trace_id, self.span_id)
+        write!(
+            f,
+            "00-{:032x}-{:016x}-{flags:02x}",
+            self.trace_id, self.span_id
+        )
     }
 }
 
 fn hex<const DIGITS: usize>(text: &str) -> Option<u128> {
-    let lower = text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    if text.len() == DIGITS && lower { u128::from_str_radix(text, 16).ok() } else { None }
+    let lower = text
+        .bytes()
+        .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    if text.len() == DIGITS && lower {
+        u128::from_str_radix(text, 16).ok()
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]
@@ -69,7 +85,14 @@ mod tests {
         assert!(context.sampled && context.to_string() == text);
         let record = context.put(context.put(ProducerRecord::to("t")));
         assert_eq!(record.headers.len(), 1);
-        for wrong in ["", "00", "00-0-0-01", &text.to_uppercase(), &text.replace("00-", "ff-"), &format!("{text}-x")] {
+        for wrong in [
+            "",
+            "00",
+            "00-0-0-01",
+            &text.to_uppercase(),
+            &text.replace("00-", "ff-"),
+            &format!("{text}-x"),
+        ] {
             assert_eq!(TraceParent::parse(wrong), None, "{wrong}");
         }
     }

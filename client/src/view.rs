@@ -93,7 +93,9 @@ impl ClusterView {
     /// A broker's address.
     #[must_use]
     pub fn address(&self, broker: NodeId) -> Option<&str> {
-        self.brokers.get(&broker).map(|broker| broker.address.as_str())
+        self.brokers
+            .get(&broker)
+            .map(|broker| broker.address.as_str())
     }
 
     /// Takes in an update of a watch stream. `seen` are the names that this very stream has
@@ -152,14 +154,21 @@ impl ClusterView {
         partition: PartitionId,
         hint: &v1::LeaderHint,
     ) -> bool {
-        let Some(shard) = self.topic(topic).and_then(|t| t.partition(partition)).map(|p| p.shard)
+        let Some(shard) = self
+            .topic(topic)
+            .and_then(|t| t.partition(partition))
+            .map(|p| p.shard)
         else {
             return false;
         };
         let node = NodeId(hint.broker_id);
         let mut changed = false;
         if !hint.address.is_empty() && !self.brokers.contains_key(&node) {
-            let broker = BrokerView { id: node, address: hint.address.clone(), alive: true };
+            let broker = BrokerView {
+                id: node,
+                address: hint.address.clone(),
+                alive: true,
+            };
             self.brokers.insert(node, broker);
             changed = true;
         }
@@ -196,7 +205,14 @@ fn keep_newer_leaders(next: &mut TopicView, known: &TopicView) {
 
 fn broker_view(broker: &v1::Broker) -> (NodeId, BrokerView) {
     let id = NodeId(broker.id);
-    (id, BrokerView { id, address: broker.address.clone(), alive: broker.alive })
+    (
+        id,
+        BrokerView {
+            id,
+            address: broker.address.clone(),
+            alive: broker.alive,
+        },
+    )
 }
 
 fn topic_view(update: &v1::TopicMetadata) -> TopicView {
@@ -214,7 +230,11 @@ fn topic_view(update: &v1::TopicMetadata) -> TopicView {
         id: TopicId(update.id),
         name: Arc::from(update.name.as_str()),
         ready: update.ready,
-        configs: update.configs.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        configs: update
+            .configs
+            .iter()
+            .map(|(k, v)| (k.clone(), v.clone()))
+            .collect(),
         partitions,
     }
 }

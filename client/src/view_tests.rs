@@ -3,8 +3,13 @@
 use super::*;
 
 fn topic(id: u64, leader: Option<u32>, term: u64) -> v1::TopicMetadata {
-    let partition =
-        |partition| v1::PartitionMetadata { partition, shard: 1, leader, term, replicas: vec![1, 2] };
+    let partition = |partition| v1::PartitionMetadata {
+        partition,
+        shard: 1,
+        leader,
+        term,
+        replicas: vec![1, 2],
+    };
     v1::TopicMetadata {
         id,
         name: "t".into(),
@@ -23,7 +28,8 @@ fn update(topics: Vec<v1::TopicMetadata>, missing: &[&str]) -> v1::MetadataUpdat
 }
 
 fn leader(view: &ClusterView, id: u64, partition: u32) -> Option<(u32, u64)> {
-    view.leader(TopicId(id), PartitionId(partition)).map(|(node, term)| (node.0, term))
+    view.leader(TopicId(id), PartitionId(partition))
+        .map(|(node, term)| (node.0, term))
 }
 
 #[test]
@@ -31,12 +37,24 @@ fn the_highest_term_wins_over_streams_and_hints() {
     let (mut view, mut seen) = (ClusterView::default(), BTreeSet::new());
     view.apply(&update(vec![topic(5, Some(1), 3)], &[]), &mut seen);
     assert_eq!(leader(&view, 5, 0), Some((1, 3)));
-    let hint = v1::LeaderHint { broker_id: 2, address: "b:1".into(), term: 4 };
+    let hint = v1::LeaderHint {
+        broker_id: 2,
+        address: "b:1".into(),
+        term: 4,
+    };
     assert!(view.apply_hint(TopicId(5), PartitionId(0), &hint));
-    assert_eq!(leader(&view, 5, 1), Some((2, 4)), "a hint speaks for the shard");
+    assert_eq!(
+        leader(&view, 5, 1),
+        Some((2, 4)),
+        "a hint speaks for the shard"
+    );
     assert_eq!(view.address(NodeId(2)), Some("b:1"));
     view.apply(&update(vec![topic(5, Some(1), 3)], &[]), &mut seen);
-    assert_eq!(leader(&view, 5, 0), Some((2, 4)), "an older stream changes nothing");
+    assert_eq!(
+        leader(&view, 5, 0),
+        Some((2, 4)),
+        "an older stream changes nothing"
+    );
     view.apply(&update(vec![topic(5, None, 5)], &[]), &mut seen);
     assert_eq!(leader(&view, 5, 0), None, "an election has begun");
     assert!(!view.apply_hint(TopicId(5), PartitionId(0), &hint));
@@ -55,5 +73,9 @@ fn a_topic_goes_only_by_the_stream_that_knew_it() {
     assert!(view.topic(TopicId(5)).is_none() && view.missing.contains("t"));
     view.apply(&update(vec![topic(9, Some(1), 1)], &[]), &mut first);
     view.apply(&update(vec![topic(5, Some(2), 8)], &[]), &mut lagging);
-    assert_eq!(view.topics["t"].id, TopicId(9), "an older id does not come back");
+    assert_eq!(
+        view.topics["t"].id,
+        TopicId(9),
+        "an older id does not come back"
+    );
 }

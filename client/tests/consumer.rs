@@ -53,22 +53,52 @@ async fn starts_are_found_and_the_first_batch_is_cut() {
         (Start::BeforeLatest(10), 90),
         (Start::BeforeLatest(1_000), 0),
     ] {
-        let mut consumer = client.consumer().topic("t").start_at(start).build().await.unwrap();
+        let mut consumer = client
+            .consumer()
+            .topic("t")
+            .start_at(start)
+            .build()
+            .await
+            .unwrap();
         let count = 100 - first as usize;
-        assert_eq!(take(&mut consumer, count).await, is(first..100), "{start:?}");
+        assert_eq!(
+            take(&mut consumer, count).await,
+            is(first..100),
+            "{start:?}"
+        );
         assert_eq!(consumer.position("t", 0), Some(Offset(100)));
         assert_eq!(consumer.high_watermark("t", 0), Some(Offset(100)));
     }
     let time = Start::Time(TimestampMs(1_050));
-    let mut consumer = client.consumer().topic("t").start_at(time).build().await.unwrap();
+    let mut consumer = client
+        .consumer()
+        .topic("t")
+        .start_at(time)
+        .build()
+        .await
+        .unwrap();
     assert!(take(&mut consumer, 1).await[0] <= 50);
-    let mut consumer = client.consumer().topic("t").start_at(Start::Latest).build().await.unwrap();
+    let mut consumer = client
+        .consumer()
+        .topic("t")
+        .start_at(Start::Latest)
+        .build()
+        .await
+        .unwrap();
     fill(&client, 0, 100..110).await;
     assert_eq!(take(&mut consumer, 10).await, is(100..110));
     assert_eq!(client.end_offsets("t").await.unwrap(), [Offset(110)]);
-    let found = client.list_offsets("t", &[(PartitionId(0), At::Earliest)]).await.unwrap();
+    let found = client
+        .list_offsets("t", &[(PartitionId(0), At::Earliest)])
+        .await
+        .unwrap();
     assert_eq!(found[0].offset, Offset(0));
-    assert!(client.list_offsets("t", &[(PartitionId(7), At::Latest)]).await.is_err());
+    assert!(
+        client
+            .list_offsets("t", &[(PartitionId(7), At::Latest)])
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
@@ -76,8 +106,14 @@ async fn moves_and_resets_neither_lose_nor_repeat() {
     let cluster = FakeCluster::start(3).await;
     cluster.topic("t", 1);
     let client = cluster.client().await;
-    let mut consumer =
-        client.consumer().topic("t").max_fetch_bytes(300).credit_bytes(1_000).build().await.unwrap();
+    let mut consumer = client
+        .consumer()
+        .topic("t")
+        .max_fetch_bytes(300)
+        .credit_bytes(1_000)
+        .build()
+        .await
+        .unwrap();
     for turn in 0..6_u32 {
         fill(&client, 0, turn * 50..turn * 50 + 50).await;
         cluster.state.lock().fetch_resets = 2;
@@ -97,8 +133,14 @@ async fn a_broker_sends_no_more_than_its_credit_ahead() {
     fill(&client, 0, 0..500).await;
     fill(&client, 1, 0..500).await;
     let window = 2_000;
-    let mut consumer =
-        client.consumer().topic("t").credit_bytes(window).max_fetch_bytes(500).build().await.unwrap();
+    let mut consumer = client
+        .consumer()
+        .topic("t")
+        .credit_bytes(window)
+        .max_fetch_bytes(500)
+        .build()
+        .await
+        .unwrap();
     let mut changed = cluster.changed.subscribe();
     let mut last = [None::<u64>; 2];
     for read in 0..1_000_u32 {
@@ -109,7 +151,10 @@ async fn a_broker_sends_no_more_than_its_credit_ahead() {
                 let state = cluster.state.lock();
                 (state.granted, state.pushed)
             };
-            assert!(pushed <= granted + 600, "one batch may overdraw: {pushed} of {granted}");
+            assert!(
+                pushed <= granted + 600,
+                "one batch may overdraw: {pushed} of {granted}"
+            );
             assert!(granted <= pushed + window);
         }
         let record = consumer.next().await.unwrap().unwrap();
@@ -125,7 +170,12 @@ async fn pause_seek_and_resume() {
     cluster.topic("t", 2);
     let client = cluster.client().await;
     fill(&client, 0, 0..50).await;
-    let mut consumer = client.consumer().partitions("t", [0]).build().await.unwrap();
+    let mut consumer = client
+        .consumer()
+        .partitions("t", [0])
+        .build()
+        .await
+        .unwrap();
     assert_eq!(take(&mut consumer, 5).await, is(0..5));
     consumer.pause("t", 0).unwrap();
     let paused = tokio::time::timeout(Duration::from_millis(50), consumer.next()).await;
@@ -133,11 +183,17 @@ async fn pause_seek_and_resume() {
     assert_eq!(consumer.position("t", 0), Some(Offset(5)));
     consumer.resume("t", 0).unwrap();
     assert_eq!(take(&mut consumer, 5).await, is(5..10));
-    consumer.seek("t", 0, Start::Offset(Offset(40))).await.unwrap();
+    consumer
+        .seek("t", 0, Start::Offset(Offset(40)))
+        .await
+        .unwrap();
     assert_eq!(take(&mut consumer, 10).await, is(40..50));
     consumer.seek("t", 0, Start::Earliest).await.unwrap();
     assert_eq!(take(&mut consumer, 50).await, is(0..50));
-    assert!(consumer.seek("t", 1, Start::Latest).await.is_err(), "not assigned");
+    assert!(
+        consumer.seek("t", 1, Start::Latest).await.is_err(),
+        "not assigned"
+    );
 }
 
 #[tokio::test]
@@ -150,7 +206,13 @@ async fn every_replica_can_be_read() {
     }
     for node in 1..=3 {
         let from = ReadFrom::Broker(NodeId(node));
-        let mut consumer = client.consumer().topic("t").read_from(from).build().await.unwrap();
+        let mut consumer = client
+            .consumer()
+            .topic("t")
+            .read_from(from)
+            .build()
+            .await
+            .unwrap();
         let mut values = take(&mut consumer, 60).await;
         values.sort_unstable();
         assert_eq!(values, (0..20).flat_map(|v| [v, v, v]).collect::<Vec<_>>());
@@ -168,8 +230,15 @@ async fn an_offset_out_of_range_is_told_or_moved() {
     let mut consumer = build().build().await.unwrap();
     let error = consumer.next().await.unwrap().unwrap_err();
     assert!(error.to_string().contains("t-0 at offset 99"), "{error}");
-    consumer.seek("t", 0, Start::Offset(Offset(8))).await.unwrap();
+    consumer
+        .seek("t", 0, Start::Offset(Offset(8)))
+        .await
+        .unwrap();
     assert_eq!(take(&mut consumer, 2).await, is(8..10));
-    let mut consumer = build().out_of_range(OutOfRange::Earliest).build().await.unwrap();
+    let mut consumer = build()
+        .out_of_range(OutOfRange::Earliest)
+        .build()
+        .await
+        .unwrap();
     assert_eq!(take(&mut consumer, 10).await, is(0..10));
 }

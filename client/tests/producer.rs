@@ -11,7 +11,9 @@ use highwater_client::{Ack, Cause, Compression, ErrorCode, Producer, ProducerRec
 async fn enqueue(producer: &Producer, partition: u32, values: std::ops::Range<u32>) -> Vec<Ack> {
     let mut acks = Vec::new();
     for value in values {
-        let record = ProducerRecord::to("t").partition(partition).value(format!("{value}"));
+        let record = ProducerRecord::to("t")
+            .partition(partition)
+            .value(format!("{value}"));
         acks.push(producer.enqueue(record).await.unwrap());
     }
     acks
@@ -23,12 +25,20 @@ fn numbers(values: std::ops::Range<u32>) -> Vec<String> {
 
 /// Small batches, so that several are in flight.
 fn small(client: &highwater_client::Client) -> Producer {
-    client.producer().linger(Duration::ZERO).batch_bytes(150).build()
+    client
+        .producer()
+        .linger(Duration::ZERO)
+        .batch_bytes(150)
+        .build()
 }
 
 async fn all_ok(acks: Vec<Ack>) {
     for (at, outcome) in (0_u64..).zip(join_all(acks).await) {
-        assert_eq!(outcome.unwrap().offset.0, at, "offsets follow the order of sending");
+        assert_eq!(
+            outcome.unwrap().offset.0,
+            at,
+            "offsets follow the order of sending"
+        );
     }
 }
 
@@ -45,8 +55,16 @@ async fn records_are_stored_in_order_with_their_offsets() {
     }
     let producer = small(&client);
     let acks = enqueue(&producer, 0, 0..200).await;
-    let outcomes: Vec<_> = join_all(acks).await.into_iter().map(Result::unwrap).collect();
-    assert!(outcomes.windows(2).all(|pair| pair[1].offset.0 == pair[0].offset.0 + 1));
+    let outcomes: Vec<_> = join_all(acks)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    assert!(
+        outcomes
+            .windows(2)
+            .all(|pair| pair[1].offset.0 == pair[0].offset.0 + 1)
+    );
     let stored = cluster.values("t", 0);
     assert_eq!(stored[stored.len() - 200..], numbers(0..200));
 }
@@ -57,15 +75,31 @@ async fn a_reset_after_the_append_stores_nothing_twice() {
     cluster.topic("t", 1);
     use Fault::{AnswerUnknown, LoseUnknown, None, Reject, ResetAfter, ResetBefore};
     let faults = [
-        None, ResetAfter, ResetBefore, AnswerUnknown, None, LoseUnknown, ResetAfter,
-        Reject(ErrorCode::Overloaded), None, AnswerUnknown, Reject(ErrorCode::LeaderUnavailable),
-        ResetAfter, None, None, ResetBefore,
+        None,
+        ResetAfter,
+        ResetBefore,
+        AnswerUnknown,
+        None,
+        LoseUnknown,
+        ResetAfter,
+        Reject(ErrorCode::Overloaded),
+        None,
+        AnswerUnknown,
+        Reject(ErrorCode::LeaderUnavailable),
+        ResetAfter,
+        None,
+        None,
+        ResetBefore,
     ];
     cluster.faults(1, &faults);
     let producer = small(&cluster.client().await);
     all_ok(enqueue(&producer, 0, 0..300).await).await;
     assert_eq!(cluster.values("t", 0), numbers(0..300));
-    assert_eq!(cluster.state.lock().init_calls, 1, "no new epoch was needed");
+    assert_eq!(
+        cluster.state.lock().init_calls,
+        1,
+        "no new epoch was needed"
+    );
 }
 
 #[tokio::test]
@@ -123,16 +157,24 @@ async fn a_batch_without_an_answer_is_unknown_at_its_deadline() {
     producer.send(first).await.unwrap();
     cluster.faults(1, &[Fault::Swallow]);
     let swallowed = producer.send(ProducerRecord::to("t").value("lost")).await;
-    assert!(matches!(swallowed, Err(SendError::Unknown(Cause::Deadline(_)))), "{swallowed:?}");
+    assert!(
+        matches!(swallowed, Err(SendError::Unknown(Cause::Deadline(_)))),
+        "{swallowed:?}"
+    );
     // The hole is left behind with its epoch.
-    producer.send(ProducerRecord::to("t").value("1")).await.unwrap();
+    producer
+        .send(ProducerRecord::to("t").value("1"))
+        .await
+        .unwrap();
     assert_eq!(cluster.values("t", 0), ["0", "1"]);
     // Never sent at all: certainly not written.
     cluster.hold(true);
     cluster.faults(1, &vec![Fault::Reject(ErrorCode::StorageFull); 1000]);
     cluster.hold(false);
     let refused = producer.send(ProducerRecord::to("t").value("2")).await;
-    let Err(SendError::Rejected(cause)) = refused else { panic!("{refused:?}") };
+    let Err(SendError::Rejected(cause)) = refused else {
+        panic!("{refused:?}")
+    };
     assert_eq!(cause.code(), Some(ErrorCode::StorageFull));
 }
 
@@ -163,24 +205,47 @@ async fn the_buffer_holds_senders_back_and_gives_way() {
     all_ok(acks).await;
     assert_eq!(producer.free_bytes(), 4_000);
     assert_eq!(cluster.values("t", 0).len(), 4);
-    let large = producer.enqueue(ProducerRecord::to("t").value(vec![0; 5_000])).await;
-    assert!(matches!(large, Err(SendError::Rejected(Cause::RecordTooLarge { .. }))));
+    let large = producer
+        .enqueue(ProducerRecord::to("t").value(vec![0; 5_000]))
+        .await;
+    assert!(matches!(
+        large,
+        Err(SendError::Rejected(Cause::RecordTooLarge { .. }))
+    ));
 }
 
 #[tokio::test]
 async fn mistakes_are_rejected_at_once_and_keys_choose_partitions() {
     let cluster = FakeCluster::start(2).await;
     cluster.topic("t", 6);
-    let client =
-        cluster.builder().missing_topic_grace(Duration::from_millis(50)).connect().await.unwrap();
+    let client = cluster
+        .builder()
+        .missing_topic_grace(Duration::from_millis(50))
+        .connect()
+        .await
+        .unwrap();
     let producer = client.producer().build();
-    let unknown = producer.send(ProducerRecord::to("nowhere").value("v")).await;
-    assert_eq!(unknown, Err(SendError::Rejected(Cause::UnknownTopic("nowhere".into()))));
+    let unknown = producer
+        .send(ProducerRecord::to("nowhere").value("v"))
+        .await;
+    assert_eq!(
+        unknown,
+        Err(SendError::Rejected(Cause::UnknownTopic("nowhere".into())))
+    );
     let beyond = producer.send(ProducerRecord::to("t").partition(6)).await;
-    assert!(matches!(beyond, Err(SendError::Rejected(Cause::UnknownPartition { .. }))));
+    assert!(matches!(
+        beyond,
+        Err(SendError::Rejected(Cause::UnknownPartition { .. }))
+    ));
     for key in ["a", "order-17", "klø"] {
-        let delivery = producer.send(ProducerRecord::to("t").key(key).value("v")).await.unwrap();
-        assert_eq!(delivery.partition, highwater_proto::partition_for_key(key.as_bytes(), 6));
+        let delivery = producer
+            .send(ProducerRecord::to("t").key(key).value("v"))
+            .await
+            .unwrap();
+        assert_eq!(
+            delivery.partition,
+            highwater_proto::partition_for_key(key.as_bytes(), 6)
+        );
     }
     producer.flush().await;
     let clone = producer.clone();

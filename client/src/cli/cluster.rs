@@ -27,7 +27,10 @@ pub(super) async fn run(
 ) -> Result<ExitCode, CliError> {
     let ClusterCommand::Status { shards } = command;
     let admin = global.connect().await?.admin();
-    let mut status = admin.describe_cluster().await.map_err(CliError::admin("cluster"))?;
+    let mut status = admin
+        .describe_cluster()
+        .await
+        .map_err(CliError::admin("cluster"))?;
     status.brokers.sort_by_key(|broker| broker.id);
     status.shards.sort_by_key(|shard| shard.shard);
     match global.output {
@@ -35,21 +38,38 @@ pub(super) async fn run(
         OutputFormat::Table => print(&status, shards)?,
     }
     let healthy = status.problems.is_empty();
-    Ok(if healthy { ExitCode::SUCCESS } else { ExitCode::from(PROBLEMS) })
+    Ok(if healthy {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(PROBLEMS)
+    })
 }
 
 fn leads(status: &v1::DescribeClusterResponse, broker: u32) -> usize {
-    status.shards.iter().filter(|shard| shard.leader == Some(broker)).count()
+    status
+        .shards
+        .iter()
+        .filter(|shard| shard.leader == Some(broker))
+        .count()
 }
 
 fn print(status: &v1::DescribeClusterResponse, shards: bool) -> std::io::Result<()> {
-    let leader = status.metadata_leader.map_or_else(|| "none".to_owned(), |l| l.to_string());
+    let leader = status
+        .metadata_leader
+        .map_or_else(|| "none".to_owned(), |l| l.to_string());
     print_line(&format!("CLUSTER          {}", status.cluster_id))?;
     print_line(&format!("METADATA-LEADER  {leader}"))?;
     print_line(&format!("TOPICS           {}", status.topics))?;
     print_line(&format!("PARTITIONS       {}", status.partitions))?;
-    let led = status.shards.iter().filter(|shard| shard.leader.is_some()).count();
-    print_line(&format!("SHARDS           {}, {led} with a leader", status.shards.len()))?;
+    let led = status
+        .shards
+        .iter()
+        .filter(|shard| shard.leader.is_some())
+        .count();
+    print_line(&format!(
+        "SHARDS           {}, {led} with a leader",
+        status.shards.len()
+    ))?;
     print_line("")?;
     let mut rows = table(["BROKER", "ADDRESS", "RACK", "STATE", "LEADS", "VERSION"]);
     for broker in &status.brokers {
@@ -79,7 +99,14 @@ fn print(status: &v1::DescribeClusterResponse, shards: bool) -> std::io::Result<
 }
 
 fn print_shards(shards: &[v1::ShardStatus]) -> std::io::Result<()> {
-    let mut rows = table(["SHARD", "LEADER", "PREFERRED", "REPLICAS", "PARTITIONS", "APPLIED"]);
+    let mut rows = table([
+        "SHARD",
+        "LEADER",
+        "PREFERRED",
+        "REPLICAS",
+        "PARTITIONS",
+        "APPLIED",
+    ]);
     let or_dash = |id: Option<u32>| id.map_or_else(|| "-".to_owned(), |id| id.to_string());
     for shard in shards {
         let replicas: Vec<_> = shard.replicas.iter().map(u32::to_string).collect();

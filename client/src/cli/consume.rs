@@ -59,7 +59,11 @@ type Ends = BTreeMap<(Arc<str>, PartitionId), u64>;
 pub(super) async fn run(args: ConsumeArgs, global: &GlobalOptions) -> Result<ExitCode, CliError> {
     let client = global.connect().await?;
     let start = args.offset.at((client.inner.wall_clock)());
-    let ends = if args.exit_at_end { Some(ends(&client, &args).await?) } else { None };
+    let ends = if args.exit_at_end {
+        Some(ends(&client, &args).await?)
+    } else {
+        None
+    };
     let mut consumer = build(&client, &args, start).await?;
     let total = (args.num > 0).then_some(args.num);
     let bar = output::progress("read", total);
@@ -150,7 +154,9 @@ fn cross_off(consumer: &Consumer, ends: Option<&mut Ends>) {
 fn is_past(record: &ConsumedRecord, ends: Option<&mut Ends>) -> bool {
     let Some(ends) = ends else { return false };
     let key = (Arc::clone(&record.topic), record.partition);
-    let Some(&end) = ends.get(&key) else { return true };
+    let Some(&end) = ends.get(&key) else {
+        return true;
+    };
     if record.offset.0 + 1 >= end {
         ends.remove(&key);
     }
@@ -166,9 +172,7 @@ fn write(
     if output == OutputFormat::Table {
         return args.format.write(record, out);
     }
-    let header = |(key, value): &(String, Option<bytes::Bytes>)| {
-        json!({ "key": key, "value": output::bytes_json(value.as_deref()) })
-    };
+    let header = |(key, value): &(String, Option<bytes::Bytes>)| json!({ "key": key, "value": output::bytes_json(value.as_deref()) });
     let line = json!({
         "topic": &*record.topic,
         "partition": record.partition.0,

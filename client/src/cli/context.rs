@@ -56,12 +56,7 @@ pub(super) async fn resolve(options: &GlobalOptions) -> Result<String, CliError>
     }
 }
 
-fn choose(
-    text: &str,
-    path: &str,
-    name: Option<&str>,
-    named_by: &str,
-) -> Result<String, CliError> {
+fn choose(text: &str, path: &str, name: Option<&str>, named_by: &str) -> Result<String, CliError> {
     let wrong = |what: String| CliError::Usage(format!("{path}: {what}"));
     let file: Contexts = toml::from_str(text).map_err(|error| wrong(error.to_string()))?;
     let (name, named_by) = match (name, &file.current) {
@@ -72,7 +67,10 @@ fn choose(
     let known = || file.contexts.keys().cloned().collect::<Vec<_>>().join(", ");
     match file.contexts.get(name) {
         Some(context) => Ok(context.brokers.clone()),
-        None => Err(wrong(format!("{named_by} names {name:?}; there are: {}", known()))),
+        None => Err(wrong(format!(
+            "{named_by} names {name:?}; there are: {}",
+            known()
+        ))),
     }
 }
 
@@ -90,7 +88,8 @@ fn path() -> Option<PathBuf> {
 mod tests {
     use super::*;
 
-    const FILE: &str = "current = \"a\"\n[contexts.a]\nbrokers = \"a:1\"\n[contexts.b]\nbrokers = \"b:2\"\n";
+    const FILE: &str =
+        "current = \"a\"\n[contexts.a]\nbrokers = \"a:1\"\n[contexts.b]\nbrokers = \"b:2\"\n";
 
     #[test]
     fn a_name_outweighs_the_current_context_and_mistakes_are_named() {
@@ -98,7 +97,10 @@ mod tests {
         assert_eq!(choose(FILE, "f", Some("b"), "--context").unwrap(), "b:2");
         assert_eq!(choose("", "f", None, "").unwrap(), DEFAULT);
         let missing = choose(FILE, "f", Some("c"), "--context").unwrap_err();
-        assert_eq!(missing.to_string(), "f: --context names \"c\"; there are: a, b");
+        assert_eq!(
+            missing.to_string(),
+            "f: --context names \"c\"; there are: a, b"
+        );
         let unknown_key = choose("colour = 1", "f", None, "").unwrap_err();
         assert!(unknown_key.to_string().contains("unknown field"));
         assert_eq!(missing.code(), 2);

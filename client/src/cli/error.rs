@@ -65,8 +65,14 @@ impl CliError {
         match self {
             Self::Usage(_) | Self::Connect(ConnectError::ConnectionString(_)) => USAGE,
             Self::Connect(ConnectError::NoBroker { .. }) => UNREACHABLE,
-            Self::Admin { error: AdminError::Unknown(_), .. }
-            | Self::Send { error: SendError::Unknown(_), .. } => UNKNOWN,
+            Self::Admin {
+                error: AdminError::Unknown(_),
+                ..
+            }
+            | Self::Send {
+                error: SendError::Unknown(_),
+                ..
+            } => UNKNOWN,
             _ => FAILED,
         }
     }

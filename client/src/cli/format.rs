@@ -50,7 +50,12 @@ impl FromStr for Format {
                         Some('v' | 's') => Field::Value,
                         Some('T') => Field::Time,
                         Some('h') => Field::Headers,
-                        other => return Err(format!("%{} is not a field: %t %p %o %k %v %T %h %%", shown(other))),
+                        other => {
+                            return Err(format!(
+                                "%{} is not a field: %t %p %o %k %v %T %h %%",
+                                shown(other)
+                            ));
+                        }
                     };
                     if !literal.is_empty() {
                         parts.push(Part::Literal(std::mem::take(&mut literal)));
@@ -81,10 +86,17 @@ fn escaped(rest: &mut std::str::Chars<'_>) -> Result<u8, String> {
         Some('\\') => b'\\',
         Some('x') => {
             let digits: String = rest.by_ref().take(2).collect();
-            let byte = u8::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 2);
+            let byte = u8::from_str_radix(&digits, 16)
+                .ok()
+                .filter(|_| digits.len() == 2);
             byte.ok_or_else(|| format!("\\x{digits} is not a byte"))?
         }
-        other => return Err(format!("\\{} is not known: \\n \\r \\t \\0 \\\\ \\xHH", shown(other))),
+        other => {
+            return Err(format!(
+                "\\{} is not known: \\n \\r \\t \\0 \\\\ \\xHH",
+                shown(other)
+            ));
+        }
     })
 }
 
@@ -101,7 +113,9 @@ impl Format {
                 Part::Field(Field::Partition) => write!(out, "{}", record.partition)?,
                 Part::Field(Field::Offset) => write!(out, "{}", record.offset)?,
                 Part::Field(Field::Key) => out.write_all(record.key.as_deref().unwrap_or(&[]))?,
-                Part::Field(Field::Value) => out.write_all(record.value.as_deref().unwrap_or(&[]))?,
+                Part::Field(Field::Value) => {
+                    out.write_all(record.value.as_deref().unwrap_or(&[]))?
+                }
                 Part::Field(Field::Time) => write!(out, "{}", record.timestamp)?,
                 Part::Field(Field::Headers) => {
                     for (at, (key, value)) in record.headers.iter().enumerate() {
@@ -169,14 +183,17 @@ impl Format {
                 Part::Field(field) => *field,
             };
             let end = match parts.peek() {
-                Some(Part::Literal(bytes)) => find(&rest, bytes).ok_or_else(|| {
-                    format!("{:?} is missing", String::from_utf8_lossy(bytes))
-                })?,
+                Some(Part::Literal(bytes)) => find(&rest, bytes)
+                    .ok_or_else(|| format!("{:?} is missing", String::from_utf8_lossy(bytes)))?,
                 _ => rest.len(),
             };
             set(&mut record, field, rest.split_to(end))?;
         }
-        if rest.is_empty() { Ok(record) } else { Err("the line goes on after the format".to_owned()) }
+        if rest.is_empty() {
+            Ok(record)
+        } else {
+            Err("the line goes on after the format".to_owned())
+        }
     }
 }
 
@@ -186,14 +203,18 @@ fn set(record: &mut ProducerRecord, field: Field, bytes: Bytes) -> Result<(), St
         Field::Value => record.value = Some(bytes),
         Field::Partition => {
             let text = String::from_utf8_lossy(&bytes);
-            let number = text.parse().map_err(|_| format!("{text:?} is not a partition"))?;
+            let number = text
+                .parse()
+                .map_err(|_| format!("{text:?} is not a partition"))?;
             record.partition = Some(highwater_proto::PartitionId(number));
         }
         Field::Headers => {
-            let text = std::str::from_utf8(&bytes).map_err(|_| "headers are not UTF-8".to_owned())?;
+            let text =
+                std::str::from_utf8(&bytes).map_err(|_| "headers are not UTF-8".to_owned())?;
             for pair in text.split(',').filter(|pair| !pair.is_empty()) {
-                let (key, value) =
-                    pair.split_once('=').ok_or_else(|| format!("{pair:?} is not key=value"))?;
+                let (key, value) = pair
+                    .split_once('=')
+                    .ok_or_else(|| format!("{pair:?} is not key=value"))?;
                 let value = Some(Bytes::copy_from_slice(value.as_bytes()));
                 record.headers.push((key.to_owned(), value));
             }
@@ -204,7 +225,9 @@ fn set(record: &mut ProducerRecord, field: Field, bytes: Bytes) -> Result<(), St
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack.windows(needle.len().max(1)).position(|window| window == needle)
+    haystack
+        .windows(needle.len().max(1))
+        .position(|window| window == needle)
 }
 
 #[cfg(test)]

@@ -40,7 +40,11 @@ pub(super) fn print_json(value: &Value) -> io::Result<()> {
 pub(super) fn coloured(text: &str, code: u8) -> String {
     let wanted = io::stdout().is_terminal()
         && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    if wanted { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if wanted {
+        format!("\x1b[{code}m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 pub(super) const RED: u8 = 31;
@@ -50,12 +54,20 @@ pub(super) const GREEN: u8 = 32;
 /// two would write over each other.
 pub(super) fn progress(verb: &'static str, total: Option<u64>) -> ProgressBar {
     let visible = io::stderr().is_terminal() && !io::stdout().is_terminal();
-    let target = if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+    let target = if visible {
+        ProgressDrawTarget::stderr()
+    } else {
+        ProgressDrawTarget::hidden()
+    };
     let (template, bar) = match total {
-        Some(total) => {
-            ("{msg} {bar:30} {human_pos}/{human_len}, {per_sec}, {eta} left", ProgressBar::with_draw_target(Some(total), target))
-        }
-        None => ("{spinner} {msg} {human_pos}, {per_sec}", ProgressBar::with_draw_target(None, target)),
+        Some(total) => (
+            "{msg} {bar:30} {human_pos}/{human_len}, {per_sec}, {eta} left",
+            ProgressBar::with_draw_target(Some(total), target),
+        ),
+        None => (
+            "{spinner} {msg} {human_pos}, {per_sec}",
+            ProgressBar::with_draw_target(None, target),
+        ),
     };
     let style = ProgressStyle::with_template(template);
     let bar = bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
@@ -68,7 +80,9 @@ pub(super) fn progress(verb: &'static str, total: Option<u64>) -> ProgressBar {
 
 /// Bytes as JSON: text where they are text.
 pub(super) fn bytes_json(bytes: Option<&[u8]>) -> Value {
-    let Some(bytes) = bytes else { return Value::Null };
+    let Some(bytes) = bytes else {
+        return Value::Null;
+    };
     match std::str::from_utf8(bytes) {
         Ok(text) => Value::from(text),
         Err(_) => {
@@ -90,7 +104,11 @@ pub(super) fn human_bytes(bytes: u64) -> String {
         whole /= 1024;
         unit = name;
     }
-    if unit == "B" { format!("{whole} B") } else { format!("{whole}.{tenths} {unit}") }
+    if unit == "B" {
+        format!("{whole} B")
+    } else {
+        format!("{whole}.{tenths} {unit}")
+    }
 }
 
 #[cfg(test)]
@@ -103,7 +121,10 @@ mod tests {
         assert_eq!(human_bytes(1536), "1.5 KiB");
         assert_eq!(human_bytes(u64::MAX), "15.9 EiB");
         assert_eq!(bytes_json(Some(b"a\"")).to_string(), "\"a\\\"\"");
-        assert_eq!(bytes_json(Some(&[0xff, 0])).to_string(), "{\"hex\":\"ff00\"}");
+        assert_eq!(
+            bytes_json(Some(&[0xff, 0])).to_string(),
+            "{\"hex\":\"ff00\"}"
+        );
         assert_eq!(bytes_json(None), Value::Null);
     }
 }

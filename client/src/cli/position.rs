@@ -32,7 +32,9 @@ impl FromStr for Position {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let number = |digits: &str| {
-            digits.parse::<u64>().map_err(|_| format!("{text:?} is not a place: start, end, 42, +10, -10, @TIME or @-15m"))
+            digits.parse::<u64>().map_err(|_| {
+                format!("{text:?} is not a place: start, end, 42, +10, -10, @TIME or @-15m")
+            })
         };
         if let Some(time) = text.strip_prefix('@') {
             return match time.strip_prefix('-') {
@@ -88,7 +90,11 @@ fn span_ms(text: &str) -> Result<i64, String> {
         let part = count.checked_mul(unit).ok_or_else(wrong)?;
         total = total.checked_add(part).ok_or_else(wrong)?;
     }
-    if digits.is_empty() && total > 0 { Ok(total) } else { Err(wrong()) }
+    if digits.is_empty() && total > 0 {
+        Ok(total)
+    } else {
+        Err(wrong())
+    }
 }
 
 #[cfg(test)]
@@ -107,10 +113,24 @@ mod tests {
         assert_eq!(at("@2026-11-20T10:00Z"), ten);
         assert_eq!(at("@2026-11-20T11:00:00+01:00"), ten);
         assert_eq!(at("@1795168800000"), ten);
-        assert_eq!(at("@2026-11-20"), Start::Time(TimestampMs(1_795_132_800_000)));
+        assert_eq!(
+            at("@2026-11-20"),
+            Start::Time(TimestampMs(1_795_132_800_000))
+        );
         assert_eq!(at("@-15m"), Start::Time(TimestampMs(9_100_000)));
         assert_eq!(at("@-1h30m"), Start::Time(TimestampMs(4_600_000)));
-        for wrong in ["", "middle", "+", "-x", "@", "@soon", "@-", "@-15", "@-15y", "@-99999999999999d"] {
+        for wrong in [
+            "",
+            "middle",
+            "+",
+            "-x",
+            "@",
+            "@soon",
+            "@-",
+            "@-15",
+            "@-15y",
+            "@-99999999999999d",
+        ] {
             assert!(wrong.parse::<Position>().is_err(), "{wrong}");
         }
     }

@@ -107,7 +107,10 @@ pub(super) async fn run(args: ProduceArgs, global: &GlobalOptions) -> Result<Exi
     sending.written?;
     read?;
     match sending.failure {
-        Some(error) => Err(CliError::Send { acknowledged: sending.acknowledged, error }),
+        Some(error) => Err(CliError::Send {
+            acknowledged: sending.acknowledged,
+            error,
+        }),
         // The reader has ended: it closed the channel.
         None => {
             reading.await.unwrap_or(Ok(()))?;
@@ -120,7 +123,10 @@ async fn read_lines(lines: mpsc::Sender<io::Result<Bytes>>) -> io::Result<()> {
     let mut input = BufReader::new(tokio::io::stdin());
     loop {
         let mut line = Vec::new();
-        let read = (&mut input).take(MAX_LINE_BYTES).read_until(b'\n', &mut line).await;
+        let read = (&mut input)
+            .take(MAX_LINE_BYTES)
+            .read_until(b'\n', &mut line)
+            .await;
         let line = match read {
             Ok(0) => return Ok(()),
             Ok(_) => {
@@ -157,7 +163,15 @@ impl<'a> Sending<'a> {
     fn new(args: &'a ProduceArgs, output: OutputFormat) -> Self {
         let bar = output::progress("acknowledged", None);
         let (acks, written) = (VecDeque::new(), Ok(()));
-        Self { args, output, acks, acknowledged: 0, failure: None, written, bar }
+        Self {
+            args,
+            output,
+            acks,
+            acknowledged: 0,
+            failure: None,
+            written,
+            bar,
+        }
     }
 
     async fn line(
@@ -177,7 +191,9 @@ impl<'a> Sending<'a> {
 
     /// Awaits the oldest outcome; for ever when there is none. Cancellation-safe.
     async fn front(&mut self) {
-        let Some(ack) = self.acks.front_mut() else { return std::future::pending().await };
+        let Some(ack) = self.acks.front_mut() else {
+            return std::future::pending().await;
+        };
         let outcome = ack.await;
         self.acks.pop_front();
         match outcome {
@@ -203,7 +219,12 @@ impl<'a> Sending<'a> {
     }
 
     fn print(&self, delivery: &Delivery) -> io::Result<()> {
-        let Delivery { partition, offset, timestamp, .. } = delivery;
+        let Delivery {
+            partition,
+            offset,
+            timestamp,
+            ..
+        } = delivery;
         let mut out = io::stdout().lock();
         match self.output {
             OutputFormat::Json => {

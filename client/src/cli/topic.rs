@@ -62,7 +62,14 @@ pub(super) async fn run(
     global: &GlobalOptions,
 ) -> Result<ExitCode, CliError> {
     match command {
-        TopicCommand::Create { names, partitions, replicas, configs, dry_run, if_not_exists } => {
+        TopicCommand::Create {
+            names,
+            partitions,
+            replicas,
+            configs,
+            dry_run,
+            if_not_exists,
+        } => {
             let wanted = names.into_iter().map(|name| {
                 let topic = NewTopic::named(name.clone())
                     .partitions(partitions)
@@ -90,7 +97,14 @@ async fn create(
     let mut failed = None;
     for (name, topic) in topics {
         let (created, status) = match admin.create_topic(topic).await {
-            Ok(created) => (created, if dry_run { "could be created" } else { "created" }),
+            Ok(created) => (
+                created,
+                if dry_run {
+                    "could be created"
+                } else {
+                    "created"
+                },
+            ),
             Err(AdminError::Rejected(cause))
                 if if_not_exists && cause.code() == Some(ErrorCode::TopicExists) =>
             {
@@ -105,7 +119,12 @@ async fn create(
             }
         };
         let (partitions, replicas) = (created.partitions.len(), created.replication_factor);
-        rows.add_row([name.clone(), partitions.to_string(), replicas.to_string(), status.into()]);
+        rows.add_row([
+            name.clone(),
+            partitions.to_string(),
+            replicas.to_string(),
+            status.into(),
+        ]);
         all.push(json!({
             "name": name, "id": created.id, "partitions": partitions,
             "replication_factor": replicas, "status": status,
@@ -121,7 +140,10 @@ async fn create(
 
 async fn list(filter: &str, global: &GlobalOptions) -> Result<ExitCode, CliError> {
     let admin = global.connect().await?.admin();
-    let topics = admin.all_topics(filter).await.map_err(CliError::admin("topics"))?;
+    let topics = admin
+        .all_topics(filter)
+        .await
+        .map_err(CliError::admin("topics"))?;
     if global.output == OutputFormat::Json {
         let topic = |t: &v1::TopicSummary| {
             json!({
@@ -136,7 +158,10 @@ async fn list(filter: &str, global: &GlobalOptions) -> Result<ExitCode, CliError
     let mut rows = table(["NAME", "PARTITIONS", "REPLICAS", "STATE"]);
     for topic in topics {
         let state = if topic.ready { "ready" } else { "being set up" };
-        let counts = [topic.partitions.to_string(), topic.replication_factor.to_string()];
+        let counts = [
+            topic.partitions.to_string(),
+            topic.replication_factor.to_string(),
+        ];
         let [partitions, replicas] = counts;
         rows.add_row([topic.name, partitions, replicas, state.to_owned()]);
     }
@@ -149,12 +174,18 @@ async fn describe(name: &str, global: &GlobalOptions) -> Result<ExitCode, CliErr
     let described = admin.describe_topic(name).await;
     let described = described.map_err(CliError::admin(format!("topic {name}")))?;
     let topic = described.topic.unwrap_or_default();
-    let status: BTreeMap<u32, &v1::PartitionStatus> =
-        described.partitions.iter().map(|status| (status.partition, status)).collect();
+    let status: BTreeMap<u32, &v1::PartitionStatus> = described
+        .partitions
+        .iter()
+        .map(|status| (status.partition, status))
+        .collect();
     let configs: BTreeMap<_, _> = topic.configs.iter().collect();
     if global.output == OutputFormat::Json {
-        let partitions: Vec<_> =
-            topic.partitions.iter().map(|p| partition_json(p, status.get(&p.partition))).collect();
+        let partitions: Vec<_> = topic
+            .partitions
+            .iter()
+            .map(|p| partition_json(p, status.get(&p.partition)))
+            .collect();
         print_json(&json!({
             "name": topic.name, "id": topic.id, "ready": topic.ready,
             "replication_factor": topic.replication_factor,
@@ -173,16 +204,28 @@ async fn describe(name: &str, global: &GlobalOptions) -> Result<ExitCode, CliErr
     }
     print_line("")?;
     let mut rows = table([
-        "PARTITION", "LEADER", "EPOCH", "REPLICAS", "LOG-START-OFFSET", "HIGH-WATERMARK", "SIZE",
+        "PARTITION",
+        "LEADER",
+        "EPOCH",
+        "REPLICAS",
+        "LOG-START-OFFSET",
+        "HIGH-WATERMARK",
+        "SIZE",
     ]);
     for partition in &topic.partitions {
-        rows.add_row(partition_row(partition, status.get(&partition.partition).copied()));
+        rows.add_row(partition_row(
+            partition,
+            status.get(&partition.partition).copied(),
+        ));
     }
     print_table(&rows)?;
     Ok(ExitCode::SUCCESS)
 }
 
-fn partition_json(p: &v1::PartitionMetadata, status: Option<&&v1::PartitionStatus>) -> serde_json::Value {
+fn partition_json(
+    p: &v1::PartitionMetadata,
+    status: Option<&&v1::PartitionStatus>,
+) -> serde_json::Value {
     let known = status.filter(|status| status.error.is_none());
     json!({
         "partition": p.partition, "shard": p.shard, "leader": p.leader, "replicas": p.replicas,
@@ -195,7 +238,9 @@ fn partition_json(p: &v1::PartitionMetadata, status: Option<&&v1::PartitionStatu
 }
 
 fn partition_row(p: &v1::PartitionMetadata, status: Option<&v1::PartitionStatus>) -> [String; 7] {
-    let leader = p.leader.map_or_else(|| "none".to_owned(), |leader| leader.to_string());
+    let leader = p
+        .leader
+        .map_or_else(|| "none".to_owned(), |leader| leader.to_string());
     let mut replicas: Vec<_> = p.replicas.clone();
     replicas.sort_unstable();
     let replicas: Vec<_> = replicas.iter().map(u32::to_string).collect();

@@ -13,13 +13,15 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tracing::Instrument;
 
-use super::reader::{Request, Trouble};
+use super::part::{Request, Trouble};
 use super::shared::Shared;
 use crate::connect::Purpose;
 use crate::error::{Cause, ErrorCode};
 
 /// Messages to the broker ahead of the connection.
 const QUEUED_REQUESTS: usize = 64;
+/// Refusals in a row after which a partition that stands still is spoken of.
+const STALLED_AFTER: u32 = 20;
 /// The largest response that is accepted, in bytes: one batch of 64 MiB and its frame.
 const MAX_RESPONSE_BYTES: usize = (64 << 20) + (1 << 16);
 
@@ -43,7 +45,11 @@ pub(crate) async fn run(shared: Arc<Shared>, node: NodeId) {
         };
         let span = tracing::debug_span!("fetch_stream", broker = node.0, address);
         let (worked, reason) = one_session(&shared, node, &address).instrument(span).await;
-        failures = if worked { 1 } else { failures.saturating_add(1) };
+        failures = if worked {
+            1
+        } else {
+            failures.saturating_add(1)
+        };
         tracing::debug!(broker = node.0, address, %reason, "fetch stream ended");
         sleep(shared.cluster.pause(failures)).await;
     }
@@ -56,7 +62,8 @@ struct Session<'a> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        self.shared.act(|reader, now| reader.session_lost(self.id, now));
+        self.shared
+            .act(|reader, now| reader.session_lost(self.id, now));
     }
 }
 
@@ -73,10 +80,16 @@ async fn one_session(shared: &Shared, node: NodeId, address: &str) -> (bool, Cau
         Ok(Err(status)) => return (false, Cause::status(&status)),
         Err(_) => {
             shared.cluster.pool.forget(address, Purpose::Fetch);
-            return (false, Cause::Deadline(format!("{address} did not open the stream")));
+            return (
+                false,
+                Cause::Deadline(format!("{address} did not open the stream")),
+            );
         }
     };
-    let session = Session { shared, id: shared.next_session() };
+    let session = Session {
+        shared,
+        id: shared.next_session(),
+    };
     shared.act(|reader, _| reader.open_session(session.id, node));
     let reason = tokio::select! {
         () = pump(&session, requests) => Cause::Transport("the stream was closed".to_owned()),
@@ -92,7 +105,9 @@ async fn pump(session: &Session<'_>, requests: mpsc::Sender<v1::FetchRequest>) {
     loop {
         kicks.borrow_and_update();
         for request in shared.read(|reader, now| reader.requests(session.id, now)) {
-            let request = v1::FetchRequest { request: Some(message(shared, request)) };
+            let request = v1::FetchRequest {
+                request: Some(message(shared, request)),
+            };
             if requests.send(request).await.is_err() {
                 return;
             }
@@ -105,16 +120,14 @@ async fn pump(session: &Session<'_>, requests: mpsc::Sender<v1::FetchRequest>) {
 
 fn message(shared: &Shared, request: Request) -> fetch_request::Request {
     match request {
-        Request::Subscribe { id, tp, offset } => {
-            fetch_request::Request::Subscribe(v1::Subscribe {
-                subscription_id: id,
-                topic_id: tp.topic.0,
-                partition: tp.partition.0,
-                offset,
-                max_bytes: shared.config.max_fetch_bytes,
-                allow_follower: shared.follower_allowed(tp),
-            })
-        }
+        Request::Subscribe { id, tp, offset } => fetch_request::Request::Subscribe(v1::Subscribe {
+            subscription_id: id,
+            topic_id: tp.topic.0,
+            partition: tp.partition.0,
+            offset,
+            max_bytes: shared.config.max_fetch_bytes,
+            allow_follower: shared.follower_allowed(tp),
+        }),
         Request::Unsubscribe(id) => fetch_request::Request::Unsubscribe(id),
         Request::Credit(bytes) => fetch_request::Request::CreditBytes(bytes),
     }
@@ -166,9 +179,14 @@ fn arrived(session: &Session<'_>, response: v1::FetchResponse) -> Result<(), Cau
 }
 
 fn refuse(shared: &Shared, of: (u64, u32), code: ErrorCode, cause: Cause) {
+    let said = cause.to_string();
     let trouble = shared.act(|reader, now| reader.refused(of, code, cause, now));
     if let Some((tp, trouble)) = trouble {
         tracing::debug!(partition = %tp, code = code.as_str_name(), ?trouble, "subscription ended");
+        let failures = shared.read(|reader, _| reader.failures(tp));
+        if failures > 0 && failures.is_multiple_of(STALLED_AFTER) {
+            tracing::warn!(partition = %tp, failures, cause = said, "cannot be read; trying on");
+        }
         if trouble == Trouble::Reset {
             shared.wants_reset(tp);
         }
@@ -182,7 +200,9 @@ fn whole_batches(pieces: Vec<Bytes>) -> Result<VecDeque<RecordBatch>, BatchError
         1 => pieces.into_iter().next().unwrap_or_default(),
         _ => {
             let mut joined = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
-            pieces.iter().for_each(|piece| joined.extend_from_slice(piece));
+            pieces
+                .iter()
+                .for_each(|piece| joined.extend_from_slice(piece));
             joined.freeze()
         }
     };

@@ -12,82 +12,9 @@ use std::time::Duration;
 use highwater_proto::batch::RecordBatch;
 use highwater_proto::{NodeId, Offset, TopicPartition};
 
+use super::part::{Chunk, OutOfRange, Part, Request, Session, Trouble};
 use crate::backoff::{self, Jitter};
 use crate::error::{Cause, ConsumeError, ErrorCode};
-
-/// Validated batches of one partition, waiting to be decoded.
-#[derive(Debug)]
-pub(crate) struct Chunk {
-    pub tp: TopicPartition,
-    pub topic: Arc<str>,
-    pub batches: VecDeque<RecordBatch>,
-    generation: u64,
-    session: u64,
-    bytes: u64,
-}
-
-#[derive(Debug)]
-struct Part {
-    topic: Arc<str>,
-    /// Next offset to hand to the application.
-    position: u64,
-    /// Next offset to ask a broker for.
-    fetched: u64,
-    /// Changes with every seek: what was buffered before is void.
-    generation: u64,
-    paused: bool,
-    /// Stands still after an error until the next seek.
-    halted: bool,
-    target: Option<NodeId>,
-    live: Option<(u64, u32)>,
-    retry_at: Duration,
-    failures: u32,
-    /// Brokers at which a range is damaged.
-    avoid: BTreeSet<NodeId>,
-    high_watermark: Option<u64>,
-    log_start: Option<u64>,
-}
-
-#[derive(Debug)]
-struct Session {
-    node: NodeId,
-    /// Credit granted and not used, in bytes; below zero by at most one batch.
-    credit: i64,
-    /// Credit to be granted with the next message.
-    owed: u64,
-    next_id: u32,
-    live: BTreeMap<u32, TopicPartition>,
-    ending: Vec<u32>,
-}
-
-/// A message to the broker.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Request {
-    Subscribe { id: u32, tp: TopicPartition, offset: u64 },
-    Unsubscribe(u32),
-    Credit(u64),
-}
-
-/// What an application may want when its offset is not in the log (any more).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum OutOfRange {
-    /// Hand out an error; the partition stands still until a seek.
-    #[default]
-    Error,
-    /// Go on at the first record kept.
-    Earliest,
-    /// Go on at the end.
-    Latest,
-}
-
-/// How one error of a subscription is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    Retried,
-    /// The offset has to be looked up anew, by the rule given to the builder.
-    Reset,
-    Surfaced,
-}
 
 #[derive(Debug)]
 pub(crate) struct Reader {
@@ -119,21 +46,7 @@ impl Reader {
     }
 
     pub(crate) fn assign(&mut self, tp: TopicPartition, topic: Arc<str>, offset: u64) {
-        let part = Part {
-            topic,
-            position: offset,
-            fetched: offset,
-            generation: 0,
-            paused: false,
-            halted: false,
-            target: None,
-            live: None,
-            retry_at: Duration::ZERO,
-            failures: 0,
-            avoid: BTreeSet::new(),
-            high_watermark: None,
-            log_start: None,
-        };
+        let part = Part::at(topic, offset);
         self.parts.entry(tp).or_insert(part);
     }
 
@@ -172,7 +85,9 @@ impl Reader {
     }
 
     pub(crate) fn set_paused(&mut self, tp: TopicPartition, paused: bool) {
-        let Some(part) = self.parts.get_mut(&tp) else { return };
+        let Some(part) = self.parts.get_mut(&tp) else {
+            return;
+        };
         part.paused = paused;
         if paused {
             // What is buffered would hold credit while others could use it: fetch it again later.
@@ -185,7 +100,9 @@ impl Reader {
 
     /// Drops what is buffered; fetching goes on at the application's position.
     fn rewind(&mut self, tp: TopicPartition) {
-        let Some(part) = self.parts.get_mut(&tp) else { return };
+        let Some(part) = self.parts.get_mut(&tp) else {
+            return;
+        };
         part.fetched = part.position;
         let mut kept = VecDeque::with_capacity(self.chunks.len());
         for chunk in std::mem::take(&mut self.chunks) {
@@ -200,7 +117,9 @@ impl Reader {
 
     /// Where the partition is to be read.
     pub(crate) fn set_target(&mut self, tp: TopicPartition, target: Option<NodeId>) {
-        let Some(part) = self.parts.get_mut(&tp) else { return };
+        let Some(part) = self.parts.get_mut(&tp) else {
+            return;
+        };
         if part.target == target {
             return;
         }
@@ -225,26 +144,41 @@ impl Reader {
 
     /// Brokers that something is to be read from.
     pub(crate) fn targets(&self) -> BTreeSet<NodeId> {
-        let wanted = self.parts.values().filter(|part| !part.paused && !part.halted);
+        let wanted = self
+            .parts
+            .values()
+            .filter(|part| !part.paused && !part.halted);
         wanted.filter_map(|part| part.target).collect()
     }
 
     /// When a pause between attempts ends.
     pub(crate) fn next_wake(&self, now: Duration) -> Option<Duration> {
-        let waiting = self.parts.values().filter(|part| part.live.is_none() && part.retry_at > now);
+        let waiting = self
+            .parts
+            .values()
+            .filter(|part| part.live.is_none() && part.retry_at > now);
         waiting.map(|part| part.retry_at).min()
     }
 
     pub(crate) fn open_session(&mut self, session: u64, node: NodeId) {
         let owed = self.window;
         let live = BTreeMap::new();
-        let opened = Session { node, credit: 0, owed, next_id: 1, live, ending: Vec::new() };
+        let opened = Session {
+            node,
+            credit: 0,
+            owed,
+            next_id: 1,
+            live,
+            ending: Vec::new(),
+        };
         self.sessions.insert(session, opened);
     }
 
     /// The stream is gone; its partitions are subscribed to anew elsewhere or later.
     pub(crate) fn session_lost(&mut self, session: u64, now: Duration) {
-        let Some(lost) = self.sessions.remove(&session) else { return };
+        let Some(lost) = self.sessions.remove(&session) else {
+            return;
+        };
         for tp in lost.live.into_values() {
             self.failed(tp, now);
         }
@@ -262,7 +196,9 @@ impl Reader {
 
     /// What is to be said on the stream now.
     pub(crate) fn requests(&mut self, session_id: u64, now: Duration) -> Vec<Request> {
-        let Some(session) = self.sessions.get_mut(&session_id) else { return Vec::new() };
+        let Some(session) = self.sessions.get_mut(&session_id) else {
+            return Vec::new();
+        };
         let mut requests: Vec<_> = session.ending.drain(..).map(Request::Unsubscribe).collect();
         for (&tp, part) in &mut self.parts {
             let wanted = !part.paused && !part.halted && part.live.is_none();
@@ -271,12 +207,14 @@ impl Reader {
                 session.next_id = id.wrapping_add(1);
                 session.live.insert(id, tp);
                 part.live = Some((session_id, id));
-                requests.push(Request::Subscribe { id, tp, offset: part.fetched });
+                requests.push(Request::Subscribe {
+                    id,
+                    tp,
+                    offset: part.fetched,
+                });
             }
         }
-        // Small grants are saved up, unless the broker may be waiting for them.
-        let starving = i128::from(session.credit) < i128::from(self.window / 2);
-        if session.owed > 0 && (starving || session.owed >= self.window / 4) {
+        if session.grants(self.window) {
             let grant = std::mem::take(&mut session.owed);
             session.credit = session.credit.saturating_add_unsigned(grant);
             requests.push(Request::Credit(grant));
@@ -301,12 +239,19 @@ impl Reader {
         bytes: u64,
         (high_watermark, log_start): (u64, u64),
     ) -> Result<(), Cause> {
-        let Some(session) = self.sessions.get_mut(&session_id) else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(&session_id) else {
+            return Ok(());
+        };
         if bytes > 0 && session.credit <= 0 {
-            return Err(Cause::Transport("the broker sent more than it was granted".to_owned()));
+            return Err(Cause::Transport(
+                "the broker sent more than it was granted".to_owned(),
+            ));
         }
         session.credit = session.credit.saturating_sub_unsigned(bytes);
-        let part = session.live.get(&id).and_then(|tp| Some((*tp, self.parts.get_mut(tp)?)));
+        let part = session
+            .live
+            .get(&id)
+            .and_then(|tp| Some((*tp, self.parts.get_mut(tp)?)));
         let Some((tp, part)) = part else {
             session.owed += bytes; // of a subscription that has ended meanwhile
             return Ok(());
@@ -314,7 +259,9 @@ impl Reader {
         part.failures = 0;
         part.high_watermark = Some(high_watermark.max(part.high_watermark.unwrap_or(0)));
         part.log_start = Some(log_start);
-        let next = batches.back().map(|batch| batch.header().last_offset().plus(1).0);
+        let next = batches
+            .back()
+            .map(|batch| batch.header().last_offset().plus(1).0);
         match next {
             Some(next) if next > part.fetched => part.fetched = next,
             _ => {
@@ -323,7 +270,14 @@ impl Reader {
             }
         }
         let (topic, generation) = (Arc::clone(&part.topic), part.generation);
-        self.chunks.push_back(Chunk { tp, topic, batches, generation, session: session_id, bytes });
+        self.chunks.push_back(Chunk {
+            tp,
+            topic,
+            batches,
+            generation,
+            session: session_id,
+            bytes,
+        });
         Ok(())
     }
 
@@ -351,7 +305,11 @@ impl Reader {
             ErrorCode::OffsetOutOfRange => Trouble::Reset,
             ErrorCode::Damaged | ErrorCode::CorruptBatch => {
                 // Another replica may have it whole; once each was tried, say so.
-                if part.avoid.insert(node) { Trouble::Retried } else { Trouble::Surfaced }
+                if part.avoid.insert(node) {
+                    Trouble::Retried
+                } else {
+                    Trouble::Surfaced
+                }
             }
             ErrorCode::InvalidRequest | ErrorCode::Unsupported => Trouble::Surfaced,
             ErrorCode::UnknownTopic | ErrorCode::UnknownPartition
@@ -373,7 +331,9 @@ impl Reader {
     /// Hands out an error; the partition stands still until a seek.
     pub(crate) fn halt(&mut self, tp: TopicPartition, cause: Cause) {
         self.detach(tp);
-        let Some(part) = self.parts.get_mut(&tp) else { return };
+        let Some(part) = self.parts.get_mut(&tp) else {
+            return;
+        };
         part.halted = true;
         self.errors.push_back(ConsumeError::Partition {
             topic: part.topic.to_string(),
@@ -394,7 +354,11 @@ impl Reader {
     }
 
     pub(crate) fn next_error(&mut self) -> Option<ConsumeError> {
-        if self.chunks.is_empty() { self.errors.pop_front() } else { None }
+        if self.chunks.is_empty() {
+            self.errors.pop_front()
+        } else {
+            None
+        }
     }
     pub(crate) fn next_chunk(&mut self) -> Option<Chunk> {
         self.chunks.pop_front()
@@ -412,9 +376,15 @@ impl Reader {
             part.position = part.position.max(next.0);
         }
     }
-    /// A chunk is used up: its bytes can be granted again.
-    pub(crate) fn finished(&mut self, chunk: &Chunk) {
+    /// A chunk is used up: its bytes can be granted again. Returns whether it is time to do so.
+    pub(crate) fn finished(&mut self, chunk: &Chunk) -> bool {
         self.give_back(chunk.session, chunk.bytes);
+        let session = self.sessions.get(&chunk.session);
+        session.is_some_and(|session| session.grants(self.window))
+    }
+    /// How often in a row the partition could not be read.
+    pub(crate) fn failures(&self, tp: TopicPartition) -> u32 {
+        self.parts.get(&tp).map_or(0, |part| part.failures)
     }
 }
 

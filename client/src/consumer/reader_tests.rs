@@ -1,1 +1,147 @@
-//! Tests.
+//! Tests of what is read where, with how much credit.
+
+use highwater_proto::batch::{BatchBuilder, Compression};
+use highwater_proto::{LeaderEpoch, PartitionId, TimestampMs, TopicId};
+
+use super::*;
+
+const NOW: Duration = Duration::ZERO;
+
+fn tp(partition: u32) -> TopicPartition {
+    TopicPartition::new(TopicId(1), PartitionId(partition))
+}
+
+fn batches(base: u64, count: u32) -> VecDeque<RecordBatch> {
+    let mut builder = BatchBuilder::new(Compression::None);
+    for _ in 0..count {
+        builder
+            .append(TimestampMs(1), None, Some(b"v"), [])
+            .unwrap();
+    }
+    let batch = RecordBatch::validate(builder.build(), 1 << 20).unwrap();
+    let stamped = batch.stamp(Offset(base), LeaderEpoch(1)).to_bytes();
+    VecDeque::from([RecordBatch::validate_stored(stamped).unwrap()])
+}
+
+fn reader(window: u64, partitions: u32) -> Reader {
+    let mut reader = Reader::new(window, OutOfRange::Error, 1);
+    for partition in 0..partitions {
+        reader.assign(tp(partition), Arc::from("t"), 0);
+        reader.set_target(tp(partition), Some(NodeId(1)));
+    }
+    reader
+}
+
+fn subscribed(requests: &[Request]) -> Vec<(u32, u64)> {
+    let of = |request: &Request| match request {
+        Request::Subscribe { id, offset, .. } => Some((*id, *offset)),
+        _ => None,
+    };
+    requests.iter().filter_map(of).collect()
+}
+
+#[test]
+fn credit_follows_what_is_used_up_and_a_broker_without_it_is_refused() {
+    let mut reader = reader(1_000, 1);
+    reader.open_session(1, NodeId(1));
+    let requests = reader.requests(1, NOW);
+    assert!(requests.contains(&Request::Credit(1_000)));
+    reader
+        .arrived((1, 1), batches(0, 2), 1_200, (2, 0))
+        .unwrap();
+    assert!(reader.requests(1, NOW).is_empty(), "nothing was used up");
+    assert!(
+        reader.arrived((1, 1), batches(2, 1), 10, (3, 0)).is_err(),
+        "overdrawn twice"
+    );
+    let chunk = reader.next_chunk().unwrap();
+    assert_eq!(reader.position_in(&chunk), Some(0));
+    reader.advance(&chunk, Offset(2));
+    reader.finished(&chunk);
+    assert_eq!(reader.requests(1, NOW), [Request::Credit(1_200)]);
+}
+
+#[test]
+fn a_move_goes_on_where_the_data_ended_and_late_data_is_dropped() {
+    let mut reader = reader(1_000, 1);
+    reader.open_session(1, NodeId(1));
+    assert_eq!(subscribed(&reader.requests(1, NOW)), [(1, 0)]);
+    reader.arrived((1, 1), batches(0, 3), 100, (3, 0)).unwrap();
+    reader.set_target(tp(0), Some(NodeId(2)));
+    assert!(reader.requests(1, NOW).contains(&Request::Unsubscribe(1)));
+    reader.open_session(2, NodeId(2));
+    assert_eq!(subscribed(&reader.requests(2, NOW)), [(1, 3)]);
+    reader.arrived((1, 1), batches(3, 3), 100, (6, 0)).unwrap();
+    reader.arrived((2, 1), batches(3, 1), 100, (4, 0)).unwrap();
+    let ends = std::iter::from_fn(|| reader.next_chunk())
+        .map(|chunk| chunk.batches[0].header().next_offset().0);
+    assert_eq!(ends.collect::<Vec<_>>(), [3, 4]);
+}
+
+#[test]
+fn a_seek_voids_what_is_buffered_and_what_is_at_hand() {
+    let mut reader = reader(1_000, 1);
+    reader.open_session(1, NodeId(1));
+    reader.requests(1, NOW);
+    reader.arrived((1, 1), batches(0, 3), 100, (9, 0)).unwrap();
+    let chunk = reader.next_chunk().unwrap();
+    reader.arrived((1, 1), batches(3, 3), 100, (9, 0)).unwrap();
+    reader.seek(tp(0), 7);
+    assert_eq!(reader.position_in(&chunk), None);
+    reader.advance(&chunk, Offset(3));
+    assert_eq!(reader.position(tp(0)), Some(7));
+    assert!(reader.next_chunk().is_none());
+    assert_eq!(subscribed(&reader.requests(1, NOW)), [(2, 7)]);
+}
+
+#[test]
+fn errors_are_retried_or_stand_still_until_a_seek() {
+    let mut reader = reader(1_000, 2);
+    reader.open_session(1, NodeId(1));
+    reader.requests(1, NOW);
+    let refuse = |reader: &mut Reader, id, code| {
+        reader
+            .refused((1, id), code, Cause::Closed, NOW)
+            .map(|(_, trouble)| trouble)
+    };
+    assert_eq!(
+        refuse(&mut reader, 1, ErrorCode::LeaderUnavailable),
+        Some(Trouble::Retried)
+    );
+    assert_eq!(
+        refuse(&mut reader, 1, ErrorCode::LeaderUnavailable),
+        None,
+        "it has ended"
+    );
+    assert!(
+        subscribed(&reader.requests(1, NOW)).is_empty(),
+        "after a pause"
+    );
+    let later = reader.next_wake(NOW).unwrap();
+    assert_eq!(subscribed(&reader.requests(1, later)), [(3, 0)]);
+    assert_eq!(
+        refuse(&mut reader, 2, ErrorCode::OffsetOutOfRange),
+        Some(Trouble::Surfaced)
+    );
+    assert!(
+        reader
+            .next_error()
+            .unwrap()
+            .to_string()
+            .contains("t-1 at offset 0")
+    );
+    assert!(subscribed(&reader.requests(1, later * 100)).is_empty());
+    // Damage: other replicas are asked; the same one a second time is the end.
+    assert_eq!(
+        refuse(&mut reader, 3, ErrorCode::Damaged),
+        Some(Trouble::Retried)
+    );
+    assert!(reader.avoided(tp(0)).unwrap().contains(&NodeId(1)));
+    assert_eq!(subscribed(&reader.requests(1, later * 100)), [(4, 0)]);
+    assert_eq!(
+        refuse(&mut reader, 4, ErrorCode::Damaged),
+        Some(Trouble::Surfaced)
+    );
+    reader.seek(tp(1), 5);
+    assert_eq!(subscribed(&reader.requests(1, later * 100)), [(5, 5)]);
+}

@@ -14,7 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::lane;
-use super::reader::{OutOfRange, Reader};
+use super::part::OutOfRange;
+use super::reader::Reader;
 use crate::cluster::Cluster;
 use crate::offsets::{self, At};
 use crate::view::ClusterView;
@@ -99,7 +100,12 @@ impl Shared {
     }
 }
 
-fn target(view: &ClusterView, from: ReadFrom, tp: TopicPartition, avoid: &BTreeSet<NodeId>) -> Option<NodeId> {
+fn target(
+    view: &ClusterView,
+    from: ReadFrom,
+    tp: TopicPartition,
+    avoid: &BTreeSet<NodeId>,
+) -> Option<NodeId> {
     if let ReadFrom::Broker(node) = from {
         return Some(node);
     }
@@ -108,7 +114,12 @@ fn target(view: &ClusterView, from: ReadFrom, tp: TopicPartition, avoid: &BTreeS
         return leader;
     }
     let replicas = view.topic(tp.topic).and_then(|t| t.partition(tp.partition));
-    let whole = replicas.and_then(|p| p.replicas.iter().copied().find(|node| !avoid.contains(node)));
+    let whole = replicas.and_then(|p| {
+        p.replicas
+            .iter()
+            .copied()
+            .find(|node| !avoid.contains(node))
+    });
     whole.or(leader)
 }
 
@@ -157,7 +168,11 @@ async fn reset(shared: Arc<Shared>, tp: TopicPartition) {
         OutOfRange::Latest => At::Latest,
         OutOfRange::Earliest | OutOfRange::Error => At::Earliest,
     };
-    let Some(topic) = shared.cluster.view().topic(tp.topic).map(|topic| Arc::clone(&topic.name))
+    let Some(topic) = shared
+        .cluster
+        .view()
+        .topic(tp.topic)
+        .map(|topic| Arc::clone(&topic.name))
     else {
         return;
     };

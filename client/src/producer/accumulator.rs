@@ -40,7 +40,12 @@ pub(crate) struct Accumulator<R> {
 
 impl<R> Accumulator<R> {
     pub(crate) fn new(linger: Duration, batch_bytes: usize) -> Self {
-        Self { linger, batch_bytes, open: BTreeMap::new(), lingering: BTreeSet::new() }
+        Self {
+            linger,
+            batch_bytes,
+            open: BTreeMap::new(),
+            lingering: BTreeSet::new(),
+        }
     }
 
     /// Adds a record of at most `size` bytes encoded. Answers with batches that are now full: the
@@ -56,12 +61,21 @@ impl<R> Accumulator<R> {
     ) -> Vec<Closed<R>> {
         let limit = self.batch_bytes.min(limit);
         let mut full = Vec::new();
-        if self.open.get(&tp).is_some_and(|open| open.bytes + size > limit) {
+        if self
+            .open
+            .get(&tp)
+            .is_some_and(|open| open.bytes + size > limit)
+        {
             full.extend(self.close(tp));
         }
         let open = self.open.entry(tp).or_insert_with(|| {
             self.lingering.insert((now + self.linger, tp));
-            Open { items: Vec::new(), bytes: BATCH_OVERHEAD_BYTES, opened: now, due: false }
+            Open {
+                items: Vec::new(),
+                bytes: BATCH_OVERHEAD_BYTES,
+                opened: now,
+                due: false,
+            }
         });
         open.items.push(item);
         open.bytes += size;
@@ -75,12 +89,21 @@ impl<R> Accumulator<R> {
     pub(crate) fn close(&mut self, tp: TopicPartition) -> Option<Closed<R>> {
         let open = self.open.remove(&tp)?;
         self.lingering.remove(&(open.opened + self.linger, tp));
-        Some(Closed { tp, items: open.items, bytes: open.bytes, opened: open.opened })
+        Some(Closed {
+            tp,
+            items: open.items,
+            bytes: open.bytes,
+            opened: open.opened,
+        })
     }
 
     /// Closes it only when its linger time has passed.
     pub(crate) fn close_due(&mut self, tp: TopicPartition) -> Option<Closed<R>> {
-        if self.open.get(&tp)?.due { self.close(tp) } else { None }
+        if self.open.get(&tp)?.due {
+            self.close(tp)
+        } else {
+            None
+        }
     }
 
     /// Partitions whose linger time passed by `now`; each is named once.
@@ -107,7 +130,10 @@ impl<R> Accumulator<R> {
     /// Closes everything, partition by partition.
     pub(crate) fn close_all(&mut self) -> Vec<Closed<R>> {
         let partitions: Vec<_> = self.open.keys().copied().collect();
-        partitions.into_iter().filter_map(|tp| self.close(tp)).collect()
+        partitions
+            .into_iter()
+            .filter_map(|tp| self.close(tp))
+            .collect()
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -16,7 +16,11 @@ pub(crate) struct Encodable(Mutex<Form>);
 #[derive(Debug)]
 enum Form {
     Records(Vec<(TimestampMs, ProducerRecord)>),
-    Built { identity: Identity, sequence: u32, bytes: Bytes },
+    Built {
+        identity: Identity,
+        sequence: u32,
+        bytes: Bytes,
+    },
 }
 
 impl Encodable {
@@ -35,14 +39,20 @@ impl Encodable {
         let mut form = self.0.lock();
         let bytes = match &*form {
             Form::Records(records) => build(compression, identity, sequence, records)?,
-            Form::Built { identity: same, sequence: at, bytes }
-                if *same == identity && *at == sequence =>
-            {
+            Form::Built {
+                identity: same,
+                sequence: at,
+                bytes,
+            } if *same == identity && *at == sequence => {
                 return Ok(bytes.clone());
             }
             Form::Built { bytes, .. } => renumber(bytes.clone(), identity, sequence)?,
         };
-        *form = Form::Built { identity, sequence, bytes: bytes.clone() };
+        *form = Form::Built {
+            identity,
+            sequence,
+            bytes: bytes.clone(),
+        };
         Ok(bytes)
     }
 }
@@ -60,10 +70,17 @@ fn build(
         BatchSequence(sequence),
     );
     for (timestamp, record) in records {
-        let headers =
-            record.headers.iter().map(|(key, value)| (key.as_bytes(), value.as_deref()));
+        let headers = record
+            .headers
+            .iter()
+            .map(|(key, value)| (key.as_bytes(), value.as_deref()));
         builder
-            .append(*timestamp, record.key.as_deref(), record.value.as_deref(), headers)
+            .append(
+                *timestamp,
+                record.key.as_deref(),
+                record.value.as_deref(),
+                headers,
+            )
             .map_err(|error| Cause::Encoding(error.to_string()))?;
     }
     Ok(builder.build())
@@ -73,5 +90,7 @@ fn renumber(bytes: Bytes, identity: Identity, sequence: u32) -> Result<Bytes, Ca
     let batch =
         RecordBatch::validate_stored(bytes).map_err(|error| Cause::Encoding(error.to_string()))?;
     let (id, epoch) = (ProducerId(identity.id), ProducerEpoch(identity.epoch));
-    Ok(batch.with_producer(id, epoch, BatchSequence(sequence)).into_bytes())
+    Ok(batch
+        .with_producer(id, epoch, BatchSequence(sequence))
+        .into_bytes())
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use highwater_proto::NodeId;
 
-use super::machine::{Outcome, Refusal};
+use super::verdict::{Outcome, Refusal, RefusalKind};
 
 /// Batches in flight per partition: the broker remembers this many per producer and partition.
 pub(crate) const WINDOW: usize = 5;
@@ -21,7 +21,11 @@ pub(crate) enum State {
     /// To be sent, or to be sent again.
     Waiting,
     /// On a stream; the number tells attempts apart.
-    Sent { attempt: u64, session: u64, node: NodeId },
+    Sent {
+        attempt: u64,
+        session: u64,
+        node: NodeId,
+    },
     /// Has its outcome; keeps its place so that the window's span is known.
     Resolved,
 }
@@ -45,19 +49,6 @@ impl<B> Slot<B> {
     pub(crate) fn open(&self) -> bool {
         self.state != State::Resolved
     }
-}
-
-/// What a verdict other than an acknowledgement means for sending again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RefusalKind {
-    /// Certainly not written by this attempt; may succeed again.
-    Retriable,
-    /// This attempt may be written.
-    Unknown,
-    /// Certainly not written by this attempt: an earlier number is missing at the broker.
-    Gap,
-    /// Certainly not written by this attempt, and no attempt can succeed.
-    Fatal,
 }
 
 /// What a partition did with a verdict.
@@ -99,7 +90,9 @@ impl<B> Queue<B> {
     }
 
     fn in_flight(&self) -> bool {
-        self.slots.iter().any(|slot| matches!(slot.state, State::Sent { .. }))
+        self.slots
+            .iter()
+            .any(|slot| matches!(slot.state, State::Sent { .. }))
     }
 
     /// Whether a new batch could be numbered right now.
@@ -119,14 +112,20 @@ impl<B> Queue<B> {
             }
             self.recovering = false;
         }
-        let index = self.slots.iter().position(|slot| slot.state == State::Waiting)?;
+        let index = self
+            .slots
+            .iter()
+            .position(|slot| slot.state == State::Waiting)?;
         if index >= WINDOW {
             return None;
         }
         if draining {
             // A batch that may be written needs its outcome, and so, for the order, does each
             // before it. What lies behind and is certainly not written waits for the new epoch.
-            let last = self.slots.iter().rposition(|slot| slot.open() && slot.maybe_written)?;
+            let last = self
+                .slots
+                .iter()
+                .rposition(|slot| slot.open() && slot.maybe_written)?;
             if index > last {
                 return None;
             }
@@ -148,7 +147,11 @@ impl<B> Queue<B> {
             self.next_sequence = sequence.wrapping_add(slot.records) % SEQUENCES;
             sequence
         });
-        slot.state = State::Sent { attempt, session, node };
+        slot.state = State::Sent {
+            attempt,
+            session,
+            node,
+        };
         Some(sequence)
     }
 
@@ -165,7 +168,9 @@ impl<B> Queue<B> {
     fn give_back_if(&mut self, lost: impl Fn(u64, NodeId) -> bool) -> bool {
         let mut any = false;
         for slot in &mut self.slots {
-            let State::Sent { session, node, .. } = slot.state else { continue };
+            let State::Sent { session, node, .. } = slot.state else {
+                continue;
+            };
             if lost(session, node) {
                 slot.state = State::Waiting;
                 slot.maybe_written = true;
@@ -195,8 +200,15 @@ impl<B> Queue<B> {
     }
 
     /// Ends a batch; the numbers have a hole when it had one and was not acknowledged.
-    pub(crate) fn resolve(&mut self, index: usize, outcome: Outcome, done: &mut Vec<(B, Outcome)>) -> bool {
-        let Some(slot) = self.slots.get_mut(index) else { return false };
+    pub(crate) fn resolve(
+        &mut self,
+        index: usize,
+        outcome: Outcome,
+        done: &mut Vec<(B, Outcome)>,
+    ) -> bool {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return false;
+        };
         let gap = slot.sequence.is_some() && !matches!(outcome, Outcome::Acknowledged { .. });
         slot.state = State::Resolved;
         if let Some(body) = slot.body.take() {
@@ -210,8 +222,14 @@ impl<B> Queue<B> {
 
     /// An acknowledgement counts for any attempt: the number names the batch.
     pub(crate) fn acknowledged(&mut self, id: u64, outcome: Outcome, done: &mut Vec<(B, Outcome)>) {
-        let Some(index) = self.index_of(id) else { return };
-        if self.slots.get(index).is_some_and(|slot| slot.open() && slot.sequence.is_some()) {
+        let Some(index) = self.index_of(id) else {
+            return;
+        };
+        if self
+            .slots
+            .get(index)
+            .is_some_and(|slot| slot.open() && slot.sequence.is_some())
+        {
             self.failures = 0;
             self.resolve(index, outcome, done);
         }
@@ -230,7 +248,9 @@ impl<B> Queue<B> {
         let head = self.slots.iter().take(index).all(|slot| !slot.open());
         let slot = self.slots.get_mut(index)?;
         match slot.state {
-            State::Sent { attempt: present, .. } if present == attempt => {}
+            State::Sent {
+                attempt: present, ..
+            } if present == attempt => {}
             _ => return None,
         }
         slot.state = State::Waiting;
@@ -259,14 +279,21 @@ impl<B> Queue<B> {
     /// Ends batches whose deadline has passed. Returns whether the numbers have a hole.
     pub(crate) fn expire(&mut self, now: Duration, done: &mut Vec<(B, Outcome)>) -> bool {
         let mut gap = false;
-        while let Some(index) =
-            self.slots.iter().position(|slot| slot.open() && slot.deadline <= now)
+        while let Some(index) = self
+            .slots
+            .iter()
+            .position(|slot| slot.open() && slot.deadline <= now)
         {
-            let Some(slot) = self.slots.get(index) else { break };
+            let Some(slot) = self.slots.get(index) else {
+                break;
+            };
             let unknown = slot.maybe_written || matches!(slot.state, State::Sent { .. });
             let refusal = slot.last.clone().unwrap_or_else(Refusal::deadline);
-            let outcome =
-                if unknown { Outcome::Unknown(refusal) } else { Outcome::Rejected(refusal) };
+            let outcome = if unknown {
+                Outcome::Unknown(refusal)
+            } else {
+                Outcome::Rejected(refusal)
+            };
             let numbered = slot.sequence.is_some();
             gap |= self.resolve(index, outcome, done);
             if !numbered {
@@ -278,9 +305,9 @@ impl<B> Queue<B> {
 
     /// Whether some batch still has to be cleared up under the present epoch.
     pub(crate) fn undecided(&self) -> bool {
-        self.slots
-            .iter()
-            .any(|slot| slot.open() && (slot.maybe_written || matches!(slot.state, State::Sent { .. })))
+        self.slots.iter().any(|slot| {
+            slot.open() && (slot.maybe_written || matches!(slot.state, State::Sent { .. }))
+        })
     }
 
     /// A new epoch: what remains was certainly never written, and is numbered anew when sent.
@@ -296,7 +323,12 @@ impl<B> Queue<B> {
 
     /// When this partition needs to be looked at again.
     pub(crate) fn wakes_at(&self, now: Duration) -> Option<Duration> {
-        let deadline = self.slots.iter().filter(|slot| slot.open()).map(|slot| slot.deadline).min()?;
+        let deadline = self
+            .slots
+            .iter()
+            .filter(|slot| slot.open())
+            .map(|slot| slot.deadline)
+            .min()?;
         let waiting = self.slots.iter().any(|slot| slot.state == State::Waiting);
         let retry = (waiting && self.retry_at > now).then_some(self.retry_at);
         Some(retry.map_or(deadline, |retry| retry.min(deadline)))

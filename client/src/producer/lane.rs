@@ -36,7 +36,11 @@ pub(crate) async fn run(shared: Arc<Shared>, node: NodeId) {
         };
         let span = tracing::debug_span!("produce_stream", broker = node.0, address);
         let ended = one_session(&shared, node, &address).instrument(span).await;
-        failures = if ended.worked { 1 } else { failures.saturating_add(1) };
+        failures = if ended.worked {
+            1
+        } else {
+            failures.saturating_add(1)
+        };
         tracing::debug!(broker = node.0, address, reason = %ended.reason, "produce stream ended");
         sleep(shared.cluster.pause(failures)).await;
     }
@@ -62,12 +66,16 @@ struct Session<'a> {
 
 impl Drop for Session<'_> {
     fn drop(&mut self) {
-        self.shared.act(|machine, now| machine.session_lost(self.id, now));
+        self.shared
+            .act(|machine, now| machine.session_lost(self.id, now));
     }
 }
 
 async fn one_session(shared: &Shared, node: NodeId, address: &str) -> Ended {
-    let failed = |reason: Cause| Ended { worked: false, reason };
+    let failed = |reason: Cause| Ended {
+        worked: false,
+        reason,
+    };
     let channel = match shared.cluster.pool.channel(address, Purpose::Produce) {
         Ok(channel) => channel,
         Err(reason) => return failed(Cause::Transport(reason)),
@@ -83,10 +91,17 @@ async fn one_session(shared: &Shared, node: NodeId, address: &str) -> Ended {
         Ok(Err(status)) => return failed(Cause::status(&status)),
         Err(_) => {
             shared.cluster.pool.forget(address, Purpose::Produce);
-            return failed(Cause::Deadline(format!("{address} did not open the stream")));
+            return failed(Cause::Deadline(format!(
+                "{address} did not open the stream"
+            )));
         }
     };
-    let session = Session { shared, node, id: shared.next_session(), sent: Mutex::default() };
+    let session = Session {
+        shared,
+        node,
+        id: shared.next_session(),
+        sent: Mutex::default(),
+    };
     let reason = tokio::select! {
         () = pump(&session, requests) => Cause::Transport("the stream was closed".to_owned()),
         reason = read(&session, responses, limit) => reason,
@@ -94,7 +109,10 @@ async fn one_session(shared: &Shared, node: NodeId, address: &str) -> Ended {
     if matches!(reason, Cause::Deadline(_)) {
         shared.cluster.pool.forget(address, Purpose::Produce);
     }
-    Ended { worked: true, reason }
+    Ended {
+        worked: true,
+        reason,
+    }
 }
 
 /// Sends whatever the machine has for this broker, as fast as the connection takes it.
@@ -104,7 +122,9 @@ async fn pump(session: &Session<'_>, requests: mpsc::Sender<v1::ProduceRequest>)
     let mut correlation_id = 0;
     loop {
         // Room first, batches second: what is not taken yet can still grow, and stays certain.
-        let Ok(room) = requests.reserve().await else { return };
+        let Ok(room) = requests.reserve().await else {
+            return;
+        };
         kicks.borrow_and_update();
         let ready = take(session);
         if ready.is_empty() {
@@ -116,7 +136,10 @@ async fn pump(session: &Session<'_>, requests: mpsc::Sender<v1::ProduceRequest>)
         correlation_id += 1;
         let (request, attempts) = encode(shared, correlation_id, ready);
         if !request.batches.is_empty() {
-            let sent = SentRequest { at: Instant::now(), attempts };
+            let sent = SentRequest {
+                at: Instant::now(),
+                attempts,
+            };
             session.sent.lock().insert(correlation_id, sent);
             room.send(request);
         }
@@ -143,25 +166,42 @@ fn encode(
     correlation_id: u64,
     ready: Vec<Ready>,
 ) -> (v1::ProduceRequest, Vec<AttemptId>) {
-    let mut request = v1::ProduceRequest { correlation_id, timeout_ms: 0, batches: Vec::new() };
+    let mut request = v1::ProduceRequest {
+        correlation_id,
+        timeout_ms: 0,
+        batches: Vec::new(),
+    };
     let mut attempts = Vec::with_capacity(ready.len());
     let mut patience = shared.cluster.timings.request_timeout;
     for outgoing in ready {
         let (of, tp) = (outgoing.attempt, outgoing.attempt.tp);
-        match outgoing.wire.encode(shared.config.compression, outgoing.identity, outgoing.sequence) {
+        match outgoing.wire.encode(
+            shared.config.compression,
+            outgoing.identity,
+            outgoing.sequence,
+        ) {
             Ok(batch) => {
                 patience = patience.min(outgoing.deadline.saturating_sub(shared.now()));
                 attempts.push(of);
                 let (topic_id, partition) = (tp.topic.0, tp.partition.0);
-                request.batches.push(v1::PartitionBatch { topic_id, partition, batch });
+                request.batches.push(v1::PartitionBatch {
+                    topic_id,
+                    partition,
+                    batch,
+                });
             }
             Err(cause) => {
-                let refusal = Refusal { kind: RefusalKind::Fatal, cause };
+                let refusal = Refusal {
+                    kind: RefusalKind::Fatal,
+                    cause,
+                };
                 shared.act(|machine, now| machine.answered(of, Verdict::Refused(refusal), now));
             }
         }
     }
-    request.timeout_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX).max(1);
+    request.timeout_ms = u32::try_from(patience.as_millis())
+        .unwrap_or(u32::MAX)
+        .max(1);
     (request, attempts)
 }
 
@@ -188,11 +228,16 @@ async fn read(
 }
 
 fn answered(session: &Session<'_>, response: v1::ProduceResponse) {
-    let Some(sent) = session.sent.lock().remove(&response.correlation_id) else { return };
+    let Some(sent) = session.sent.lock().remove(&response.correlation_id) else {
+        return;
+    };
     let shared = session.shared;
     let mut results = response.results.into_iter();
-    let verdicts: Vec<_> =
-        sent.attempts.iter().map(|&of| (of, verdict(shared, of, results.next()))).collect();
+    let verdicts: Vec<_> = sent
+        .attempts
+        .iter()
+        .map(|&of| (of, verdict(shared, of, results.next())))
+        .collect();
     shared.act(|machine, now| {
         for (of, verdict) in verdicts {
             machine.answered(of, verdict, now);
@@ -203,7 +248,10 @@ fn answered(session: &Session<'_>, response: v1::ProduceResponse) {
 fn verdict(shared: &Shared, of: AttemptId, result: Option<v1::BatchResult>) -> Verdict {
     let Some(result) = result else {
         let cause = Cause::Transport("the broker left out a result".to_owned());
-        return Verdict::Refused(Refusal { kind: RefusalKind::Unknown, cause });
+        return Verdict::Refused(Refusal {
+            kind: RefusalKind::Unknown,
+            cause,
+        });
     };
     let outcome = result.outcome();
     if outcome == v1::Outcome::Acknowledged {
@@ -220,5 +268,9 @@ fn verdict(shared: &Shared, of: AttemptId, result: Option<v1::BatchResult>) -> V
     }
     let certain = outcome == v1::Outcome::Rejected;
     tracing::debug!(partition = %of.tp, code = error.code().as_str_name(), certain, "refused");
-    Verdict::Refused(Refusal::of_code(error.code(), certain, Cause::broker(&error)))
+    Verdict::Refused(Refusal::of_code(
+        error.code(),
+        certain,
+        Cause::broker(&error),
+    ))
 }

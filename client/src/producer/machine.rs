@@ -12,94 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::time::Duration;
 
-use highwater_proto::{NodeId, Offset, TimestampMs, TopicPartition};
+use highwater_proto::{NodeId, TopicPartition};
 
 use super::accumulator::{Accumulator, Closed};
-pub(crate) use super::inflight::RefusalKind;
 use super::inflight::{Queue, Slot, State};
+pub(crate) use super::verdict::{
+    AttemptId, Identity, Item, Outcome, Outgoing, Refusal, RefusalKind, Verdict,
+};
 use crate::backoff::{self, Jitter};
-use crate::error::{Cause, CodeClass, ErrorCode, classify};
-
-/// What is collected into batches.
-pub(crate) trait Item: Sized {
-    /// What is needed to encode a batch, shared with the sender.
-    type Wire: Clone;
-    /// Makes it when the batch is closed.
-    fn wire(items: &mut [Self]) -> Self::Wire;
-}
-
-/// Whose numbers a batch carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Identity {
-    pub id: u64,
-    pub epoch: u16,
-}
-
-/// Why a batch was not acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
-    pub kind: RefusalKind,
-    pub cause: Cause,
-}
-
-impl Refusal {
-    pub(crate) fn deadline() -> Self {
-        let cause = Cause::Deadline("no broker acknowledged the record in time".to_owned());
-        Self { kind: RefusalKind::Unknown, cause }
-    }
-    /// What a broker's error means. `certain` says that the broker called the batch rejected.
-    pub(crate) fn of_code(code: ErrorCode, certain: bool, cause: Cause) -> Self {
-        let kind = match code {
-            _ if !certain => RefusalKind::Unknown,
-            ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducer => RefusalKind::Gap,
-            _ => match classify(code) {
-                CodeClass::Retriable => RefusalKind::Retriable,
-                CodeClass::Fatal => RefusalKind::Fatal,
-                // "Rejected" outweighs a code that alone would leave it open.
-                CodeClass::Unknown => RefusalKind::Retriable,
-            },
-        };
-        Self { kind, cause }
-    }
-    fn fences(&self) -> bool {
-        self.cause.code() == Some(ErrorCode::ProducerFenced)
-    }
-}
-
-/// A batch's end.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Acknowledged { base_offset: Offset, append_time: Option<TimestampMs>, duplicate: bool },
-    Rejected(Refusal),
-    Unknown(Refusal),
-}
-
-/// A broker's answer to one attempt.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Acknowledged { base_offset: Offset, append_time: Option<TimestampMs>, duplicate: bool },
-    Refused(Refusal),
-}
-
-/// Names one attempt to send one batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct AttemptId {
-    pub tp: TopicPartition,
-    pub batch: u64,
-    pub attempt: u64,
-}
-
-/// A batch to be encoded and sent.
-#[derive(Debug, Clone)]
-pub(crate) struct Outgoing<W> {
-    pub attempt: AttemptId,
-    pub identity: Identity,
-    pub sequence: u32,
-    pub wire: W,
-    pub bytes: usize,
-    /// When its outcome is due, since the producer started.
-    pub deadline: Duration,
-}
+use crate::error::Cause;
 
 #[derive(Debug)]
 pub(crate) struct Batch<R: Item> {
@@ -181,9 +102,18 @@ impl<R: Item> Machine<R> {
     }
 
     fn push(&mut self, closed: Closed<R>, now: Duration) {
-        let Closed { tp, mut items, bytes, opened } = closed;
+        let Closed {
+            tp,
+            mut items,
+            bytes,
+            opened,
+        } = closed;
         let records = u32::try_from(items.len()).unwrap_or(u32::MAX);
-        let body = Batch { wire: R::wire(&mut items), items, bytes };
+        let body = Batch {
+            wire: R::wire(&mut items),
+            items,
+            bytes,
+        };
         self.unresolved += 1;
         if let Some(refusal) = self.fenced.clone() {
             self.unresolved -= 1;
@@ -201,7 +131,11 @@ impl<R: Item> Machine<R> {
             last: None,
         };
         self.next_id += 1;
-        self.queues.entry(tp).or_insert_with(Queue::new).slots.push_back(slot);
+        self.queues
+            .entry(tp)
+            .or_insert_with(Queue::new)
+            .slots
+            .push_back(slot);
         self.look_at(tp, now);
     }
 
@@ -213,7 +147,9 @@ impl<R: Item> Machine<R> {
             self.push(closed, now); // comes back here, with nothing open any more
             return;
         }
-        let Some(queue) = self.queues.get_mut(&tp) else { return };
+        let Some(queue) = self.queues.get_mut(&tp) else {
+            return;
+        };
         let wake = queue.wakes_at(now);
         if queue.timer != wake {
             if let Some(old) = queue.timer {
@@ -308,7 +244,10 @@ impl<R: Item> Machine<R> {
 
     /// Brokers that something may be sent to.
     pub(crate) fn leaders(&self) -> impl Iterator<Item = NodeId> + '_ {
-        self.ready.iter().filter(|(_, ready)| !ready.is_empty()).map(|(&node, _)| node)
+        self.ready
+            .iter()
+            .filter(|(_, ready)| !ready.is_empty())
+            .map(|(&node, _)| node)
     }
 
     /// The next batch for `node`, in order, now on the stream `session`.
@@ -324,11 +263,20 @@ impl<R: Item> Machine<R> {
         }
         let ready = self.ready.get_mut(&node)?;
         loop {
-            let after = self.cursors.get(&node).map_or(Bound::Unbounded, |tp| Bound::Excluded(*tp));
-            let next = ready.range((after, Bound::Unbounded)).next().or_else(|| ready.first());
+            let after = self
+                .cursors
+                .get(&node)
+                .map_or(Bound::Unbounded, |tp| Bound::Excluded(*tp));
+            let next = ready
+                .range((after, Bound::Unbounded))
+                .next()
+                .or_else(|| ready.first());
             let tp = *next?;
             self.cursors.insert(node, tp);
-            let queue = self.queues.get_mut(&tp).filter(|queue| queue.leader == Some(node));
+            let queue = self
+                .queues
+                .get_mut(&tp)
+                .filter(|queue| queue.leader == Some(node));
             let found = queue.and_then(|queue| {
                 let index = queue.next_to_send(now, self.epoch_needed)?;
                 let attempt = self.next_attempt;
@@ -336,7 +284,11 @@ impl<R: Item> Machine<R> {
                 let slot = queue.slots.get(index)?;
                 let body = slot.body.as_ref()?;
                 Some(Outgoing {
-                    attempt: AttemptId { tp, batch: slot.id, attempt },
+                    attempt: AttemptId {
+                        tp,
+                        batch: slot.id,
+                        attempt,
+                    },
                     identity,
                     sequence,
                     wire: body.wire.clone(),
@@ -357,9 +309,19 @@ impl<R: Item> Machine<R> {
     /// A broker's answer.
     pub(crate) fn answered(&mut self, of: AttemptId, verdict: Verdict, now: Duration) {
         let refusal = match verdict {
-            Verdict::Acknowledged { base_offset, append_time, duplicate } => {
-                let outcome = Outcome::Acknowledged { base_offset, append_time, duplicate };
-                self.with(of.tp, now, |queue, done| queue.acknowledged(of.batch, outcome, done));
+            Verdict::Acknowledged {
+                base_offset,
+                append_time,
+                duplicate,
+            } => {
+                let outcome = Outcome::Acknowledged {
+                    base_offset,
+                    append_time,
+                    duplicate,
+                };
+                self.with(of.tp, now, |queue, done| {
+                    queue.acknowledged(of.batch, outcome, done)
+                });
                 return;
             }
             Verdict::Refused(refusal) => refusal,
@@ -436,7 +398,11 @@ impl<R: Item> Machine<R> {
     /// The oldest batch without an outcome; `u64::MAX` when there is none.
     pub(crate) fn lowest_unresolved(&self) -> u64 {
         let open = |queue: &Queue<Batch<R>>| queue.slots.iter().find(|s| s.open()).map(|s| s.id);
-        self.queues.values().filter_map(open).min().unwrap_or(u64::MAX)
+        self.queues
+            .values()
+            .filter_map(open)
+            .min()
+            .unwrap_or(u64::MAX)
     }
 
     /// Whether nothing waits for an outcome.
@@ -446,7 +412,10 @@ impl<R: Item> Machine<R> {
 
     /// Ends everything now: unknown where something was sent, rejected otherwise.
     pub(crate) fn abandon(&mut self, cause: &Cause, now: Duration) {
-        let refusal = Refusal { kind: RefusalKind::Fatal, cause: cause.clone() };
+        let refusal = Refusal {
+            kind: RefusalKind::Fatal,
+            cause: cause.clone(),
+        };
         self.flush(now);
         self.end_all(&refusal, now);
         self.fenced = Some(refusal);

@@ -1,1 +1,354 @@
-//! Tests.
+//! The producer's machine against a model of cluster and network: whatever is lost, late,
+//! rejected or moved, an acknowledged record is stored once at its offset, a rejected one never,
+//! and the order of each partition is the order of sending.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use highwater_proto::{Offset, PartitionId, TopicId};
+use proptest::prelude::*;
+
+use super::*;
+use crate::error::ErrorCode;
+
+const PARTITIONS: u32 = 2;
+const NODES: u32 = 3;
+
+impl Item for u64 {
+    type Wire = Vec<u64>;
+    fn wire(items: &mut [Self]) -> Vec<u64> {
+        items.to_vec()
+    }
+}
+
+/// Epoch, next sequence, first sequence and base offset of the last five batches.
+type Known = (u16, u32, VecDeque<(u32, u64)>);
+
+#[derive(Default)]
+struct ServerPartition {
+    leader: u32,
+    stored: Vec<u64>,
+    producers: BTreeMap<u64, Known>,
+}
+
+type Sent = (u32, u64, Outgoing<Vec<u64>>);
+
+impl ServerPartition {
+    fn append(&mut self, sent: &Outgoing<Vec<u64>>) -> Result<(u64, bool), ErrorCode> {
+        let Identity { id, epoch } = sent.identity;
+        if !self.producers.contains_key(&id) && sent.sequence != 0 {
+            return Err(ErrorCode::UnknownProducer);
+        }
+        let state = self.producers.entry(id).or_default();
+        if epoch < state.0 {
+            return Err(ErrorCode::ProducerFenced);
+        }
+        if epoch > state.0 {
+            *state = (epoch, 0, VecDeque::new());
+        }
+        if let Some(&(_, base)) = state.2.iter().find(|(first, _)| *first == sent.sequence) {
+            return Ok((base, true));
+        }
+        if sent.sequence < state.1 {
+            return Err(ErrorCode::DuplicateSequence);
+        }
+        if sent.sequence > state.1 {
+            return Err(ErrorCode::OutOfOrderSequence);
+        }
+        let base = self.stored.len() as u64;
+        self.stored.extend(&sent.wire);
+        state.1 += sent.wire.len() as u32;
+        state.2.push_back((sent.sequence, base));
+        if state.2.len() > 5 {
+            state.2.pop_front();
+        }
+        Ok((base, false))
+    }
+}
+
+struct World {
+    machine: Machine<u64>,
+    now: Duration,
+    partitions: Vec<ServerPartition>,
+    /// Requests on their way, in order within a session; also those of lost sessions.
+    wire: VecDeque<Sent>,
+    answers: VecDeque<(u64, AttemptId, Verdict)>,
+    sessions: BTreeMap<u32, u64>,
+    next_session: u64,
+    next_value: u64,
+    next_epoch: u16,
+    outcomes: BTreeMap<u64, (TopicPartition, Outcome, u64)>,
+    of: BTreeMap<u64, TopicPartition>,
+}
+
+fn tp(partition: u32) -> TopicPartition {
+    TopicPartition::new(TopicId(1), PartitionId(partition))
+}
+
+impl World {
+    fn new() -> Self {
+        let rules = Rules {
+            linger: Duration::from_millis(2),
+            batch_bytes: 200,
+            delivery_timeout: Duration::from_millis(500),
+            retry_first: Duration::from_millis(5),
+            retry_most: Duration::from_millis(40),
+            seed: 3,
+        };
+        let lead = |p: u32| ServerPartition {
+            leader: 1 + p % NODES,
+            ..Default::default()
+        };
+        Self {
+            machine: Machine::new(rules),
+            now: Duration::ZERO,
+            partitions: (0..PARTITIONS).map(lead).collect(),
+            wire: VecDeque::new(),
+            answers: VecDeque::new(),
+            sessions: (1..=NODES).map(|node| (node, u64::from(node))).collect(),
+            next_session: 100,
+            next_value: 0,
+            next_epoch: 0,
+            outcomes: BTreeMap::new(),
+            of: BTreeMap::new(),
+        }
+    }
+
+    fn step(&mut self, action: u8, choice: u32) {
+        let partition = choice % PARTITIONS;
+        let node = 1 + choice % NODES;
+        match action {
+            0..=5 => self.append(partition),
+            6..=10 => self.take(node),
+            11..=15 => self.serve(choice as usize, None),
+            16..=20 => self.deliver(),
+            21 => self.lose(node),
+            22 => self.partitions[partition as usize].leader = node,
+            23 => self.tell_leaders(),
+            24..=26 => self.pass(Duration::from_millis(u64::from(choice % 20))),
+            27 => self.serve(choice as usize, Some((ErrorCode::Overloaded, true))),
+            28 => self.serve(choice as usize, Some((ErrorCode::TimedOut, false))),
+            29 => self.serve(choice as usize, Some((ErrorCode::CorruptBatch, true))),
+            30 => self.pass(Duration::from_millis(u64::from(choice % 400))),
+            _ => self.grant(),
+        }
+        self.collect();
+    }
+
+    fn append(&mut self, partition: u32) {
+        let value = self.next_value;
+        self.next_value += 1;
+        self.of.insert(value, tp(partition));
+        self.machine.append(tp(partition), value, 40, 200, self.now);
+    }
+    fn take(&mut self, node: u32) {
+        let session = self.sessions[&node];
+        if let Some(outgoing) = self.machine.take(NodeId(node), session, self.now) {
+            self.wire.push_back((node, session, outgoing));
+        }
+    }
+    /// A broker handles the oldest request of some session.
+    fn serve(&mut self, choice: usize, fault: Option<(ErrorCode, bool)>) {
+        if self.wire.is_empty() {
+            return;
+        }
+        let session = self.wire[choice % self.wire.len()].1;
+        let at = self.wire.iter().position(|sent| sent.1 == session).unwrap();
+        let (node, session, outgoing) = self.wire.remove(at).unwrap();
+        let partition = &mut self.partitions[outgoing.attempt.tp.partition.0 as usize];
+        let answer = match fault {
+            Some((code, true)) => Err((code, true)),
+            _ if partition.leader != node => Err((ErrorCode::NotLeader, true)),
+            _ => partition.append(&outgoing).map_err(|code| (code, true)),
+        };
+        let answer = match fault {
+            // The verdict is lost on the way: the broker cannot say.
+            Some((code, false)) => Err((code, false)),
+            _ => answer,
+        };
+        let verdict = match answer {
+            Ok((base, duplicate)) => {
+                let base_offset = Offset(base);
+                Verdict::Acknowledged {
+                    base_offset,
+                    append_time: None,
+                    duplicate,
+                }
+            }
+            Err((code, certain)) => {
+                let cause = Cause::Broker {
+                    code,
+                    message: String::new(),
+                };
+                Verdict::Refused(Refusal::of_code(code, certain, cause))
+            }
+        };
+        self.answers.push_back((session, outgoing.attempt, verdict));
+    }
+    /// An answer arrives, unless its session is gone.
+    fn deliver(&mut self) {
+        if let Some((session, of, verdict)) = self.answers.pop_front()
+            && self.sessions.values().any(|live| *live == session)
+        {
+            self.machine.answered(of, verdict, self.now);
+        }
+    }
+    /// The stream breaks; what is on the wire may be handled all the same, at any later time.
+    fn lose(&mut self, node: u32) {
+        let session = self.sessions.insert(node, self.next_session).unwrap();
+        self.next_session += 1;
+        self.machine.session_lost(session, self.now);
+    }
+    fn tell_leaders(&mut self) {
+        for (number, partition) in (0_u32..).zip(&self.partitions) {
+            let leader = (NodeId(partition.leader), u64::from(partition.leader));
+            self.machine.set_leader(tp(number), Some(leader), self.now);
+        }
+    }
+    fn pass(&mut self, time: Duration) {
+        self.now += time;
+        self.machine.tick(self.now);
+    }
+    fn grant(&mut self) {
+        if self.machine.wants_identity().is_some() {
+            let identity = Identity {
+                id: 7,
+                epoch: self.next_epoch,
+            };
+            self.next_epoch += 1;
+            self.machine.granted(identity, self.now);
+        }
+    }
+
+    fn collect(&mut self) {
+        for (batch, outcome) in self.machine.take_done() {
+            for (index, value) in (0_u64..).zip(batch.items) {
+                let before = self
+                    .outcomes
+                    .insert(value, (self.of[&value], outcome.clone(), index));
+                assert!(before.is_none(), "{value} has two outcomes");
+            }
+        }
+    }
+
+    /// Everything heals; what is late arrives, before and after.
+    fn settle(&mut self) {
+        self.machine.flush(self.now);
+        for round in 0..2_000_u32 {
+            self.tell_leaders();
+            self.grant();
+            for node in 1..=NODES {
+                self.take(node);
+                self.serve(round as usize, None);
+            }
+            self.deliver();
+            self.deliver();
+            self.pass(Duration::from_millis(1));
+            self.collect();
+            if self.machine.is_idle() {
+                break;
+            }
+        }
+        assert!(self.machine.is_idle(), "something has no outcome");
+        while !self.wire.is_empty() {
+            self.serve(0, None);
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(
+            self.outcomes.len() as u64,
+            self.next_value,
+            "each record has an outcome"
+        );
+        for partition in &self.partitions {
+            assert!(
+                partition.stored.is_sorted_by(|a, b| a < b),
+                "order: {:?}",
+                partition.stored
+            );
+        }
+        for (value, (tp, outcome, index)) in &self.outcomes {
+            let stored = &self.partitions[tp.partition.0 as usize].stored;
+            match outcome {
+                Outcome::Acknowledged { base_offset, .. } => {
+                    let offset = (base_offset.0 + index) as usize;
+                    assert_eq!(
+                        stored.get(offset),
+                        Some(value),
+                        "acknowledged at its offset"
+                    );
+                }
+                Outcome::Rejected(refusal) => {
+                    assert!(!stored.contains(value), "{value} was rejected: {refusal:?}");
+                }
+                Outcome::Unknown(_) => {}
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn outcomes_tell_the_truth(steps in prop::collection::vec((0_u8..34, any::<u32>()), 0..400)) {
+        let mut world = World::new();
+        world.tell_leaders();
+        world.grant();
+        for (action, choice) in steps {
+            world.step(action, choice);
+        }
+        world.settle();
+        world.check();
+    }
+
+    #[test]
+    fn without_faults_everything_is_acknowledged(
+        steps in prop::collection::vec((0_u8..21, any::<u32>()), 0..300),
+    ) {
+        let mut world = World::new();
+        world.tell_leaders();
+        world.grant();
+        for (action, choice) in steps {
+            world.step(action, choice);
+        }
+        world.settle();
+        world.check();
+        let acknowledged = |outcome: &Outcome| matches!(outcome, Outcome::Acknowledged { .. });
+        prop_assert!(world.outcomes.values().all(|(_, outcome, _)| acknowledged(outcome)));
+        prop_assert_eq!(world.next_epoch, 1);
+    }
+}
+
+#[test]
+fn at_most_five_batches_are_out_and_the_window_spans_from_the_oldest() {
+    let mut world = World::new();
+    world.tell_leaders();
+    world.grant();
+    for _ in 0..40 {
+        world.append(0);
+    }
+    world.pass(Duration::from_millis(5));
+    for _ in 0..20 {
+        world.take(1);
+    }
+    assert_eq!(world.wire.len(), 5);
+    // The four later ones are acknowledged, the first is not: still no room.
+    for _ in 0..5 {
+        world.serve(0, None);
+    }
+    let first = world.answers.pop_front();
+    for _ in 0..4 {
+        world.deliver();
+    }
+    world.take(1);
+    assert!(world.wire.is_empty());
+    world.answers.extend(first);
+    world.deliver();
+    for _ in 0..20 {
+        world.take(1);
+    }
+    assert!(!world.wire.is_empty());
+    world.settle();
+    world.check();
+}

@@ -7,6 +7,7 @@ mod inflight;
 mod lane;
 mod machine;
 mod shared;
+mod verdict;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -118,8 +119,15 @@ impl ProducerBuilder {
         let mut tasks = JoinSet::new();
         tasks.spawn(shared::keep(Arc::clone(&shared)));
         let closed = AtomicBool::new(false);
-        let handle = Handle { client: self.client, shared, closed, _tasks: tasks };
-        Producer { handle: Arc::new(handle) }
+        let handle = Handle {
+            client: self.client,
+            shared,
+            closed,
+            _tasks: tasks,
+        };
+        Producer {
+            handle: Arc::new(handle),
+        }
     }
 }
 
@@ -143,7 +151,8 @@ struct Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.shared.act(|machine, now| machine.abandon(&Cause::Closed, now));
+        self.shared
+            .act(|machine, now| machine.abandon(&Cause::Closed, now));
     }
 }
 
@@ -177,11 +186,23 @@ impl Producer {
         let shared = &self.handle.shared;
         let deadline = Instant::now() + shared.config.delivery_timeout;
         let size = record.size_bytes();
-        let topic = shared.cluster.topic(&record.topic, deadline).await.map_err(SendError::Rejected)?;
-        let limit = topic.max_message_bytes().unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
-        let most = shared.config.buffer_bytes.min(limit.saturating_sub(BATCH_OVERHEAD_BYTES));
+        let topic = shared
+            .cluster
+            .topic(&record.topic, deadline)
+            .await
+            .map_err(SendError::Rejected)?;
+        let limit = topic
+            .max_message_bytes()
+            .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
+        let most = shared
+            .config
+            .buffer_bytes
+            .min(limit.saturating_sub(BATCH_OVERHEAD_BYTES));
         if size > most {
-            let cause = Cause::RecordTooLarge { bytes: size, limit: most };
+            let cause = Cause::RecordTooLarge {
+                bytes: size,
+                limit: most,
+            };
             return Err(SendError::Rejected(cause));
         }
         check_partition(&topic, record.partition)?;
@@ -198,8 +219,9 @@ impl Producer {
         if self.handle.closed.load(Ordering::Acquire) {
             return Err(SendError::Rejected(Cause::Closed));
         }
-        let timestamp =
-            record.timestamp.unwrap_or_else(|| TimestampMs((self.handle.client.inner.wall_clock)()));
+        let timestamp = record
+            .timestamp
+            .unwrap_or_else(|| TimestampMs((self.handle.client.inner.wall_clock)()));
         let sticky = record.partition.is_none() && record.key.is_none();
         let partition = match (record.partition, &record.key) {
             (Some(partition), _) => partition,
@@ -208,7 +230,13 @@ impl Producer {
         };
         record.topic = String::new(); // the batch knows it
         let (ack, answer) = oneshot::channel();
-        let pending = Pending { record, timestamp, partition, ack, _permit: permit };
+        let pending = Pending {
+            record,
+            timestamp,
+            partition,
+            ack,
+            _permit: permit,
+        };
         let tp = TopicPartition::new(topic.id, partition);
         let closed = shared.act(|machine, now| {
             let leader = shared.cluster.view().leader(tp.topic, tp.partition);
@@ -282,6 +310,8 @@ fn check_partition(topic: &TopicView, partition: Option<PartitionId>) -> Result<
 
 impl std::fmt::Debug for Producer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Producer").field("free_bytes", &self.free_bytes()).finish_non_exhaustive()
+        f.debug_struct("Producer")
+            .field("free_bytes", &self.free_bytes())
+            .finish_non_exhaustive()
     }
 }

@@ -39,7 +39,9 @@ impl Item for Pending {
     type Wire = Arc<Encodable>;
 
     fn wire(items: &mut [Self]) -> Arc<Encodable> {
-        let records = items.iter_mut().map(|item| (item.timestamp, std::mem::take(&mut item.record)));
+        let records = items
+            .iter_mut()
+            .map(|item| (item.timestamp, std::mem::take(&mut item.record)));
         Arc::new(Encodable::new(records.collect()))
     }
 }
@@ -103,7 +105,8 @@ impl Shared {
             self.keeper.notify_one();
         }
         if !done.is_empty() {
-            done.into_iter().for_each(|(batch, outcome)| complete(batch, &outcome));
+            done.into_iter()
+                .for_each(|(batch, outcome)| complete(batch, &outcome));
             self.keeper.notify_one();
             self.resolved.notify_waiters();
         }
@@ -125,7 +128,11 @@ impl Shared {
         {
             return partition;
         }
-        let led = |p: &u32| topic.partition(PartitionId(*p)).is_some_and(|p| p.leader.is_some());
+        let led = |p: &u32| {
+            topic
+                .partition(PartitionId(*p))
+                .is_some_and(|p| p.leader.is_some())
+        };
         let mut usable: Vec<u32> = (0..topic.partition_count()).filter(led).collect();
         if usable.is_empty() {
             usable = (0..topic.partition_count()).collect();
@@ -145,7 +152,11 @@ impl Shared {
 fn complete(batch: Batch<Pending>, outcome: &Outcome) {
     for (index, pending) in (0_u64..).zip(batch.items) {
         let answer = match outcome {
-            Outcome::Acknowledged { base_offset, append_time, duplicate } => Ok(Delivery {
+            Outcome::Acknowledged {
+                base_offset,
+                append_time,
+                duplicate,
+            } => Ok(Delivery {
                 partition: pending.partition,
                 offset: base_offset.plus(index),
                 timestamp: append_time.unwrap_or(pending.timestamp),
@@ -218,11 +229,16 @@ fn look(shared: &Shared, leaders_changed: bool) -> Look {
         }
     }
     machine.tick(now);
-    let look = (machine.next_wake(), machine.leaders().collect(), machine.wants_identity());
+    let look = (
+        machine.next_wake(),
+        machine.leaders().collect(),
+        machine.wants_identity(),
+    );
     let done = machine.take_done();
     drop(machine);
     if !done.is_empty() {
-        done.into_iter().for_each(|(batch, outcome)| complete(batch, &outcome));
+        done.into_iter()
+            .for_each(|(batch, outcome)| complete(batch, &outcome));
         shared.resolved.notify_waiters();
     }
     look
@@ -251,7 +267,10 @@ async fn grant(shared: Arc<Shared>, of: Option<Identity>) -> Result<Identity, Ca
         match answer.await {
             Ok(answer) => {
                 let epoch = u16::try_from(answer.producer_epoch).unwrap_or(u16::MAX);
-                return Ok(Identity { id: answer.producer_id, epoch });
+                return Ok(Identity {
+                    id: answer.producer_id,
+                    epoch,
+                });
             }
             // The id is raised beyond what we know (by an earlier attempt of this call, most
             // likely), or has expired: a fresh id serves as well, because what is to be numbered

@@ -47,8 +47,10 @@ impl v1::metadata_server::Metadata for Node {
 impl Node {
     fn update(&self, topics: &[String]) -> v1::MetadataUpdate {
         let state = self.state.lock();
-        let (known, missing): (Vec<_>, Vec<_>) =
-            topics.iter().cloned().partition(|name| state.topics.contains_key(name));
+        let (known, missing): (Vec<_>, Vec<_>) = topics
+            .iter()
+            .cloned()
+            .partition(|name| state.topics.contains_key(name));
         v1::MetadataUpdate {
             cluster_id: "fake".into(),
             brokers: state.brokers(),
@@ -66,7 +68,10 @@ impl v1::admin_server::Admin for Node {
     ) -> Result<Response<v1::CreateTopicResponse>, Status> {
         let request = request.into_inner();
         let mut state = self.state.lock();
-        let failed = |code| v1::CreateTopicResponse { error: Some(error(code, None)), topic: None };
+        let failed = |code| v1::CreateTopicResponse {
+            error: Some(error(code, None)),
+            topic: None,
+        };
         if state.topics.contains_key(&request.name) {
             return Ok(Response::new(failed(ErrorCode::TopicExists)));
         }
@@ -83,7 +88,10 @@ impl v1::admin_server::Admin for Node {
         self.changed.send_modify(|changes| *changes += 1);
         let answer = match fault {
             Some(code) => failed(code),
-            None => v1::CreateTopicResponse { error: None, topic: Some(topic) },
+            None => v1::CreateTopicResponse {
+                error: None,
+                topic: Some(topic),
+            },
         };
         Ok(Response::new(answer))
     }
@@ -101,8 +109,10 @@ impl v1::admin_server::Admin for Node {
         let mut names: Vec<_> = state.topics.keys().filter(after).filter(matching).collect();
         let more = names.len() > PAGE;
         names.truncate(PAGE);
-        let next_page_token =
-            names.last().filter(|_| more).map_or(String::new(), |name| (*name).clone());
+        let next_page_token = names
+            .last()
+            .filter(|_| more)
+            .map_or(String::new(), |name| (*name).clone());
         let topics = names
             .into_iter()
             .map(|name| v1::TopicSummary {
@@ -113,7 +123,10 @@ impl v1::admin_server::Admin for Node {
                 ready: true,
             })
             .collect();
-        Ok(Response::new(v1::ListTopicsResponse { topics, next_page_token }))
+        Ok(Response::new(v1::ListTopicsResponse {
+            topics,
+            next_page_token,
+        }))
     }
 
     async fn describe_topic(
@@ -124,7 +137,10 @@ impl v1::admin_server::Admin for Node {
         let state = self.state.lock();
         let Some(topic) = state.topics.get(&name) else {
             let error = Some(error(ErrorCode::UnknownTopic, None));
-            return Ok(Response::new(v1::DescribeTopicResponse { error, ..Default::default() }));
+            return Ok(Response::new(v1::DescribeTopicResponse {
+                error,
+                ..Default::default()
+            }));
         };
         let status = |(number, p): (usize, &super::Partition)| v1::PartitionStatus {
             partition: number as u32,
@@ -134,7 +150,11 @@ impl v1::admin_server::Admin for Node {
         };
         let partitions = topic.partitions.iter().enumerate().map(status).collect();
         let topic = Some(state.metadata(&name));
-        Ok(Response::new(v1::DescribeTopicResponse { error: None, topic, partitions }))
+        Ok(Response::new(v1::DescribeTopicResponse {
+            error: None,
+            topic,
+            partitions,
+        }))
     }
 
     async fn describe_cluster(

@@ -25,7 +25,11 @@ pub async fn serve(
     answers: mpsc::Sender<Answer>,
 ) {
     let mut changed = node.changed.subscribe();
-    let mut stream = Stream { node, credit: 0, subscriptions: BTreeMap::new() };
+    let mut stream = Stream {
+        node,
+        credit: 0,
+        subscriptions: BTreeMap::new(),
+    };
     loop {
         while let Some(response) = stream.next_response() {
             let reset = stream.takes_reset();
@@ -51,7 +55,8 @@ impl Stream {
     fn take(&mut self, request: v1::FetchRequest) {
         match request.request {
             Some(Request::Subscribe(subscribe)) => {
-                self.subscriptions.insert(subscribe.subscription_id, subscribe);
+                self.subscriptions
+                    .insert(subscribe.subscription_id, subscribe);
             }
             Some(Request::Unsubscribe(id)) => {
                 self.subscriptions.remove(&id);
@@ -80,7 +85,11 @@ impl Stream {
         let mut state = self.node.state.lock();
         let subscription = self.subscriptions.get_mut(&id)?;
         let ended = |error| {
-            Some(v1::FetchResponse { subscription_id: id, error: Some(error), ..Default::default() })
+            Some(v1::FetchResponse {
+                subscription_id: id,
+                error: Some(error),
+                ..Default::default()
+            })
         };
         let partition = state.partition(subscription.topic_id, subscription.partition)?;
         if partition.leader != self.node.id && !subscription.allow_follower {

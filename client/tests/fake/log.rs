@@ -59,7 +59,9 @@ impl Partition {
         let decode = |stored: &Stored| {
             let batch = RecordBatch::validate_stored(stored.batch.to_bytes()).unwrap();
             let records = batch.records(&DecodeLimits::default()).unwrap();
-            records.map(|record| text(record.unwrap().value)).collect::<Vec<_>>()
+            records
+                .map(|record| text(record.unwrap().value))
+                .collect::<Vec<_>>()
         };
         self.stored.iter().flat_map(decode).collect()
     }
@@ -80,7 +82,10 @@ impl Partition {
                 return Appended::Rejected(ErrorCode::ProducerFenced);
             }
             if epoch > state.epoch {
-                *state = ProducerState { epoch, ..ProducerState::default() };
+                *state = ProducerState {
+                    epoch,
+                    ..ProducerState::default()
+                };
             }
             if let Some(&(_, base)) = state.last.iter().find(|(at, _)| *at == first) {
                 return Appended::Duplicate(base);
@@ -107,7 +112,12 @@ impl Partition {
         let next = base + u64::from(header.record_count);
         let stamped = batch.stamp(Offset(base), LeaderEpoch(1));
         let max_timestamp = header.max_timestamp.0;
-        self.stored.push(Stored { base, next, batch: stamped, max_timestamp });
+        self.stored.push(Stored {
+            base,
+            next,
+            batch: stamped,
+            max_timestamp,
+        });
         Appended::New(base)
     }
 }

@@ -90,7 +90,11 @@ impl FakeCluster {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap().to_string();
             state.lock().addresses.insert(id, address);
-            let node = Node { id, state: Arc::clone(&state), changed: changed.clone() };
+            let node = Node {
+                id,
+                state: Arc::clone(&state),
+                changed: changed.clone(),
+            };
             let server = tonic::transport::Server::builder()
                 .add_service(LogServer::new(node.clone()).max_decoding_message_size(64 << 20))
                 .add_service(MetadataServer::new(node.clone()))
@@ -98,7 +102,11 @@ impl FakeCluster {
                 .serve_with_incoming(TcpListenerStream::new(listener));
             servers.spawn(async move { server.await.unwrap() });
         }
-        Self { state, changed, _servers: servers }
+        Self {
+            state,
+            changed,
+            _servers: servers,
+        }
     }
 
     pub fn builder(&self) -> ClientBuilder {
@@ -115,11 +123,18 @@ impl FakeCluster {
 
     /// Creates a topic whose partitions are led by the brokers in turn.
     pub fn topic(&self, name: &str, partitions: u32) {
-        self.state.lock().create(name, partitions, 3, BTreeMap::new());
+        self.state
+            .lock()
+            .create(name, partitions, 3, BTreeMap::new());
         self.announce();
     }
     pub fn faults(&self, broker: u32, faults: &[Fault]) {
-        self.state.lock().faults.entry(broker).or_default().extend(faults);
+        self.state
+            .lock()
+            .faults
+            .entry(broker)
+            .or_default()
+            .extend(faults);
     }
     pub fn hold(&self, hold: bool) {
         self.state.lock().hold = hold;
@@ -147,7 +162,9 @@ impl FakeCluster {
     }
     pub fn all_values(&self, topic: &str) -> Vec<String> {
         let count = self.state.lock().topics[topic].partitions.len();
-        (0..count).flat_map(|partition| self.values(topic, partition)).collect()
+        (0..count)
+            .flat_map(|partition| self.values(topic, partition))
+            .collect()
     }
 }
 
@@ -161,8 +178,15 @@ impl State {
     ) -> &Topic {
         let id = 1 + self.topics.len() as u64;
         let brokers = self.addresses.len().max(1) as u32;
-        let partitions = (0..partitions).map(|p| Partition::led_by(1 + p % brokers)).collect();
-        let topic = Topic { id, replication_factor, configs, partitions };
+        let partitions = (0..partitions)
+            .map(|p| Partition::led_by(1 + p % brokers))
+            .collect();
+        let topic = Topic {
+            id,
+            replication_factor,
+            configs,
+            partitions,
+        };
         self.topics.entry(name.to_owned()).or_insert(topic)
     }
     pub fn partition(&mut self, topic: u64, partition: u32) -> Option<&mut Partition> {
@@ -171,7 +195,11 @@ impl State {
     }
     pub fn hint(&self, leader: u32, term: u64) -> v1::LeaderHint {
         let address = self.addresses[&leader].clone();
-        v1::LeaderHint { broker_id: leader, address, term }
+        v1::LeaderHint {
+            broker_id: leader,
+            address,
+            term,
+        }
     }
     pub fn metadata(&self, name: &str) -> v1::TopicMetadata {
         let topic = &self.topics[name];
@@ -205,5 +233,9 @@ impl State {
 }
 
 pub fn error(code: ErrorCode, leader: Option<v1::LeaderHint>) -> v1::Error {
-    v1::Error { code: code.into(), message: format!("fake: {}", code.as_str_name()), leader }
+    v1::Error {
+        code: code.into(),
+        message: format!("fake: {}", code.as_str_name()),
+        leader,
+    }
 }

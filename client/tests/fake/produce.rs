@@ -33,7 +33,11 @@ impl v1::log_server::Log for Node {
                 (state.next_producer, 0)
             }
         };
-        Ok(Response::new(v1::InitProducerResponse { error: None, producer_id, producer_epoch }))
+        Ok(Response::new(v1::InitProducerResponse {
+            error: None,
+            producer_id,
+            producer_epoch,
+        }))
     }
 
     async fn produce(
@@ -50,7 +54,11 @@ impl v1::log_server::Log for Node {
         request: Request<Streaming<v1::FetchRequest>>,
     ) -> Result<Response<Self::FetchStream>, Status> {
         let (answers, stream) = mpsc::channel(64);
-        tokio::spawn(super::fetch::serve(self.clone(), request.into_inner(), answers));
+        tokio::spawn(super::fetch::serve(
+            self.clone(),
+            request.into_inner(),
+            answers,
+        ));
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
     }
 
@@ -58,8 +66,12 @@ impl v1::log_server::Log for Node {
         &self,
         request: Request<v1::ListOffsetsRequest>,
     ) -> Result<Response<v1::ListOffsetsResponse>, Status> {
-        let results =
-            request.into_inner().queries.into_iter().map(|query| self.offset(&query)).collect();
+        let results = request
+            .into_inner()
+            .queries
+            .into_iter()
+            .map(|query| self.offset(&query))
+            .collect();
         Ok(Response::new(v1::ListOffsetsResponse { results }))
     }
 }
@@ -84,26 +96,45 @@ async fn serve(
             let _ = answers.send(Err(Status::unavailable("reset"))).await;
             return;
         }
-        let results = request.batches.into_iter().map(|batch| node.result(batch, fault)).collect();
+        let results = request
+            .batches
+            .into_iter()
+            .map(|batch| node.result(batch, fault))
+            .collect();
         if fault == Fault::ResetAfter {
             let _ = answers.send(Err(Status::unavailable("reset"))).await;
             return;
         }
         let correlation_id = request.correlation_id;
-        if answers.send(Ok(v1::ProduceResponse { correlation_id, results })).await.is_err() {
+        if answers
+            .send(Ok(v1::ProduceResponse {
+                correlation_id,
+                results,
+            }))
+            .await
+            .is_err()
+        {
             return;
         }
     }
 }
 
 fn refused(outcome: v1::Outcome, error: v1::Error) -> v1::BatchResult {
-    v1::BatchResult { outcome: outcome.into(), error: Some(error), ..Default::default() }
+    v1::BatchResult {
+        outcome: outcome.into(),
+        error: Some(error),
+        ..Default::default()
+    }
 }
 
 impl Node {
     fn next_fault(&self) -> Fault {
         let mut state = self.state.lock();
-        state.faults.get_mut(&self.id).and_then(|faults| faults.pop_front()).unwrap_or(Fault::None)
+        state
+            .faults
+            .get_mut(&self.id)
+            .and_then(|faults| faults.pop_front())
+            .unwrap_or(Fault::None)
     }
 
     fn result(&self, batch: v1::PartitionBatch, fault: Fault) -> v1::BatchResult {
@@ -116,12 +147,18 @@ impl Node {
             _ => {}
         }
         let Some(partition) = state.partition(batch.topic_id, batch.partition) else {
-            return refused(v1::Outcome::Rejected, error(ErrorCode::UnknownPartition, None));
+            return refused(
+                v1::Outcome::Rejected,
+                error(ErrorCode::UnknownPartition, None),
+            );
         };
         if partition.leader != self.id {
             let (leader, term) = (partition.leader, partition.term);
             let hint = state.hint(leader, term);
-            return refused(v1::Outcome::Rejected, error(ErrorCode::NotLeader, Some(hint)));
+            return refused(
+                v1::Outcome::Rejected,
+                error(ErrorCode::NotLeader, Some(hint)),
+            );
         }
         let appended = partition.append(batch.batch);
         drop(state);
@@ -144,7 +181,10 @@ impl Node {
 
     fn offset(&self, query: &v1::OffsetQuery) -> v1::OffsetResult {
         let mut state = self.state.lock();
-        let failed = |error| v1::OffsetResult { error: Some(error), ..Default::default() };
+        let failed = |error| v1::OffsetResult {
+            error: Some(error),
+            ..Default::default()
+        };
         let Some(partition) = state.partition(query.topic_id, query.partition) else {
             return failed(error(ErrorCode::UnknownPartition, None));
         };
@@ -158,10 +198,17 @@ impl Node {
                 .stored
                 .iter()
                 .find(|stored| stored.max_timestamp >= time)
-                .map_or((partition.end(), -1), |stored| (stored.base, stored.max_timestamp)),
+                .map_or((partition.end(), -1), |stored| {
+                    (stored.base, stored.max_timestamp)
+                }),
             Some(v1::offset_query::At::Latest(_)) => (partition.end(), -1),
             _ => (partition.log_start, -1),
         };
-        v1::OffsetResult { error: None, offset, timestamp_ms, leader_epoch: 1 }
+        v1::OffsetResult {
+            error: None,
+            offset,
+            timestamp_ms,
+            leader_epoch: 1,
+        }
     }
 }
