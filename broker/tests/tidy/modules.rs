@@ -33,7 +33,7 @@ struct Layer {
     reason: &'static str,
 }
 
-const LAYERS: [Layer; 7] = [
+const LAYERS: [Layer; 6] = [
     Layer {
         word: "openraft",
         within: "",
@@ -77,12 +77,6 @@ const LAYERS: [Layer; 7] = [
             "broker/tests/",
         ],
         reason: "gRPC ends where calls leave or enter the broker",
-    },
-    Layer {
-        word: "internal",
-        within: "broker/crates/",
-        allowed: &["broker/crates/raft/", "broker/crates/sim/"],
-        reason: "calls between brokers are none of this crate's business",
     },
     Layer {
         word: "highwater_broker",
