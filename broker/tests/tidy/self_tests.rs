@@ -190,11 +190,7 @@ fn layers() {
         ("broker/src/front/produce.rs", "use highwater_proto::v1;", 0),
         ("client/src/rpc.rs", "use highwater_proto::v1;", 0),
         ("broker/crates/shard/src/lib.rs", "use tonic::Status;", 1),
-        (
-            "broker/crates/wal/src/lib.rs",
-            "use highwater_proto::internal;",
-            1,
-        ),
+        ("broker/crates/wal/src/lib.rs", "use turmoil::net;", 1),
         ("client/src/lib.rs", "use highwater_broker::config;", 1),
         ("order-demo/src/lib.rs", "highwater_sim::run()", 1),
         ("broker/src/runtime/mod.rs", "let v1 = 1;", 0),
