@@ -215,10 +215,10 @@ impl Stream for Consumer {
                 if let Some(item) = self.next_decoded() {
                     return Poll::Ready(Some(item));
                 }
-                if let Some((chunk, _)) = self.decoding.take() {
-                    if self.shared.read(|reader, _| reader.finished(&chunk)) {
-                        self.shared.kick();
-                    }
+                if let Some((chunk, _)) = self.decoding.take()
+                    && self.shared.read(|reader, _| reader.finished(&chunk))
+                {
+                    self.shared.kick();
                 }
             }
             // Registered before looking, so that what comes in between wakes this task.
