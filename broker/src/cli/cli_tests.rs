@@ -13,6 +13,22 @@ fn the_definition_is_consistent() {
 }
 
 #[test]
+fn every_verb_has_a_description_of_its_own() {
+    let mut seen = std::collections::BTreeSet::new();
+    for verb in command_line().get_subcommands() {
+        let about = verb
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        assert!(
+            !about.is_empty() && seen.insert(about),
+            "{}",
+            verb.get_name()
+        );
+    }
+}
+
+#[test]
 fn options_of_the_client_belong_to_its_verbs_at_any_depth() {
     for line in [
         "highwater topic list --brokers a:1",

@@ -83,9 +83,13 @@ pub fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     }
     let home = Home::new(args.data_dir.as_deref()).map_err(Failure::usage)?;
     let config = run_config(&args, accounts, source, home.path())?;
-    let report = super::runtime()?.block_on(execute(config, home.path()))?;
-    let Some(report) = report else {
-        return Ok(ExitCode::from(INTERRUPTED));
+    let report = match super::runtime()?.block_on(execute(config, home.path())) {
+        Ok(Some(report)) => report,
+        Ok(None) => return Ok(ExitCode::from(INTERRUPTED)),
+        Err(failure) => {
+            say_where(home);
+            return Err(failure);
+        }
     };
     print!("{report}");
     if let Some(path) = &args.json {

@@ -57,8 +57,16 @@ fn command_line() -> clap::Command {
         .get_subcommands()
         .map(|verb| verb.get_name().to_owned());
     verbs.fold(Cli::command(), |command, verb| {
-        command.mut_subcommand(verb, GlobalOptions::augment_args)
+        command.mut_subcommand(verb, with_options)
     })
+}
+
+/// Adds the client's options to a verb, which keeps its own description.
+fn with_options(verb: clap::Command) -> clap::Command {
+    let about = verb.get_about().cloned();
+    GlobalOptions::augment_args(verb)
+        .about(about)
+        .long_about(None)
 }
 
 /// The verb, and the options of a client's verb.
