@@ -1,0 +1,316 @@
+//! All groups of a broker over one log and one set of lanes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use highwater_env::Env;
+use highwater_proto::{NodeId, ShardId};
+use highwater_wal::{GroupId, Wal};
+use openraft::Raft;
+use openraft::storage::{RaftLogReader as _, RaftLogStorage as _};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::adapter::Adapter;
+use crate::cache::EntryCache;
+use crate::config::{GroupsConfig, Peers};
+use crate::error::StartError;
+use crate::group::{Group, Inner};
+use crate::inbound::Inbound;
+use crate::journal::{Journal, WalJournal};
+use crate::lane::LaneKind;
+use crate::lane::client::{Lane, Route};
+use crate::lane::service::RaftService;
+use crate::machine::StateMachine;
+use crate::network::{Lanes, Network};
+use crate::propose::{Leadership, Proposer};
+use crate::replica::{Control, Replica};
+use crate::status::{GroupStatus, Recovery, publish};
+use crate::store::LogStore;
+
+/// The started groups, for the lanes that come in.
+pub(crate) struct Registry {
+    groups: RwLock<BTreeMap<u32, Arc<dyn Inbound>>>,
+    /// Lanes that come in end when it becomes true.
+    closed: watch::Sender<bool>,
+}
+
+impl Registry {
+    fn new() -> Self {
+        Self {
+            groups: RwLock::default(),
+            closed: watch::Sender::new(false),
+        }
+    }
+    pub(crate) fn get(&self, group: u32) -> Option<Arc<dyn Inbound>> {
+        self.groups.read().get(&group).cloned()
+    }
+    pub(crate) fn remove(&self, group: ShardId) {
+        self.groups.write().remove(&group.0);
+    }
+    fn insert(&self, group: ShardId, inbound: Arc<dyn Inbound>) {
+        self.groups.write().insert(group.0, inbound);
+    }
+    /// Becomes true when no lane may come in any more.
+    pub(crate) fn closed(&self) -> watch::Receiver<bool> {
+        self.closed.subscribe()
+    }
+}
+
+/// The lanes to all peers, made when first needed.
+struct LaneSet<E: Env> {
+    env: E,
+    config: GroupsConfig,
+    peers: Arc<dyn Peers>,
+    lanes: Mutex<BTreeMap<(NodeId, LaneKind), Lane>>,
+    tasks: Mutex<JoinSet<()>>,
+    /// Where groups' members are, by what the groups say: for peers nobody else knows.
+    hints: Mutex<BTreeMap<NodeId, String>>,
+}
+
+impl<E: Env> LaneSet<E> {
+    fn start(set: &Arc<Self>, peer: NodeId, kind: LaneKind) -> Lane {
+        let route = Route {
+            net: set.env.net().clone(),
+            peer,
+            kind,
+            peers: Arc::new(WithHints(Arc::downgrade(set))) as Arc<dyn Peers>,
+            identity: Arc::clone(&set.config.identity),
+        };
+        let (lane, task) = Lane::start(route);
+        set.tasks.lock().spawn(task);
+        lane
+    }
+}
+
+/// The peers' addresses, else those in the groups' memberships. Weak: lanes live in the set.
+struct WithHints<E: Env>(std::sync::Weak<LaneSet<E>>);
+
+impl<E: Env> Peers for WithHints<E> {
+    fn address(&self, node: NodeId) -> Option<String> {
+        let set = self.0.upgrade()?;
+        let known = set.peers.address(node);
+        known.or_else(|| {
+            set.hints
+                .lock()
+                .get(&node)
+                .filter(|hint| !hint.is_empty())
+                .cloned()
+        })
+    }
+}
+
+struct SharedLanes<E: Env>(Arc<LaneSet<E>>);
+
+impl<E: Env> Lanes for SharedLanes<E> {
+    fn lane(&self, peer: NodeId, kind: LaneKind, address: &str) -> Lane {
+        self.0.hints.lock().insert(peer, address.to_owned());
+        let mut lanes = self.0.lanes.lock();
+        lanes
+            .entry((peer, kind))
+            .or_insert_with(|| LaneSet::start(&self.0, peer, kind))
+            .clone()
+    }
+}
+
+/// All groups of this broker. Clones share them.
+pub struct Groups<E: Env> {
+    config: GroupsConfig,
+    journal: Arc<dyn Journal>,
+    cache: EntryCache,
+    lanes: Arc<LaneSet<E>>,
+    registry: Arc<Registry>,
+}
+
+impl<E: Env> Clone for Groups<E> {
+    fn clone(&self) -> Self {
+        Self {
+            config: self.config.clone(),
+            journal: Arc::clone(&self.journal),
+            cache: self.cache.clone(),
+            lanes: Arc::clone(&self.lanes),
+            registry: Arc::clone(&self.registry),
+        }
+    }
+}
+
+impl<E: Env> fmt::Debug for Groups<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Groups")
+            .field("config", &self.config)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<E: Env> Groups<E> {
+    /// Groups over an open log. Starts no group.
+    #[must_use]
+    pub fn new(config: GroupsConfig, env: E, wal: Wal<E>, peers: Arc<dyn Peers>) -> Self {
+        let journal = Arc::new(WalJournal {
+            wal,
+            workers: env.workers(),
+        });
+        let cache = EntryCache::new(config.cache_bytes);
+        let lanes = Arc::new(LaneSet {
+            env,
+            config: config.clone(),
+            peers,
+            lanes: Mutex::default(),
+            tasks: Mutex::default(),
+            hints: Mutex::default(),
+        });
+        let registry = Arc::new(Registry::new());
+        Self {
+            config,
+            journal,
+            cache,
+            lanes,
+            registry,
+        }
+    }
+
+    /// The service for the lanes of peers, to be put in the broker's internal server.
+    #[must_use]
+    pub fn service(&self) -> RaftService {
+        RaftService::new(
+            Arc::clone(&self.registry),
+            Arc::clone(&self.config.admission),
+        )
+    }
+
+    /// Starts this broker's replica of a group from what the log and the checkpoint hold. Does not
+    /// wait for recovery: see [`Group::wait_for_recovery`].
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn start<S: StateMachine>(
+        &self,
+        group: ShardId,
+        machine: S,
+    ) -> Result<Group, StartError> {
+        let config = Arc::new(self.config.timings.to_openraft()?);
+        if self.registry.get(group.0).is_some() {
+            return Err(StartError::Running(group));
+        }
+        let recovered = self.journal.recovered(GroupId(group.0));
+        let log = |reason: String| StartError::Log { group, reason };
+        let (journal, cache) = (Arc::clone(&self.journal), self.cache.clone());
+        let mut store = LogStore::open(group, journal, cache, &recovered)
+            .map_err(|error| log(error.to_string()))?;
+        let adapter = Adapter::load(self.config.node_id, machine, store.shared())
+            .await
+            .map_err(|source| StartError::Checkpoint { group, source })?;
+        cut_conflict(&mut store, &adapter)
+            .await
+            .map_err(|error| log(error.to_string()))?;
+        let (shared, current) = (store.shared(), adapter.current());
+        let at_start = shared.last_index();
+        let network = Network {
+            node: self.config.node_id,
+            group,
+            lanes: Arc::new(SharedLanes(Arc::clone(&self.lanes))),
+            timings: self.config.timings,
+        };
+        let node = u64::from(self.config.node_id.0);
+        let raft = Raft::new(node, config, network, store, adapter).await;
+        let raft = raft.map_err(|e| StartError::Fatal {
+            group,
+            reason: e.to_string(),
+        })?;
+        let (metrics, leadership) = (raft.metrics(), Leadership(raft.server_metrics()));
+        let replica = Arc::new(Replica {
+            raft,
+            log: Arc::clone(&shared),
+            current,
+            checkpointing: Arc::default(),
+            install_deadline: self.config.timings.install_deadline,
+        });
+        let mut tasks = JoinSet::new();
+        let (status_sender, status) = watch::channel(GroupStatus::default());
+        tasks.spawn(publish(
+            group,
+            metrics,
+            Recovery::new(at_start),
+            status_sender,
+        ));
+        let control = Arc::clone(&replica) as Arc<dyn Control>;
+        let (proposer, task) = Proposer::start(Arc::clone(&control), leadership.clone());
+        tasks.spawn(task);
+        self.registry.insert(group, replica);
+        let inner = Inner {
+            id: group,
+            node: self.config.node_id,
+            control,
+            proposer,
+            leadership,
+            status,
+            log: shared,
+            timings: self.config.timings,
+            registry: Arc::clone(&self.registry),
+            tasks: Mutex::new(tasks),
+        };
+        Ok(Group {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Ends the lanes, both ways, and lets none in any more. Groups are shut down one by one,
+    /// before.
+    pub async fn close(&self) {
+        self.registry.closed.send_replace(true);
+        self.lanes.lanes.lock().clear();
+        let mut tasks = std::mem::take(&mut *self.lanes.tasks.lock());
+        tasks.abort_all();
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Cuts a log tail that the checkpoint contradicts. A replica that stops between installing a
+/// leader's checkpoint and cutting its own uncommitted tail leaves the two side by side.
+async fn cut_conflict<S: StateMachine>(
+    store: &mut LogStore,
+    adapter: &Adapter<S>,
+) -> std::io::Result<()> {
+    let Some(applied) = adapter.applied() else {
+        return Ok(());
+    };
+    let state = store.get_log_state().await?;
+    if state
+        .last_log_id
+        .is_none_or(|last| last.index() < applied.index())
+    {
+        return Ok(());
+    }
+    if state
+        .last_purged_log_id
+        .is_some_and(|purged| purged.index() >= applied.index())
+    {
+        return Ok(());
+    }
+    let there = store
+        .reader()
+        .limited_get_log_entries(applied.index(), applied.index() + 1)
+        .await?;
+    if there.first().is_some_and(|entry| entry.log_id == applied) {
+        return Ok(());
+    }
+    let before = match applied.index().checked_sub(1) {
+        None => None,
+        Some(before) => {
+            let kept = store
+                .reader()
+                .limited_get_log_entries(before, before + 1)
+                .await?;
+            kept.first()
+                .map(|entry| entry.log_id)
+                .or(state.last_purged_log_id)
+        }
+    };
+    store.truncate_after(before).await
+}
+
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod tests;

@@ -1,0 +1,255 @@
+//! Three brokers in one process: elections, order, restarts, checkpoints, broken lanes.
+
+use std::time::Duration;
+
+use highwater_proto::NodeId;
+
+use crate::testing::{Cluster, command, numbers};
+use crate::{ProposeError, ReadError, Role};
+
+fn up_to(count: usize) -> Vec<usize> {
+    (0..count).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_writers_keep_their_own_order() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let writers = (0..8).map(|writer| {
+        let group = cluster.group(leader).clone();
+        tokio::spawn(async move {
+            let name = format!("w{writer}");
+            let pending: Vec<_> = (0..50)
+                .map(|i| group.propose_ordered(command(&name, i, 100)))
+                .collect();
+            for reply in pending {
+                assert_eq!(reply.await.unwrap().len(), 8);
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    cluster.settle().await;
+    for node in cluster.brokers.keys() {
+        let commands = cluster.commands(*node);
+        for writer in 0..8 {
+            assert_eq!(
+                numbers(&commands, &format!("w{writer}")),
+                up_to(50),
+                "broker {node}"
+            );
+        }
+        assert_eq!(commands, cluster.commands(leader));
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_refuse_before_anything_is_written() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let follower = cluster.followers(leader)[0];
+    let refused = cluster
+        .group(follower)
+        .propose(command("x", 0, 10))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, ProposeError::NotLeader { leader: Some(node), .. } if node == leader),
+        "{refused:?}"
+    );
+    let refused = cluster.group(follower).read_barrier().await.unwrap_err();
+    assert!(
+        matches!(refused, ReadError::NotLeader { .. }),
+        "{refused:?}"
+    );
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_restarts_from_its_log_and_catches_up() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("before", 30, 1000).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.followers(leader)[0];
+    cluster.stop(follower).await;
+    // More than the cache holds, so that the follower is served from the log.
+    cluster.write("meanwhile", 200, 2000).await;
+    cluster.restart(follower).await;
+    cluster
+        .group(follower)
+        .wait_for_recovery(Duration::from_secs(20))
+        .await
+        .unwrap();
+    cluster.settle().await;
+    let commands = cluster.commands(follower);
+    assert_eq!(numbers(&commands, "before"), up_to(30));
+    assert_eq!(numbers(&commands, "meanwhile"), up_to(200));
+    assert_eq!(cluster.brokers[&follower].state.lock().installs, 0);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_others_elect_when_the_leader_goes_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("first", 20, 100).await;
+    let old = cluster.leader().await;
+    cluster.stop(old).await;
+    cluster.write("second", 20, 100).await;
+    let new = cluster.leader().await;
+    assert_ne!(new, old);
+    cluster.restart(old).await;
+    cluster.settle().await;
+    for node in cluster.brokers.keys() {
+        let commands = cluster.commands(*node);
+        assert_eq!(numbers(&commands, "first"), up_to(20));
+        assert_eq!(numbers(&commands, "second"), up_to(20));
+    }
+    cluster.stop_all().await;
+    for node in [1, 2, 3].map(NodeId) {
+        cluster.restart(node).await;
+    }
+    cluster.write("third", 1, 10).await;
+    cluster.settle().await;
+    assert_eq!(numbers(&cluster.commands(old), "second"), up_to(20));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_moves_where_it_is_told() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 10, 100).await;
+    let old = cluster.leader().await;
+    let target = cluster.followers(old)[1];
+    cluster.group(old).transfer_leader(target).await.unwrap();
+    cluster
+        .wait(target, |status| status.role == Role::Leader)
+        .await;
+    assert_eq!(cluster.leader().await, target);
+    assert!(cluster.group(old).transfer_leader(target).await.is_err());
+    cluster.write("b", 10, 100).await;
+    cluster.settle().await;
+    assert_eq!(numbers(&cluster.commands(old), "b"), up_to(10));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_replaces_the_log_before_it() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 40, 500).await;
+    cluster.settle().await;
+    for node in [1, 2, 3].map(NodeId) {
+        let group = cluster.group(node);
+        group.checkpoint().await.unwrap();
+        let upto = group.status().borrow().applied;
+        group.purge(upto).await.unwrap();
+        cluster
+            .wait(node, |status| {
+                status.purged >= upto && status.checkpointed >= upto
+            })
+            .await;
+        // Nothing new: nothing to do.
+        group.checkpoint().await.unwrap();
+    }
+    cluster.write("b", 10, 500).await;
+    cluster.stop_all().await;
+    for node in [1, 2, 3].map(NodeId) {
+        cluster.restart(node).await;
+        assert_eq!(numbers(&cluster.commands(node), "a"), up_to(40));
+    }
+    cluster.settle().await;
+    for node in [1, 2, 3].map(NodeId) {
+        assert_eq!(numbers(&cluster.commands(node), "b"), up_to(10));
+        assert_eq!(cluster.brokers[&node].state.lock().installs, 0);
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_whose_log_was_purged_gets_the_checkpoint() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 10, 500).await;
+    let follower = cluster.followers(cluster.leader().await)[0];
+    cluster.stop(follower).await;
+    cluster.write("b", 100, 500).await;
+    let leader = cluster.leader().await;
+    let group = cluster.group(leader);
+    group.checkpoint().await.unwrap();
+    let upto = group.status().borrow().checkpointed;
+    group.purge(upto).await.unwrap();
+    cluster.wait(leader, |status| status.purged >= upto).await;
+    cluster.restart(follower).await;
+    cluster.write("c", 10, 500).await;
+    cluster.settle().await;
+    let commands = cluster.commands(follower);
+    assert_eq!(numbers(&commands, "a"), up_to(10));
+    assert_eq!(numbers(&commands, "b"), up_to(100));
+    assert_eq!(numbers(&commands, "c"), up_to(10));
+    assert_eq!(cluster.brokers[&follower].state.lock().installs, 1);
+    // What it installed is its own durable checkpoint.
+    cluster.stop(follower).await;
+    cluster.restart(follower).await;
+    cluster.settle().await;
+    assert_eq!(cluster.commands(follower), cluster.commands(leader));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lanes_reconnect_after_every_connection_was_cut() {
+    let mut cluster = Cluster::start().await;
+    for round in 0..5 {
+        let name = format!("round{round}");
+        let leader = cluster.leader().await;
+        let group = cluster.group(leader);
+        let pending: Vec<_> = (0..50)
+            .map(|i| group.propose_ordered(command(&name, i, 5000)))
+            .collect();
+        cluster.brokers[&leader].env.net.cut();
+        for reply in pending {
+            // The leader may have changed; then the outcome is unknown, which is an answer.
+            let answered = tokio::time::timeout(Duration::from_secs(20), reply).await;
+            let _ = answered.expect("every proposal is answered");
+        }
+    }
+    cluster.write("after", 10, 100).await;
+    cluster.settle().await;
+    let first = cluster.commands(NodeId(1));
+    assert_eq!(numbers(&first, "after"), up_to(10));
+    assert!(
+        cluster
+            .brokers
+            .keys()
+            .all(|node| cluster.commands(*node) == first)
+    );
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 10, 100).await;
+    let leader = cluster.leader().await;
+    let gone = cluster.followers(leader)[0];
+    let group = cluster.group(leader);
+    let mut voters = group.status().borrow().voters.clone();
+    voters.remove(&gone);
+    group.change_voters(voters.clone()).await.unwrap();
+    cluster
+        .wait(leader, |status| {
+            status.voters == voters && status.learners.contains(&gone)
+        })
+        .await;
+    group.remove(gone).await.unwrap();
+    cluster
+        .wait(leader, |status| status.learners.is_empty())
+        .await;
+    group.add_learner(gone, String::new()).await.unwrap();
+    voters.insert(gone);
+    group.change_voters(voters.clone()).await.unwrap();
+    cluster.wait(gone, |status| status.voters == voters).await;
+    cluster.write("b", 10, 100).await;
+    cluster.settle().await;
+    assert_eq!(numbers(&cluster.commands(gone), "b"), up_to(10));
+    cluster.stop_all().await;
+}

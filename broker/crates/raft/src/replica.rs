@@ -1,0 +1,237 @@
+//! One replica of a group: openraft with its log and its state machine, behind traits that do not
+//! name the state machine's type.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use highwater_proto::NodeId;
+use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::raft::ClientWriteResult;
+use openraft::{ChangeMembers, Raft, ReadPolicy};
+
+use crate::adapter::{Adapter, CurrentCheckpoint};
+use crate::checkpoint;
+use crate::codec::SnapshotBody;
+use crate::error::{CheckpointError, MembershipError, ProposeError, PurgeError};
+use crate::inbound::{Answer, Inbound};
+use crate::machine::StateMachine;
+use crate::store::Shared;
+use crate::types::{
+    AppendRequest, AppendResponse, Command, Node, Reply, SnapshotResponse, TransferRequest,
+    TransferResponse, TypeConfig, VoteRequest, VoteResponse,
+};
+
+pub(crate) type RaftOf<S> = Raft<TypeConfig, Adapter<S>>;
+
+/// What a group's handle asks of its replica.
+pub(crate) trait Control: Inbound {
+    /// Hands a command to the core; the answer comes later.
+    fn write(&self, command: Command) -> BoxFuture<'_, Result<Written, ProposeError>>;
+    fn initialize(
+        &self,
+        voters: BTreeMap<NodeId, String>,
+    ) -> BoxFuture<'_, Result<bool, MembershipError>>;
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<(), MembershipError>>;
+    /// The index that a read must see applied; `None`: not the leader.
+    fn read_index(&self) -> BoxFuture<'_, Result<Option<u64>, String>>;
+    fn transfer_leader(&self, to: NodeId) -> BoxFuture<'_, Result<(), String>>;
+    fn checkpoint(&self) -> BoxFuture<'static, Result<(), CheckpointError>>;
+    fn purge(&self, upto: u64) -> BoxFuture<'_, Result<(), PurgeError>>;
+    fn shutdown(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A change of members.
+#[derive(Debug)]
+pub(crate) enum Change {
+    AddLearner(NodeId, String),
+    Voters(BTreeSet<NodeId>),
+    Remove(NodeId),
+}
+
+/// The outcome of a write that was handed over.
+pub(crate) type Written = BoxFuture<'static, Result<bytes::Bytes, ProposeError>>;
+
+/// A running replica.
+pub(crate) struct Replica<S: StateMachine> {
+    pub(crate) raft: RaftOf<S>,
+    pub(crate) log: Arc<Shared>,
+    pub(crate) current: CurrentCheckpoint,
+    /// Held while a checkpoint is made or received.
+    pub(crate) checkpointing: Arc<tokio::sync::Mutex<()>>,
+    pub(crate) install_deadline: Duration,
+}
+
+impl<S: StateMachine> Clone for Replica<S> {
+    fn clone(&self) -> Self {
+        Self {
+            raft: self.raft.clone(),
+            log: Arc::clone(&self.log),
+            current: Arc::clone(&self.current),
+            checkpointing: Arc::clone(&self.checkpointing),
+            install_deadline: self.install_deadline,
+        }
+    }
+}
+
+fn unknown(error: impl ToString) -> ProposeError {
+    ProposeError::Unknown(error.to_string())
+}
+
+/// The outcome that openraft reports. Whatever it says went wrong, the entry may be committed by
+/// another leader, or have been by the time it says so.
+fn written(result: ClientWriteResult<TypeConfig>) -> Result<bytes::Bytes, ProposeError> {
+    match result.map_err(unknown)?.data {
+        Reply::Applied(reply) => Ok(reply),
+        Reply::Covered => Err(unknown("it came in with a checkpoint, which does not say")),
+    }
+}
+
+fn membership(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> MembershipError {
+    match error {
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(refused)) => {
+            MembershipError::Refused(refused.to_string())
+        }
+        other => MembershipError::Unknown(other.to_string()),
+    }
+}
+
+impl<S: StateMachine> Control for Replica<S> {
+    fn write(&self, command: Command) -> BoxFuture<'_, Result<Written, ProposeError>> {
+        Box::pin(async move {
+            let (responder, outcome) = ProgressResponder::complete_only();
+            self.raft
+                .client_write_ff(command, Some(responder))
+                .await
+                .map_err(unknown)?;
+            let outcome = outcome.map(|outcome| match outcome {
+                Ok(result) => written(result),
+                Err(_) => Err(unknown("the group has stopped")),
+            });
+            Ok(outcome.boxed())
+        })
+    }
+
+    fn initialize(
+        &self,
+        voters: BTreeMap<NodeId, String>,
+    ) -> BoxFuture<'_, Result<bool, MembershipError>> {
+        let nodes: BTreeMap<u64, Node> = voters
+            .into_iter()
+            .map(|(node, addr)| (node.0.into(), Node { addr }))
+            .collect();
+        Box::pin(async move {
+            match self.raft.initialize(nodes).await {
+                Ok(()) => Ok(true),
+                Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(false),
+                Err(RaftError::APIError(refused)) => {
+                    Err(MembershipError::Refused(refused.to_string()))
+                }
+                Err(other) => Err(MembershipError::Unknown(other.to_string())),
+            }
+        })
+    }
+
+    fn change(&self, change: Change) -> BoxFuture<'_, Result<(), MembershipError>> {
+        Box::pin(async move {
+            let raft = &self.raft;
+            let done = match change {
+                Change::AddLearner(node, addr) => {
+                    raft.add_learner(node.0.into(), Node { addr }, false).await
+                }
+                Change::Voters(voters) => {
+                    let voters: BTreeSet<u64> = voters.into_iter().map(|n| n.0.into()).collect();
+                    // Former voters stay as learners until they are removed.
+                    raft.change_membership(ChangeMembers::ReplaceAllVoters(voters), true)
+                        .await
+                }
+                Change::Remove(node) => {
+                    let gone = BTreeSet::from([u64::from(node.0)]);
+                    raft.change_membership(ChangeMembers::RemoveNodes(gone), false)
+                        .await
+                }
+            };
+            done.map(drop).map_err(membership)
+        })
+    }
+
+    fn read_index(&self) -> BoxFuture<'_, Result<Option<u64>, String>> {
+        Box::pin(async move {
+            match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
+                Ok(read) => Ok(Some(read.index())),
+                Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Ok(None),
+                Err(other) => Err(other.to_string()),
+            }
+        })
+    }
+
+    fn transfer_leader(&self, to: NodeId) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async move {
+            let trigger = self.raft.trigger();
+            trigger
+                .transfer_leader(to.0.into())
+                .await
+                .map_err(|error| error.to_string())
+        })
+    }
+
+    fn checkpoint(&self) -> BoxFuture<'static, Result<(), CheckpointError>> {
+        checkpoint::take(self.clone()).boxed()
+    }
+
+    fn purge(&self, upto: u64) -> BoxFuture<'_, Result<(), PurgeError>> {
+        Box::pin(async move {
+            let covered = self
+                .current
+                .lock()
+                .as_ref()
+                .and_then(|c| c.meta.last_log_id);
+            let covered = covered.ok_or(PurgeError::NoCheckpoint)?.index();
+            let purged = self.raft.trigger().purge_log(upto.min(covered)).await;
+            purged.map_err(|error| PurgeError::Stopped(error.to_string()))
+        })
+    }
+
+    fn shutdown(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if let Err(error) = self.raft.shutdown().await {
+                tracing::warn!(group = self.log.group.0, %error, "while a group stopped");
+            }
+        })
+    }
+}
+
+impl<S: StateMachine> Inbound for Replica<S> {
+    fn append(&self, request: AppendRequest) -> Answer<AppendResponse> {
+        let raft = self.raft.clone();
+        async move {
+            raft.append_entries(request)
+                .await
+                .map_err(|e| e.to_string())
+        }
+        .boxed()
+    }
+    fn vote(&self, request: VoteRequest) -> Answer<VoteResponse> {
+        let raft = self.raft.clone();
+        async move { raft.vote(request).await.map_err(|e| e.to_string()) }.boxed()
+    }
+    fn pre_vote(&self, request: VoteRequest) -> Answer<VoteResponse> {
+        let raft = self.raft.clone();
+        async move { raft.pre_vote(request).await.map_err(|e| e.to_string()) }.boxed()
+    }
+    fn transfer(&self, request: TransferRequest) -> Answer<TransferResponse> {
+        let raft = self.raft.clone();
+        async move {
+            raft.handle_transfer_leader(request)
+                .await
+                .map_err(|e| e.to_string())
+        }
+        .boxed()
+    }
+    fn snapshot(&self, from: NodeId, body: SnapshotBody) -> Answer<SnapshotResponse> {
+        checkpoint::receive(self.clone(), from, body).boxed()
+    }
+}

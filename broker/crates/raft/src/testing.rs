@@ -1,0 +1,440 @@
+//! What the tests share: a toy state machine, surroundings whose connections can be cut, and a
+//! cluster of brokers with one group each in one process.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use highwater_env::{
+    Disk as _, Env, Net, OsDisk, OsEnv, SystemClock, TcpNet, Workers, read_if_exists,
+    replace_durably,
+};
+use highwater_proto::{NodeId, Payload, ShardId};
+use highwater_wal::{Wal, WalConfig};
+use parking_lot::Mutex;
+use tokio::io::DuplexStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::TcpListenerStream;
+
+use crate::{
+    Caller, Frozen, Group, GroupStatus, Groups, GroupsConfig, Peers, Position, StateMachine,
+    StoredCheckpoint, Timings,
+};
+
+pub(crate) const GROUP: ShardId = ShardId(7);
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a toy state machine knows; shared with the test that looks at it.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct ToyState {
+    pub applied: Vec<Bytes>,
+    pub terms: u64,
+    pub installs: u64,
+    pub last: Option<u64>,
+}
+
+/// Remembers every command, in a file when checkpointed.
+pub(crate) struct Toy {
+    path: PathBuf,
+    pub(crate) state: Arc<Mutex<ToyState>>,
+}
+
+pub(crate) struct ToyFrozen {
+    path: PathBuf,
+    state: Bytes,
+}
+
+fn encode(state: &ToyState) -> Bytes {
+    let mut bytes = BytesMut::new();
+    bytes.put_u64(state.terms);
+    for command in &state.applied {
+        bytes.put_u32(u32::try_from(command.len()).unwrap());
+        bytes.put_slice(command);
+    }
+    bytes.freeze()
+}
+
+fn decode(mut bytes: Bytes) -> ToyState {
+    let mut state = ToyState {
+        terms: bytes.get_u64(),
+        ..ToyState::default()
+    };
+    while !bytes.is_empty() {
+        let len = bytes.get_u32() as usize;
+        state.applied.push(bytes.split_to(len));
+    }
+    state
+}
+
+fn store(path: &Path, raft_meta: &Bytes, manifest: &Bytes) -> io::Result<()> {
+    let mut bytes = BytesMut::new();
+    bytes.put_u32(u32::try_from(raft_meta.len()).unwrap());
+    bytes.put_slice(raft_meta);
+    bytes.put_slice(manifest);
+    replace_durably(&OsDisk, path, &bytes)
+}
+
+impl Toy {
+    pub(crate) fn new(dir: &Path) -> Self {
+        Self {
+            path: dir.join("checkpoint"),
+            state: Arc::default(),
+        }
+    }
+}
+
+impl StateMachine for Toy {
+    type Frozen = ToyFrozen;
+
+    async fn apply(&mut self, at: Position, command: Payload) -> Bytes {
+        let mut state = self.state.lock();
+        assert!(
+            state.last.is_none_or(|last| last < at.index),
+            "applied twice"
+        );
+        state.last = Some(at.index);
+        state.applied.push(command.to_contiguous());
+        Bytes::copy_from_slice(&(state.applied.len() as u64).to_be_bytes())
+    }
+    fn new_term(&mut self, _: Position) {
+        self.state.lock().terms += 1;
+    }
+    fn freeze(&mut self, _: Position) -> ToyFrozen {
+        ToyFrozen {
+            path: self.path.clone(),
+            state: encode(&self.state.lock()),
+        }
+    }
+    async fn load(&mut self) -> io::Result<Option<StoredCheckpoint>> {
+        let Some(bytes) = read_if_exists(&OsDisk, &self.path)? else {
+            return Ok(None);
+        };
+        let mut bytes = Bytes::from(bytes);
+        let len = bytes.get_u32() as usize;
+        let raft_meta = bytes.split_to(len);
+        *self.state.lock() = decode(bytes.clone());
+        Ok(Some(StoredCheckpoint {
+            raft_meta,
+            manifest: bytes,
+        }))
+    }
+    async fn install(&mut self, _: NodeId, checkpoint: StoredCheckpoint) -> io::Result<()> {
+        store(&self.path, &checkpoint.raft_meta, &checkpoint.manifest)?;
+        let mut state = self.state.lock();
+        let installs = state.installs + 1;
+        *state = ToyState {
+            installs,
+            last: state.last,
+            ..decode(checkpoint.manifest)
+        };
+        Ok(())
+    }
+}
+
+impl Frozen for ToyFrozen {
+    async fn persist(self, raft_meta: Bytes) -> io::Result<Bytes> {
+        store(&self.path, &raft_meta, &self.state)?;
+        Ok(self.state)
+    }
+}
+
+/// TCP whose open connections can be cut.
+#[derive(Clone, Default)]
+pub(crate) struct CutNet {
+    wires: Arc<Mutex<JoinSet<()>>>,
+}
+
+impl CutNet {
+    pub(crate) fn cut(&self) {
+        self.wires.lock().abort_all();
+    }
+}
+
+impl Net for CutNet {
+    type Stream = DuplexStream;
+    type Listener = Never;
+
+    async fn connect(&self, address: &str) -> io::Result<DuplexStream> {
+        let mut tcp: TcpStream = TcpNet.connect(address).await?;
+        let (near, mut far) = tokio::io::duplex(1 << 20);
+        self.wires.lock().spawn(async move {
+            let _ = tokio::io::copy_bidirectional(&mut tcp, &mut far).await;
+        });
+        Ok(near)
+    }
+    async fn listen(&self, _: &str) -> io::Result<Never> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// The tests listen by themselves.
+pub(crate) enum Never {}
+
+impl highwater_env::Listener for Never {
+    type Stream = DuplexStream;
+    async fn accept(&mut self) -> io::Result<(DuplexStream, std::net::SocketAddr)> {
+        match *self {}
+    }
+    fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
+        match *self {}
+    }
+}
+
+/// This machine, with connections that can be cut.
+#[derive(Clone, Default)]
+pub(crate) struct TestEnv {
+    os: OsEnv,
+    pub(crate) net: CutNet,
+}
+
+impl Env for TestEnv {
+    type Disk = OsDisk;
+    type Clock = SystemClock;
+    type Net = CutNet;
+
+    fn disk(&self) -> &OsDisk {
+        self.os.disk()
+    }
+    fn clock(&self) -> &SystemClock {
+        self.os.clock()
+    }
+    fn net(&self) -> &CutNet {
+        &self.net
+    }
+    fn workers(&self) -> Workers {
+        Workers::Threads
+    }
+}
+
+pub(crate) fn wal_config() -> WalConfig {
+    WalConfig {
+        file_bytes: 8 << 20,
+        ..WalConfig::default()
+    }
+}
+
+struct Addresses(BTreeMap<NodeId, String>);
+
+impl Peers for Addresses {
+    fn address(&self, node: NodeId) -> Option<String> {
+        self.0.get(&node).cloned()
+    }
+}
+
+/// A running broker.
+pub(crate) struct Broker {
+    pub(crate) env: TestEnv,
+    pub(crate) group: Group,
+    pub(crate) state: Arc<Mutex<ToyState>>,
+    groups: Groups<TestEnv>,
+    wal: Wal<TestEnv>,
+    server: JoinSet<()>,
+}
+
+/// Three brokers, some of them running.
+pub(crate) struct Cluster {
+    dir: tempfile::TempDir,
+    addresses: BTreeMap<NodeId, String>,
+    pub(crate) brokers: BTreeMap<NodeId, Broker>,
+}
+
+impl Cluster {
+    /// Brokers 1 to 3 with one group of all three, initialized.
+    pub(crate) async fn start() -> Self {
+        let mut listeners = BTreeMap::new();
+        let mut addresses = BTreeMap::new();
+        for node in (1..=3).map(NodeId) {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            addresses.insert(node, listener.local_addr().unwrap().to_string());
+            listeners.insert(node, listener);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let mut cluster = Self {
+            dir,
+            addresses,
+            brokers: BTreeMap::new(),
+        };
+        for (node, listener) in listeners {
+            cluster.run(node, listener).await;
+        }
+        for broker in cluster.brokers.values() {
+            broker
+                .group
+                .initialize(cluster.addresses.clone())
+                .await
+                .unwrap();
+        }
+        cluster
+    }
+
+    /// Starts a stopped broker from what its directory holds.
+    pub(crate) async fn restart(&mut self, node: NodeId) {
+        let listener = TcpListener::bind(&self.addresses[&node]).await.unwrap();
+        self.run(node, listener).await;
+    }
+
+    async fn run(&mut self, node: NodeId, listener: TcpListener) {
+        let env = TestEnv::default();
+        let dir = self.dir.path().join(node.to_string());
+        env.disk().create_dir_all(&dir.join("wal")).unwrap();
+        let (wal, _) = Wal::open(&env, &dir.join("wal"), wal_config()).unwrap();
+        let config = GroupsConfig {
+            node_id: node,
+            identity: Arc::new(move || Caller {
+                cluster: "test".to_owned(),
+                node,
+                incarnation: format!("life-{node}"),
+            }),
+            admission: Arc::new(|caller| {
+                let known = caller.cluster == "test"
+                    && caller.incarnation == format!("life-{}", caller.node);
+                if known {
+                    Ok(())
+                } else {
+                    Err("not one of us".to_owned())
+                }
+            }),
+            timings: Timings::default(),
+            cache_bytes: 64 << 10,
+        };
+        let peers = Arc::new(Addresses(self.addresses.clone()));
+        let groups = Groups::new(config, env.clone(), wal.clone(), peers);
+        let service = groups.service().into_server();
+        let mut server = JoinSet::new();
+        server.spawn(async move {
+            let incoming = TcpListenerStream::new(listener);
+            let server = tonic::transport::Server::builder().add_service(service);
+            server.serve_with_incoming(incoming).await.unwrap();
+        });
+        let toy = Toy::new(&dir);
+        let state = Arc::clone(&toy.state);
+        let group = groups.start(GROUP, toy).await.unwrap();
+        self.brokers.insert(
+            node,
+            Broker {
+                env,
+                group,
+                state,
+                groups,
+                wal,
+                server,
+            },
+        );
+    }
+
+    /// Stops a broker; its directory stays.
+    pub(crate) async fn stop(&mut self, node: NodeId) {
+        let Broker {
+            group,
+            groups,
+            wal,
+            mut server,
+            ..
+        } = self.brokers.remove(&node).unwrap();
+        group.shutdown().await;
+        groups.close().await;
+        server.shutdown().await;
+        wal.close().await;
+    }
+
+    pub(crate) async fn stop_all(&mut self) {
+        for node in self.brokers.keys().copied().collect::<Vec<_>>() {
+            self.stop(node).await;
+        }
+    }
+
+    /// Waits until all running brokers agree on a running leader that can take commands.
+    pub(crate) async fn leader(&self) -> NodeId {
+        let agreed = async {
+            loop {
+                for (node, broker) in &self.brokers {
+                    let all = self.brokers.values();
+                    let mut leaders = all.map(|b| b.group.status().borrow().leader);
+                    if leaders.all(|leader| leader == Some(*node))
+                        && broker.group.read_barrier().await.is_ok()
+                    {
+                        return *node;
+                    }
+                }
+                self.any_change().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, agreed)
+            .await
+            .expect("a leader")
+    }
+
+    async fn any_change(&self) {
+        let mut statuses: Vec<_> = self.brokers.values().map(|b| b.group.status()).collect();
+        let changes = statuses.iter_mut().map(|status| Box::pin(status.changed()));
+        let first = futures_util::future::select_all(changes);
+        // A leader may also become ready without any change of status.
+        let _ = tokio::time::timeout(Duration::from_millis(100), first).await;
+    }
+
+    pub(crate) fn followers(&self, leader: NodeId) -> Vec<NodeId> {
+        self.brokers
+            .keys()
+            .copied()
+            .filter(|node| *node != leader)
+            .collect()
+    }
+
+    pub(crate) fn group(&self, node: NodeId) -> &Group {
+        &self.brokers[&node].group
+    }
+
+    pub(crate) fn commands(&self, node: NodeId) -> Vec<Bytes> {
+        self.brokers[&node].state.lock().applied.clone()
+    }
+
+    /// Waits until a broker's status is as wanted.
+    pub(crate) async fn wait(&self, node: NodeId, wanted: impl FnMut(&GroupStatus) -> bool) {
+        let mut status = self.group(node).status();
+        let reached = tokio::time::timeout(PATIENCE, status.wait_for(wanted)).await;
+        reached.expect("in time").expect("still running");
+    }
+
+    /// Waits until all running brokers have applied what the leader has.
+    pub(crate) async fn settle(&self) {
+        let leader = self.leader().await;
+        let index = self.group(leader).read_barrier().await.unwrap();
+        for node in self.brokers.keys() {
+            self.wait(*node, |status| status.applied >= index).await;
+        }
+    }
+
+    /// Writes commands through the leader, in order, and waits for their replies.
+    pub(crate) async fn write(&self, name: &str, count: usize, bytes: usize) {
+        let leader = self.leader().await;
+        let group = self.group(leader);
+        let pending: Vec<_> = (0..count)
+            .map(|i| group.propose_ordered(command(name, i, bytes)))
+            .collect();
+        for reply in pending {
+            reply.await.unwrap();
+        }
+    }
+}
+
+/// A command that says who wrote it, padded to a length.
+pub(crate) fn command(name: &str, number: usize, bytes: usize) -> Payload {
+    let text = format!("{name}:{number}");
+    let padding = bytes.saturating_sub(text.len());
+    let parts = [Bytes::from(text), Bytes::from(vec![b'.'; padding])];
+    parts.into_iter().collect()
+}
+
+/// The numbers of a writer's commands, in the order applied.
+pub(crate) fn numbers(commands: &[Bytes], name: &str) -> Vec<usize> {
+    let of = |command: &Bytes| {
+        let text = String::from_utf8(command.to_vec()).unwrap();
+        let (writer, number) = text.trim_end_matches('.').split_once(':')?;
+        (writer == name).then(|| number.parse().unwrap())
+    };
+    commands.iter().filter_map(of).collect()
+}
