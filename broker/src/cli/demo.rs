@@ -99,11 +99,16 @@ pub fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     if report.passed {
         return Ok(ExitCode::SUCCESS);
     }
+    say_where(home);
+    Ok(ExitCode::FAILURE)
+}
+
+/// A run that failed leaves everything for whoever looks into it.
+fn say_where(home: Home) {
     eprintln!(
-        "What the brokers and the journal hold is kept in {}.",
+        "The brokers' data and logs and the journal are kept in {}",
         home.keep().display()
     );
-    Ok(ExitCode::FAILURE)
 }
 
 /// Runs the workload over a cluster of its own. `None` when it was interrupted.

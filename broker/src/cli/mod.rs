@@ -63,10 +63,10 @@ fn command_line() -> clap::Command {
 
 /// Adds the client's options to a verb, which keeps its own description.
 fn with_options(verb: clap::Command) -> clap::Command {
-    let about = verb.get_about().cloned();
+    let about = verb.get_about().cloned().unwrap_or_default();
     GlobalOptions::augment_args(verb)
         .about(about)
-        .long_about(None)
+        .long_about(clap::builder::Resettable::Reset)
 }
 
 /// The verb, and the options of a client's verb.
