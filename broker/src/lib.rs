@@ -1,5 +1,11 @@
 //! The Highwater server and its one binary.
 
 pub mod config;
+pub mod control;
+pub mod front;
+pub mod gate;
+pub mod node;
 pub mod observe;
 pub mod process;
+pub mod router;
+pub mod runtime;

@@ -14,7 +14,6 @@ use crate::control::cluster::Cluster;
 use crate::runtime::Shard;
 
 /// The shards that this broker hosts.
-#[derive(Debug)]
 pub struct ShardTable<D: Disk>(ArcSwap<BTreeMap<ShardId, Arc<Shard<D>>>>);
 
 impl<D: Disk> Default for ShardTable<D> {
@@ -49,7 +48,6 @@ impl<D: Disk> ShardTable<D> {
 }
 
 /// Where a partition is served.
-#[derive(Debug)]
 pub enum Route<D: Disk> {
     /// By a shard of this broker, whose leader it is.
     Here {
@@ -72,7 +70,6 @@ pub enum Route<D: Disk> {
 }
 
 /// Finds shards.
-#[derive(Debug)]
 pub struct Router<D: Disk> {
     cluster: Arc<Cluster>,
     shards: Arc<ShardTable<D>>,

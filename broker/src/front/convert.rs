@@ -54,7 +54,7 @@ pub fn gate_closed(closed: Closed) -> BatchResult {
 
 /// A batch that does not hold together.
 pub fn bad_batch(tp: TopicPartition, cause: &BatchError) -> BatchResult {
-    let code = if cause.is_too_large() { ErrorCode::BatchTooLarge } else { ErrorCode::CorruptBatch };
+    let code = if matches!(cause, BatchError::TooLarge { .. }) { ErrorCode::BatchTooLarge } else { ErrorCode::CorruptBatch };
     rejected(code, format!("batch for {tp}: {cause}"))
 }
 
@@ -113,7 +113,7 @@ pub fn out_of_range(tp: TopicPartition, wanted: Offset, start: Offset, end: Offs
 
 /// A file could not be read.
 pub fn read_error(tp: TopicPartition, cause: &ReadError, log_start: Offset) -> Error {
-    if cause.is_out_of_range() {
+    if matches!(cause, ReadError::BelowStart { .. }) {
         let text = format!("{tp} begins at {log_start} now: {cause}");
         return error(ErrorCode::OffsetOutOfRange, text, None);
     }
@@ -135,6 +135,9 @@ pub fn outcome<D: Disk>(
     match outcome {
         ProduceOutcome::Decided(verdict) => decided(tp, verdict),
         ProduceOutcome::NotLeader { .. } => rejected_with(not_leader(router, tp)),
+        ProduceOutcome::Busy => {
+            rejected(ErrorCode::Overloaded, format!("the shard of {tp} is busy; back off"))
+        }
         ProduceOutcome::Unknown(reason) => unknown(
             ErrorCode::LeadershipLost,
             format!("{reason}; retry with the same sequence, it is stored once"),

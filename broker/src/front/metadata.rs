@@ -5,15 +5,34 @@ use std::sync::Arc;
 
 use highwater_env::Env;
 use highwater_proto::TopicId;
+use highwater_proto::v1::metadata_server::Metadata;
 use highwater_proto::v1::{Broker as BrokerInfo, MetadataUpdate, TopicMetadata, WatchRequest};
 use tokio::sync::mpsc;
-use tonic::Status;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status};
 
-use super::view;
+use super::{RESPONSES_IN_FLIGHT, view};
 use crate::node::Broker;
 
+/// The service `Metadata` over one broker.
+pub struct MetadataService<E: Env>(pub Arc<Broker<E>>);
+
+#[tonic::async_trait]
+impl<E: Env> Metadata for MetadataService<E> {
+    type WatchStream = ReceiverStream<Result<MetadataUpdate, Status>>;
+
+    async fn watch(
+        &self,
+        request: Request<WatchRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
+        tokio::spawn(watch(Arc::clone(&self.0), request.into_inner(), sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+}
+
 /// Serves one watch until its client goes.
-pub async fn watch<E: Env>(
+async fn watch<E: Env>(
     broker: Arc<Broker<E>>,
     request: WatchRequest,
     updates: mpsc::Sender<Result<MetadataUpdate, Status>>,
@@ -23,9 +42,7 @@ pub async fn watch<E: Env>(
     loop {
         changes.borrow_and_update();
         let update = sent.difference(&broker, &request);
-        let worth_sending = update.is_some();
         if let Some(update) = update
-            && worth_sending
             && updates.send(Ok(update)).await.is_err()
         {
             return;

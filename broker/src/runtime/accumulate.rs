@@ -51,6 +51,8 @@ pub enum ProduceOutcome {
         /// Of that leadership.
         term: u64,
     },
+    /// Certainly not written: the group has too much to do.
+    Busy,
     /// May or may not be written.
     Unknown(String),
 }
@@ -155,6 +157,7 @@ fn outcomes(proposal: Result<Bytes, ProposeError>, count: usize) -> Vec<ProduceO
         Err(ProposeError::NotLeader { leader, term }) => {
             all(ProduceOutcome::NotLeader { leader, term })
         }
+        Err(ProposeError::Busy) => all(ProduceOutcome::Busy),
         Err(ProposeError::Unknown(reason)) => all(ProduceOutcome::Unknown(reason)),
     }
 }

@@ -4,3 +4,97 @@
 //! Order, each step durable before the next: state and file lengths frozen at one applied entry;
 //! the log durable past it (the raft crate waits for that); the segments and their directories
 //! synced; the manifest replaced. Only then are files unlinked that no durable manifest names.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use highwater_env::{Disk, Env, Workers};
+use highwater_proto::{ShardId, TopicPartition};
+use highwater_raft::{Frozen, StoredCheckpoint};
+use highwater_segment::{
+    Checkpoint, FreezeTicket, PartitionManifest, SegmentStore, StoreError,
+};
+
+use super::blocking;
+
+/// A shard at one applied entry, on its way to the disk.
+pub struct FrozenShard<D: Disk> {
+    pub(super) shard: ShardId,
+    pub(super) state: Bytes,
+    pub(super) ticket: FreezeTicket,
+    pub(super) files: CheckpointFiles<D>,
+}
+
+/// Where a shard's checkpoint and segments lie.
+#[derive(Clone)]
+pub struct CheckpointFiles<D: Disk> {
+    pub(super) disk: D,
+    pub(super) workers: Workers,
+    pub(super) path: PathBuf,
+    pub(super) store: SegmentStore<D>,
+}
+
+impl<D: Disk> Frozen for FrozenShard<D> {
+    async fn persist(self, raft_meta: Bytes) -> io::Result<Bytes> {
+        let Self { shard, state, ticket, files } = self;
+        let partitions = ticket.wait().await.map_err(io::Error::other)?;
+        let checkpoint = Checkpoint { raft_meta, state, partitions };
+        files.store_durably(shard, checkpoint).await
+    }
+}
+
+impl<D: Disk> CheckpointFiles<D> {
+    /// The files of one shard in the given surroundings.
+    pub(super) fn new<E: Env<Disk = D>>(env: &E, path: PathBuf, store: SegmentStore<D>) -> Self {
+        Self { disk: env.disk().clone(), workers: env.workers(), path, store }
+    }
+
+    /// Syncs the segments, then replaces the checkpoint, then unlinks what it no longer names.
+    /// Returns the checkpoint's content.
+    ///
+    /// # Errors
+    /// Those of the file system. The old checkpoint counts then.
+    pub(super) async fn store_durably(
+        self,
+        shard: ShardId,
+        checkpoint: Checkpoint,
+    ) -> io::Result<Bytes> {
+        self.store.sync(shard).await.map_err(io::Error::other)?;
+        let content = checkpoint.encode();
+        let (disk, path) = (self.disk, self.path);
+        let written = content.clone();
+        let write = move || highwater_env::replace_durably(&disk, &path, &written);
+        match self.workers {
+            Workers::Tasks => write()?,
+            Workers::Threads => blocking(write).await?,
+        }
+        let durable = Arc::new(checkpoint.partitions);
+        self.store.unlink(shard, durable).await.map_err(io::Error::other)?;
+        Ok(content)
+    }
+
+    /// The last durable checkpoint, if there is one.
+    ///
+    /// # Errors
+    /// Names the file and what is wrong with it; it is left alone.
+    pub(super) async fn read(&self) -> io::Result<Option<Checkpoint>> {
+        let (disk, path) = (self.disk.clone(), self.path.clone());
+        let read = move || Checkpoint::read(&disk, &path).map_err(io::Error::other);
+        match self.workers {
+            Workers::Tasks => read(),
+            Workers::Threads => blocking(read).await,
+        }
+    }
+}
+
+/// What the raft crate keeps of a checkpoint.
+pub(super) fn stored(checkpoint: &Checkpoint) -> StoredCheckpoint {
+    StoredCheckpoint { raft_meta: checkpoint.raft_meta.clone(), manifest: checkpoint.encode() }
+}
+
+/// A failure of the segment store as an error of the state machine.
+pub(super) fn store_error(error: StoreError) -> io::Error {
+    io::Error::other(error)
+}

@@ -9,19 +9,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use highwater_env::{Env, read_if_exists};
-use highwater_proto::{NodeId, Offset, Payload, ShardId, TopicPartition};
+use highwater_env::Env;
+use highwater_proto::{LeaderEpoch, NodeId, Offset, Payload, ShardId, TopicPartition};
 use highwater_raft::{Position, StateMachine, StoredCheckpoint};
-use highwater_segment::{AppendBatch, SegmentStore};
+use highwater_segment::{AppendBatch, Checkpoint, SegmentStore, ShardSegments};
 use highwater_shard::{Effect, EntryContext, ShardCommand, ShardReply, ShardState};
 
-use super::checkpoint::{self, FrozenShard};
+use super::checkpoint::{self, CheckpointFiles, FrozenShard};
 use super::install::SnapshotSource;
 use super::tail::{ShardTail, TailBudget};
 use super::view::{PartitionView, Views};
 
-/// What every shard's state machine of a broker shares.
-#[derive(Debug)]
+/// What the state machines of all shards of a broker share.
 pub struct ShardContext<E: Env> {
     /// Disk, clock, network, workers.
     pub env: E,
@@ -35,15 +34,14 @@ pub struct ShardContext<E: Env> {
     pub snapshots: SnapshotSource<E>,
 }
 
-/// The state machine of one shard with its effects.
-#[derive(Debug)]
+/// The state machine of one shard, with its effects.
 pub struct ShardMachine<E: Env> {
     pub(super) id: ShardId,
     pub(super) state: ShardState,
     pub(super) views: Arc<Views<E::Disk>>,
     pub(super) tail: ShardTail<E::Disk>,
+    pub(super) segments: ShardSegments<E::Disk>,
     pub(super) context: Arc<ShardContext<E>>,
-    leadership: u64,
     effects: Vec<Effect>,
 }
 
@@ -51,14 +49,13 @@ impl<E: Env> ShardMachine<E> {
     /// A machine without state; `load` gives it the last checkpoint.
     #[must_use]
     pub fn new(id: ShardId, context: Arc<ShardContext<E>>) -> Self {
-        let tail = ShardTail::new(Arc::clone(&context.tail));
         Self {
             id,
             state: ShardState::new(),
             views: Arc::default(),
-            tail,
+            tail: ShardTail::new(Arc::clone(&context.tail)),
+            segments: context.store.shard(id),
             context,
-            leadership: 0,
             effects: Vec::new(),
         }
     }
@@ -67,19 +64,58 @@ impl<E: Env> ShardMachine<E> {
     pub fn views(&self) -> Arc<Views<E::Disk>> {
         Arc::clone(&self.views)
     }
-    /// Where this shard's checkpoint lies.
-    pub(super) fn path(&self) -> PathBuf {
-        self.context.dir.join(format!("{:06}.checkpoint", self.id.0))
+    pub(super) fn files(&self) -> CheckpointFiles<E::Disk> {
+        let path = self.context.dir.join(format!("{:06}.checkpoint", self.id.0));
+        CheckpointFiles::new(&self.context.env, path, self.context.store.clone())
+    }
+    /// Replaces the state by that of a checkpoint whose segments are open already.
+    pub(super) fn adopt(&mut self, state: ShardState) {
+        for tp in self.views.all() {
+            if !state.has_partition(tp) {
+                self.remove_view(tp);
+            }
+        }
+        for (tp, facts) in state.partitions() {
+            if let Some(view) = self.views.get(tp) {
+                // What the tail holds ends where the old state ended: a gap follows it.
+                self.tail.forget(&view);
+                view.trim(facts.log_start);
+                view.advance(facts.next_offset, facts.leader_epoch);
+                continue;
+            }
+            let visible = (facts.log_start, facts.next_offset);
+            let view = PartitionView::new(tp, self.context.store.clone(), visible);
+            self.views.insert(Arc::new(view));
+        }
+        self.state = state;
+    }
+    fn remove_view(&mut self, tp: TopicPartition) {
+        if let Some(view) = self.views.remove(tp) {
+            view.delete();
+            self.tail.forget(&view);
+        }
     }
 
     async fn carry_out(&mut self, effect: Effect) -> io::Result<()> {
         match effect {
-            Effect::Append { tp, batch, epoch } => self.append(tp, batch, epoch).await,
-            Effect::Created { tp, config } => {
-                let files = checkpoint::file_config(&config);
-                let reader = self.context.store.create(tp, files).await?;
-                let none = (Offset(0), Offset(0));
-                self.views.insert(Arc::new(PartitionView::new(tp, reader, none)));
+            Effect::Append(append) => {
+                let tp = append.tp;
+                let batch = AppendBatch {
+                    head: append.batch.head,
+                    body: append.batch.body,
+                    base_offset: append.base_offset,
+                    last_offset: append.last_offset,
+                    max_timestamp: append.max_timestamp,
+                    append_time: append.append_time,
+                    new_segment: append.new_segment,
+                };
+                self.append(tp, append.leader_epoch, batch).await
+            }
+            Effect::Created { tp, .. } => {
+                self.segments.create(tp).await.map_err(checkpoint::store_error)?;
+                let empty = (Offset(0), Offset(0));
+                let view = PartitionView::new(tp, self.context.store.clone(), empty);
+                self.views.insert(Arc::new(view));
                 Ok(())
             }
             Effect::Configured { .. } => Ok(()),
@@ -87,15 +123,97 @@ impl<E: Env> ShardMachine<E> {
                 if let Some(view) = self.views.get(tp) {
                     view.trim(log_start);
                 }
-                self.context.store.trim(tp, log_start).await
+                self.segments.trim(tp, log_start).await.map_err(checkpoint::store_error)
             }
             Effect::Deleted { tp } => {
-                if let Some(view) = self.views.remove(tp) {
-                    view.delete();
-                    self.tail.forget(&view);
-                }
-                self.context.store.delete(tp).await
+                self.remove_view(tp);
+                self.segments.delete(tp).await.map_err(checkpoint::store_error)
             }
         }
+    }
+
+    async fn append(
+        &mut self,
+        tp: TopicPartition,
+        epoch: LeaderEpoch,
+        batch: AppendBatch,
+    ) -> io::Result<()> {
+        let view = self.views.get(tp).ok_or_else(|| {
+            io::Error::other(format!("{tp}: the state has the partition, its view is missing"))
+        })?;
+        let end = batch.last_offset.plus(1);
+        self.segments.append(tp, vec![batch.clone()]).await.map_err(checkpoint::store_error)?;
+        self.tail.push(&view, batch);
+        view.advance(end, epoch);
+        Ok(())
+    }
+}
+
+impl<E: Env> StateMachine for ShardMachine<E> {
+    type Frozen = FrozenShard<E::Disk>;
+
+    async fn apply(&mut self, at: Position, command: Payload) -> Bytes {
+        let command = match ShardCommand::decode(&command) {
+            Ok(command) => command,
+            // Every replica reads the same bytes and comes to the same reply: nothing changes.
+            Err(error) => {
+                tracing::error!(shard = self.id.0, index = at.index, %error, "not a command");
+                return ShardReply::Malformed.encode();
+            }
+        };
+        let context = EntryContext { position: at.index, leadership: at.term };
+        let mut effects = std::mem::take(&mut self.effects);
+        let reply = self.state.apply(context, command, &mut effects);
+        for effect in effects.drain(..) {
+            if let Err(error) = self.carry_out(effect).await {
+                // The segment store has failed or is closed, and the process is stopping: nothing
+                // of this entry may be answered or made visible.
+                tracing::error!(shard = self.id.0, %error, "apply cannot go on");
+                return std::future::pending().await;
+            }
+        }
+        self.effects = effects;
+        reply.encode()
+    }
+
+    fn new_term(&mut self, _at: Position) {
+        // A partition's leader epoch rises with its first append under a new leadership.
+    }
+
+    fn freeze(&mut self, _at: Position) -> FrozenShard<E::Disk> {
+        FrozenShard {
+            shard: self.id,
+            state: self.state.encode_snapshot(),
+            ticket: self.segments.freeze(),
+            files: self.files(),
+        }
+    }
+
+    async fn load(&mut self) -> io::Result<Option<StoredCheckpoint>> {
+        let Some(checkpoint) = self.files().read().await? else { return Ok(None) };
+        let state = ShardState::decode_snapshot(&checkpoint.state).map_err(io::Error::other)?;
+        let stored = checkpoint::stored(&checkpoint);
+        let partitions = checkpoint.partitions;
+        self.segments.open(partitions, false).await.map_err(checkpoint::store_error)?;
+        self.adopt(state);
+        Ok(Some(stored))
+    }
+
+    async fn install(&mut self, from: NodeId, stored: StoredCheckpoint) -> io::Result<()> {
+        let theirs = Checkpoint::decode(&stored.manifest).map_err(io::Error::other)?;
+        let state = ShardState::decode_snapshot(&theirs.state).map_err(io::Error::other)?;
+        for (tp, manifest) in &theirs.partitions {
+            self.pull(from, *tp, manifest).await?;
+        }
+        let gone = self.views.all().into_iter().filter(|tp| !state.has_partition(*tp));
+        for tp in gone.collect::<Vec<_>>() {
+            self.segments.delete(tp).await.map_err(checkpoint::store_error)?;
+        }
+        let ticket = self.segments.freeze();
+        let partitions = ticket.wait().await.map_err(checkpoint::store_error)?;
+        let ours = Checkpoint { raft_meta: stored.raft_meta, state: theirs.state, partitions };
+        self.files().store_durably(self.id, ours).await?;
+        self.adopt(state);
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 pub mod accumulate;
 mod checkpoint;
-mod install;
+pub mod install;
 pub mod machine;
 pub mod tail;
 pub mod view;
@@ -18,7 +18,6 @@ use accumulate::Accumulator;
 use view::Views;
 
 /// One hosted shard.
-#[derive(Debug)]
 pub struct Shard<D: Disk> {
     /// Which one.
     pub id: ShardId,

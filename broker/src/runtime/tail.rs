@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use highwater_env::Disk;
-use highwater_proto::Offset;
+use highwater_proto::batch::{BatchHeader, DecodeLimits, RecordBatch};
+use highwater_proto::{Offset, TimestampMs};
 use highwater_segment::AppendBatch;
 
 use super::view::PartitionView;
@@ -63,6 +64,31 @@ impl PartitionTail {
         }
         Some(pieces)
     }
+    /// The first record at or after `timestamp` below `end`, decoded from its batch.
+    #[must_use]
+    pub fn find_by_timestamp(
+        &self,
+        timestamp: TimestampMs,
+        end: Offset,
+    ) -> Option<(Offset, TimestampMs)> {
+        let candidates = self
+            .batches
+            .iter()
+            .take_while(|batch| batch.last_offset < end)
+            .filter(|batch| batch.max_timestamp >= timestamp);
+        for batch in candidates {
+            let stored = [&batch.head[..], &batch.body[..]].concat();
+            let found = RecordBatch::validate(Bytes::from(stored), usize::MAX).ok().and_then(|b| {
+                let records = b.records(&DecodeLimits::default()).ok()?;
+                let mut matching = records.flatten().filter(|record| record.timestamp >= timestamp);
+                matching.next().map(|record| (record.offset, record.timestamp))
+            });
+            // A batch whose records cannot be decoded was accepted as it is: its first offset is
+            // the best answer there is.
+            return Some(found.unwrap_or((batch.base_offset, batch.max_timestamp)));
+        }
+        None
+    }
     /// Drops everything.
     pub fn clear(&mut self) -> usize {
         let freed = self.batches.iter().map(|batch| batch.body.len()).sum();
@@ -90,6 +116,16 @@ pub struct Pieces {
 }
 
 impl Pieces {
+    /// Whole batches as they were read from a file.
+    pub(super) fn from_stored(bytes: Bytes) -> Self {
+        let mut next_offset = None;
+        let mut rest: &[u8] = &bytes;
+        while let Ok(header) = BatchHeader::parse(rest) {
+            next_offset = Some(header.last_offset().plus(1));
+            rest = rest.get(header.total_len()..).unwrap_or_default();
+        }
+        Self { bytes: bytes.len(), pieces: vec![bytes], next_offset }
+    }
     fn push(&mut self, head: Bytes, body: Bytes, last: Offset) {
         self.bytes += head.len() + body.len();
         self.pieces.push(head);
@@ -99,7 +135,6 @@ impl Pieces {
 }
 
 /// The append order of one shard's tails, for eviction. Owned by the shard's state machine.
-#[derive(Debug)]
 pub struct ShardTail<D: Disk> {
     order: VecDeque<(Arc<PartitionView<D>>, Offset)>,
     budget: Arc<TailBudget>,

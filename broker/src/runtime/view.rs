@@ -3,19 +3,18 @@
 //! The shard's state machine alone changes a view, in apply; any number of fetches read it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use highwater_env::{Disk, Workers};
-use highwater_proto::{LeaderEpoch, Offset, TopicPartition};
-use highwater_segment::{PartitionReader, ReadError};
+use highwater_proto::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
+use highwater_segment::{PartitionReader, ReadError, SegmentStore};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 
 use super::tail::{PartitionTail, Pieces};
 
 /// One partition, as readers see it.
-#[derive(Debug)]
 pub struct PartitionView<D: Disk> {
     tp: TopicPartition,
     /// The first offset that is not yet visible.
@@ -24,14 +23,16 @@ pub struct PartitionView<D: Disk> {
     leader_epoch: AtomicU32,
     deleted: AtomicBool,
     tail: Mutex<PartitionTail>,
-    reader: PartitionReader<D>,
+    store: SegmentStore<D>,
+    /// Taken from the store when it is there: the writer opens a partition in its own time.
+    reader: OnceLock<PartitionReader<D>>,
     changed: Notify,
 }
 
 impl<D: Disk> PartitionView<D> {
     /// A view whose visible range is `[log_start, high_watermark)`.
     #[must_use]
-    pub fn new(tp: TopicPartition, reader: PartitionReader<D>, visible: (Offset, Offset)) -> Self {
+    pub fn new(tp: TopicPartition, store: SegmentStore<D>, visible: (Offset, Offset)) -> Self {
         Self {
             tp,
             high_watermark: AtomicU64::new(visible.1.0),
@@ -39,7 +40,8 @@ impl<D: Disk> PartitionView<D> {
             leader_epoch: AtomicU32::new(0),
             deleted: AtomicBool::new(false),
             tail: Mutex::default(),
-            reader,
+            store,
+            reader: OnceLock::new(),
             changed: Notify::new(),
         }
     }
@@ -66,7 +68,7 @@ impl<D: Disk> PartitionView<D> {
     /// Bytes in segment files.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        self.reader.size_bytes()
+        self.reader().map_or(0, PartitionReader::size_bytes)
     }
     /// Whether the partition is gone; its readers end.
     #[must_use]
@@ -82,12 +84,17 @@ impl<D: Disk> PartitionView<D> {
     pub(super) fn tail(&self) -> MutexGuard<'_, PartitionTail> {
         self.tail.lock()
     }
-    pub(super) fn reader(&self) -> &PartitionReader<D> {
-        &self.reader
+    fn reader(&self) -> Option<&PartitionReader<D>> {
+        if self.reader.get().is_none()
+            && let Some(reader) = self.store.reader(self.tp)
+        {
+            return Some(self.reader.get_or_init(|| reader.verifying()));
+        }
+        self.reader.get()
     }
     /// The first offset that the segment files do not have yet.
     pub(super) fn written_end(&self) -> Offset {
-        self.reader.next_offset()
+        self.reader().map_or(self.log_start(), PartitionReader::next_offset)
     }
     pub(super) fn advance(&self, high_watermark: Offset, epoch: LeaderEpoch) {
         self.leader_epoch.store(epoch.0, Ordering::Release);
@@ -119,19 +126,41 @@ impl<D: Disk> PartitionView<D> {
         if let Some(pieces) = self.tail().read(from, max_bytes, end) {
             return Ok(pieces);
         }
-        let view = Arc::clone(self);
         let end = end.min(self.written_end());
-        let read = move || view.reader.read(from, max_bytes, end, true);
+        let Some(reader) = self.reader().cloned() else { return Ok(Pieces::default()) };
+        let read = move || reader.read(from, max_bytes, end);
         let bytes = match workers {
             Workers::Tasks => read()?,
             Workers::Threads => super::blocking(read).await?,
         };
         Ok(Pieces::from_stored(bytes))
     }
+
+    /// The first visible record at or after `timestamp`, with its own timestamp.
+    ///
+    /// # Errors
+    /// Those of the segment files.
+    pub async fn find_by_timestamp(
+        self: &Arc<Self>,
+        timestamp: TimestampMs,
+        end: Offset,
+        workers: Workers,
+    ) -> Result<Option<(Offset, TimestampMs)>, ReadError> {
+        if let Some(reader) = self.reader().cloned() {
+            let find = move || reader.find_by_timestamp(timestamp, end);
+            let found = match workers {
+                Workers::Tasks => find()?,
+                Workers::Threads => super::blocking(find).await?,
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(self.tail().find_by_timestamp(timestamp, end))
+    }
 }
 
 /// All partitions of one shard on this broker.
-#[derive(Debug)]
 pub struct Views<D: Disk>(RwLock<HashMap<TopicPartition, Arc<PartitionView<D>>>>);
 
 impl<D: Disk> Default for Views<D> {

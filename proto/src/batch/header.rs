@@ -1,9 +1,10 @@
 //! The 61 bytes before the records, parsed into plain values.
 #![deny(clippy::indexing_slicing)]
 
-use bytes::Buf;
+use bytes::{Buf, BufMut};
 
 use super::{Attributes, BatchError};
+
 use crate::{BatchSequence, LeaderEpoch, Offset, ProducerEpoch, ProducerId, TimestampMs};
 
 /// Length of the whole header in bytes.
@@ -147,6 +148,20 @@ impl BatchHeader {
             last_offset_delta,
             records_bytes: self.records_len(),
         }
+    }
+    /// The first 16 bytes of the batch at its place: base offset, length, leader epoch. They lie
+    /// outside the checksum and are the only ones that the broker writes.
+    ///
+    /// Offsets above `i64::MAX` and epochs above `i32::MAX` do not fit the format; the log ends
+    /// before them.
+    #[must_use]
+    pub fn head(&self, base: Offset, epoch: LeaderEpoch) -> [u8; HEAD_LEN] {
+        let mut head = [0; HEAD_LEN];
+        let mut field = head.as_mut_slice();
+        field.put_u64(base.0);
+        field.put_u32(self.batch_length);
+        field.put_u32(epoch.0);
+        head
     }
     /// Length of the whole batch in bytes.
     #[must_use]

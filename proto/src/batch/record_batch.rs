@@ -102,16 +102,9 @@ impl RecordBatch {
         self.bytes
     }
     /// A fresh head for the place that the batch got; the rest is shared, not copied.
-    ///
-    /// Offsets above `i64::MAX` and epochs above `i32::MAX` do not fit the format; the log ends
-    /// before them.
     #[must_use]
     pub fn stamp(&self, base: Offset, epoch: LeaderEpoch) -> StampedBatch {
-        let mut head = [0; HEAD_LEN];
-        let mut field = head.as_mut_slice();
-        field.put_u64(base.0);
-        field.put_u32(self.header.batch_length);
-        field.put_u32(epoch.0);
+        let head = self.header.head(base, epoch);
         // At least a header long, so the slice lies within.
         StampedBatch {
             head,

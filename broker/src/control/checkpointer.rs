@@ -1,0 +1,120 @@
+//! Decides when shards are checkpointed and how far their log is purged.
+//!
+//! A shard is checkpointed when it has applied enough since its last checkpoint or enough time has
+//! passed, one at a time, so that the disk sees no burst. The log before a checkpoint is kept for
+//! lagging voters until the write-ahead log exceeds its budget and says what it wants to be rid of.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_env::{Disk, Env};
+use highwater_proto::ShardId;
+use highwater_raft::Group;
+use tokio::time::Instant;
+
+use crate::node::Broker;
+
+/// Between two looks.
+const INTERVAL: Duration = Duration::from_millis(250);
+
+/// What is remembered of a group since its last checkpoint.
+struct Since {
+    at: Instant,
+    wal_bytes: u64,
+}
+
+/// Runs until the broker stops.
+pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
+    let mut since: HashMap<ShardId, Since> = HashMap::new();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            () = broker.stop.cancelled() => return,
+        }
+        watch_disk(&broker);
+        for group in groups(&broker) {
+            if is_due(&broker, &group, &mut since) {
+                checkpoint(&broker, &group, &mut since).await;
+            }
+        }
+        obey_log(&broker, &mut since).await;
+    }
+}
+
+fn groups<E: Env>(broker: &Broker<E>) -> Vec<Group> {
+    let mut groups = vec![broker.metadata.group().clone()];
+    groups.extend(broker.shards.all().iter().map(|shard| shard.group.clone()));
+    groups
+}
+
+/// Closes the gate while free space is below the reserve; everything else goes on.
+fn watch_disk<E: Env>(broker: &Broker<E>) {
+    let dir = &broker.config.node.data_dir;
+    match broker.env.disk().free_bytes(dir) {
+        Ok(free) => {
+            let full = free < broker.config.storage.reserve_bytes.0 || broker.wal.stats().storage_full;
+            if full != broker.gate.is_storage_full() {
+                tracing::warn!(free, full, "free disk space crossed the reserve");
+            }
+            broker.gate.set_storage_full(full);
+            metrics::gauge!("highwater_disk_free_bytes").set(free as f64);
+        }
+        Err(error) => tracing::warn!(%error, dir = %dir.display(), "cannot read free disk space"),
+    }
+}
+
+fn is_due<E: Env>(broker: &Broker<E>, group: &Group, since: &mut HashMap<ShardId, Since>) -> bool {
+    let receiver = group.status();
+    let status = receiver.borrow();
+    let now = Instant::now();
+    let bytes = group.appended_bytes();
+    let last = since.entry(group.id()).or_insert(Since { at: now, wal_bytes: bytes });
+    if status.applied <= status.checkpointed {
+        return false;
+    }
+    let storage = &broker.config.storage;
+    bytes.saturating_sub(last.wal_bytes) >= storage.checkpoint_bytes.0
+        || now - last.at >= storage.checkpoint_interval_ms.duration()
+}
+
+async fn checkpoint<E: Env>(
+    broker: &Broker<E>,
+    group: &Group,
+    since: &mut HashMap<ShardId, Since>,
+) {
+    let started = Instant::now();
+    let wal_bytes = group.appended_bytes();
+    match group.checkpoint().await {
+        Ok(()) => {
+            metrics::histogram!("highwater_checkpoint_seconds").record(started.elapsed());
+        }
+        Err(error) if broker.stop.is_cancelled() => {
+            tracing::debug!(group = group.id().0, %error, "no checkpoint while stopping");
+        }
+        Err(error) => tracing::error!(group = group.id().0, %error, "checkpoint failed"),
+    }
+    since.insert(group.id(), Since { at: Instant::now(), wal_bytes });
+}
+
+/// Frees what the write-ahead log wants to be rid of: checkpoint if needed, then purge.
+async fn obey_log<E: Env>(broker: &Broker<E>, since: &mut HashMap<ShardId, Since>) {
+    let hints = broker.wal.purge_hints();
+    for hint in hints {
+        let wanted = ShardId(hint.group.0);
+        let Some(group) = groups(broker).into_iter().find(|group| group.id() == wanted) else {
+            continue;
+        };
+        let (checkpointed, applied) = {
+            let receiver = group.status();
+            let status = receiver.borrow();
+            (status.checkpointed, status.applied)
+        };
+        if checkpointed < hint.upto.0 && applied > checkpointed {
+            checkpoint(broker, &group, since).await;
+        }
+        if let Err(error) = group.purge(hint.upto.0.min(applied)).await {
+            tracing::debug!(group = wanted.0, %error, "log not purged; will repeat");
+        }
+    }
+}

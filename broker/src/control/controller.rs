@@ -1,0 +1,206 @@
+//! The controller: runs on every broker, acts only on the one that leads the metadata group.
+//!
+//! It compares what the image wants with what is, and drives the difference until it is confirmed:
+//! partitions are made in their shards, topics become ready, leaders go where they are preferred.
+//! Every step may be repeated by the next controller: commands are idempotent.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use highwater_env::Env;
+use highwater_metadata::{MetadataCommand, Topic};
+use highwater_proto::internal::ShardCommandRequest;
+use highwater_proto::{NodeId, PartitionId, ShardId, TopicPartition};
+use highwater_shard::{PartitionConfig, ShardCommand, ShardReply};
+
+use crate::node::Broker;
+
+/// Between two looks when nothing changed.
+const INTERVAL: Duration = Duration::from_secs(1);
+const COMMAND_DEADLINE: Duration = Duration::from_secs(5);
+/// A broker leads again only after it was back for this long.
+const SETTLE: Duration = Duration::from_secs(3);
+/// As Kafka's default: a day.
+const PRODUCER_EXPIRY_MS: u64 = 24 * 3_600_000;
+/// Producers that a partition remembers.
+const MAX_PRODUCERS: u32 = 10_000;
+/// Shards worked on at the same time.
+const SHARDS_AT_ONCE: usize = 16;
+/// Leaders moved at the same time, so that a returning broker is not flooded.
+const TRANSFERS_AT_ONCE: usize = 4;
+
+/// Runs until the broker stops.
+pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
+    let mut changes = broker.cluster.changes();
+    while !broker.stop.is_cancelled() {
+        changes.borrow_and_update();
+        if broker.metadata.group().is_leader() {
+            make_partitions(&broker).await;
+            balance_leaders(&broker).await;
+        }
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL) => {}
+            changed = changes.changed() => if changed.is_err() { return },
+            () = broker.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Makes the partitions of topics that are not ready yet, shard by shard.
+async fn make_partitions<E: Env>(broker: &Arc<Broker<E>>) {
+    let image = broker.cluster.image();
+    let waiting: Vec<Arc<Topic>> = image.topics().filter(|t| !t.is_ready()).cloned().collect();
+    for topic in waiting {
+        let mut by_shard: BTreeMap<ShardId, Vec<PartitionId>> = BTreeMap::new();
+        for (partition, shard) in topic.unconfirmed() {
+            by_shard.entry(shard).or_default().push(partition);
+        }
+        let made = futures_util::stream::iter(by_shard)
+            .map(|(shard, partitions)| make_in_shard(broker, &topic, shard, partitions))
+            .buffer_unordered(SHARDS_AT_ONCE)
+            .concat()
+            .await;
+        if made.is_empty() {
+            continue;
+        }
+        let command = MetadataCommand::ConfirmPartitions { topic: topic.id(), partitions: made };
+        if let Err(error) = broker.metadata.propose(&command, COMMAND_DEADLINE).await {
+            tracing::warn!(topic = topic.name(), %error, "partitions not yet confirmed; will repeat");
+        }
+    }
+}
+
+async fn make_in_shard<E: Env>(
+    broker: &Arc<Broker<E>>,
+    topic: &Topic,
+    shard: ShardId,
+    partitions: Vec<PartitionId>,
+) -> Vec<PartitionId> {
+    let mut made = Vec::with_capacity(partitions.len());
+    for partition in partitions {
+        let tp = TopicPartition::new(topic.id(), partition);
+        let command = ShardCommand::CreatePartition { tp, config: partition_config(topic) };
+        match command_shard(broker, shard, &command).await {
+            Ok(ShardReply::Done) => made.push(partition),
+            Ok(other) => tracing::warn!(%tp, reply = ?other, "partition not made; will repeat"),
+            Err(reason) => {
+                tracing::debug!(%tp, shard = shard.0, reason, "partition not made; will repeat");
+                break;
+            }
+        }
+    }
+    made
+}
+
+/// What apply needs to know of a topic's settings.
+fn partition_config(topic: &Topic) -> PartitionConfig {
+    let settings = topic.settings();
+    PartitionConfig {
+        segment_bytes: settings.segment_bytes.0,
+        segment_ms: settings.segment_ms.unsigned_abs(),
+        producer_expiry_ms: PRODUCER_EXPIRY_MS,
+        max_producers: MAX_PRODUCERS,
+    }
+}
+
+/// Sends a command to a shard's leader, here or elsewhere. Errors leave it open whether it was
+/// written; shard commands of the controller are idempotent.
+async fn command_shard<E: Env>(
+    broker: &Arc<Broker<E>>,
+    shard: ShardId,
+    command: &ShardCommand,
+) -> Result<ShardReply, String> {
+    let leader = broker.cluster.leader(shard).and_then(|info| info.node);
+    let leader = leader.ok_or_else(|| format!("shard {shard} has no leader"))?;
+    let encoded = command.encode().to_contiguous();
+    let reply = if leader == broker.node_id {
+        propose_here(broker, shard, encoded, COMMAND_DEADLINE).await.map_err(|e| e.reason)?
+    } else {
+        let timeout_ms = u32::try_from(COMMAND_DEADLINE.as_millis()).unwrap_or(u32::MAX);
+        let request = ShardCommandRequest { shard: shard.0, command: encoded, timeout_ms };
+        let mut client = broker.peers.client(leader)?;
+        let call = client.shard_command(request);
+        let answer = tokio::time::timeout(COMMAND_DEADLINE, call).await;
+        let response = match answer {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => {
+                broker.peers.forget(leader);
+                return Err(status.to_string());
+            }
+            Err(_elapsed) => return Err("no answer before the deadline".to_owned()),
+        };
+        if !response.error.is_empty() {
+            return Err(response.error);
+        }
+        response.result
+    };
+    ShardReply::decode(&reply).map_err(|error| error.to_string())
+}
+
+/// Why a shard command has no reply.
+#[derive(Debug)]
+pub struct ShardCommandFailure {
+    /// One line.
+    pub reason: String,
+    /// Certainly not written.
+    pub certainly_not: bool,
+    /// Who leads the shard instead.
+    pub leader: Option<NodeId>,
+}
+
+/// Proposes an encoded shard command to a shard hosted here.
+///
+/// # Errors
+/// [`ShardCommandFailure`].
+pub async fn propose_here<E: Env>(
+    broker: &Broker<E>,
+    shard: ShardId,
+    command: Bytes,
+    timeout: Duration,
+) -> Result<Bytes, ShardCommandFailure> {
+    use highwater_raft::ProposeError;
+    let failure = |reason: String, certainly_not, leader| ShardCommandFailure { reason, certainly_not, leader };
+    let Some(hosted) = broker.shards.get(shard) else {
+        return Err(failure(format!("shard {shard} is not hosted here"), true, None));
+    };
+    match tokio::time::timeout(timeout, hosted.group.propose(command.into())).await {
+        Ok(Ok(reply)) => Ok(reply),
+        Ok(Err(ProposeError::NotLeader { leader, .. })) => {
+            Err(failure(format!("shard {shard} is not led here"), true, leader))
+        }
+        Ok(Err(ProposeError::Busy)) => Err(failure(format!("shard {shard} is busy"), true, None)),
+        Ok(Err(ProposeError::Unknown(reason))) => Err(failure(reason, false, None)),
+        Err(_elapsed) => Err(failure("no verdict before the deadline".to_owned(), false, None)),
+    }
+}
+
+/// Moves leaders to the brokers that the image prefers, a few at a time, once those have been back
+/// for a while.
+async fn balance_leaders<E: Env>(broker: &Arc<Broker<E>>) {
+    let steady = broker.liveness.steady_for(SETTLE);
+    let moves: Vec<(ShardId, NodeId, NodeId)> = misplaced(broker, &steady);
+    futures_util::stream::iter(moves.into_iter().take(TRANSFERS_AT_ONCE))
+        .for_each_concurrent(None, |(shard, from, to)| async move {
+            if let Err(reason) = super::transfer::request(broker, shard, from, to).await {
+                tracing::debug!(shard = shard.0, to = to.0, reason, "leader not moved; will repeat");
+            }
+        })
+        .await;
+}
+
+fn misplaced<E: Env>(
+    broker: &Broker<E>,
+    steady: &BTreeSet<NodeId>,
+) -> Vec<(ShardId, NodeId, NodeId)> {
+    let image = broker.cluster.image();
+    let leaders = broker.cluster.leaders();
+    let misplaced = image.shards().filter_map(|shard| {
+        let preferred = shard.preferred_leader?;
+        let leader = leaders.get(&shard.id)?.node?;
+        (leader != preferred && steady.contains(&preferred)).then_some((shard.id, leader, preferred))
+    });
+    misplaced.collect()
+}

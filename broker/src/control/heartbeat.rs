@@ -1,0 +1,169 @@
+//! Heartbeats from every broker to the metadata leader, and what the leader makes of them.
+//!
+//! They carry who leads which shard; the answer carries the same of all shards and who is alive.
+//! Nothing of it is logged: an observation that is lost comes again with the next heartbeat.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_env::Env;
+use highwater_proto::internal::{HeartbeatRequest, HeartbeatResponse, ShardReport};
+use highwater_proto::{NodeId, ShardId};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::cluster::{Cluster, LeaderInfo};
+use crate::node::Broker;
+
+/// Between two heartbeats when nothing changed.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// At least between two heartbeats when something did.
+const MIN_INTERVAL: Duration = Duration::from_millis(50);
+/// A broker that was silent for this long is not alive.
+pub const ALIVE_FOR: Duration = Duration::from_secs(4);
+const CALL_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What the metadata leader heard from one broker.
+#[derive(Debug, Clone)]
+struct Heard {
+    at: Instant,
+    since: Instant,
+    draining: bool,
+}
+
+/// Which brokers the metadata leader heard from, and when.
+#[derive(Debug, Default)]
+pub struct Liveness(Mutex<BTreeMap<NodeId, Heard>>);
+
+impl Liveness {
+    /// Takes note of a heartbeat.
+    pub fn heard_from(&self, node: NodeId, draining: bool) {
+        let now = Instant::now();
+        let mut heard = self.0.lock();
+        let entry = heard.entry(node).or_insert(Heard { at: now, since: now, draining });
+        if now - entry.at > ALIVE_FOR {
+            entry.since = now;
+        }
+        entry.at = now;
+        entry.draining = draining;
+    }
+    /// Brokers heard from lately.
+    #[must_use]
+    pub fn alive(&self) -> BTreeSet<NodeId> {
+        self.alive_for(Duration::ZERO)
+    }
+    /// Brokers that have been alive without a gap for at least `span` and are not stopping.
+    #[must_use]
+    pub fn steady_for(&self, span: Duration) -> BTreeSet<NodeId> {
+        let heard = self.0.lock();
+        let draining: BTreeSet<_> =
+            heard.iter().filter(|(_, h)| h.draining).map(|(id, _)| *id).collect();
+        drop(heard);
+        self.alive_for(span).difference(&draining).copied().collect()
+    }
+    fn alive_for(&self, span: Duration) -> BTreeSet<NodeId> {
+        let now = Instant::now();
+        let heard = self.0.lock();
+        let lately = heard.iter().filter(|(_, h)| now - h.at <= ALIVE_FOR && now - h.since >= span);
+        lately.map(|(id, _)| *id).collect()
+    }
+}
+
+/// Serves a heartbeat at the metadata leader.
+pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> HeartbeatResponse {
+    let group = broker.metadata.group();
+    if !group.is_leader() {
+        let leader = group.status().borrow().leader.map(|node| node.0);
+        let error = "not the metadata leader".to_owned();
+        return HeartbeatResponse { error, leader, ..HeartbeatResponse::default() };
+    }
+    broker.liveness.heard_from(NodeId(request.node_id), request.draining);
+    for report in request.shards {
+        broker.cluster.observe_leader(ShardId(report.shard), leader_info(&report));
+    }
+    let alive = broker.liveness.alive();
+    broker.cluster.observe_alive(alive.clone());
+    HeartbeatResponse {
+        shards: reports(&broker.cluster),
+        alive: alive.into_iter().map(|node| node.0).collect(),
+        ..HeartbeatResponse::default()
+    }
+}
+
+fn leader_info(report: &ShardReport) -> LeaderInfo {
+    LeaderInfo { term: report.term, node: report.leader.map(NodeId) }
+}
+
+fn reports(cluster: &Cluster) -> Vec<ShardReport> {
+    let report = |(shard, info): (ShardId, LeaderInfo)| ShardReport {
+        shard: shard.0,
+        leader: info.node.map(|node| node.0),
+        term: info.term,
+        applied_index: 0,
+    };
+    cluster.leaders().into_iter().map(report).collect()
+}
+
+/// Sends heartbeats until the broker stops: every second, and soon after a leader changed.
+pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
+    let mut changes = broker.cluster.changes();
+    while !broker.stop.is_cancelled() {
+        beat(&broker).await;
+        changes.borrow_and_update();
+        tokio::time::sleep(MIN_INTERVAL).await;
+        tokio::select! {
+            () = tokio::time::sleep(INTERVAL - MIN_INTERVAL) => {}
+            changed = changes.changed() => if changed.is_err() { return },
+            () = broker.stop.cancelled() => return,
+        }
+    }
+}
+
+async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
+    let request = HeartbeatRequest {
+        node_id: broker.node_id.0,
+        incarnation: broker.incarnation.clone(),
+        shards: own_reports(broker),
+        draining: broker.is_draining(),
+    };
+    let Some(leader) = broker.metadata.group().status().borrow().leader else { return };
+    if leader == broker.node_id {
+        serve(broker, request);
+        return;
+    }
+    let Ok(mut client) = broker.peers.client(leader) else { return };
+    match tokio::time::timeout(CALL_DEADLINE, client.heartbeat(request)).await {
+        Ok(Ok(response)) => {
+            let response = response.into_inner();
+            if !response.error.is_empty() {
+                tracing::debug!(error = response.error, "heartbeat went to the wrong broker");
+                return;
+            }
+            for report in &response.shards {
+                broker.cluster.observe_leader(ShardId(report.shard), leader_info(report));
+            }
+            broker.cluster.observe_alive(response.alive.into_iter().map(NodeId).collect());
+        }
+        Ok(Err(status)) => {
+            tracing::debug!(%status, leader = leader.0, "heartbeat failed");
+            broker.peers.forget(leader);
+        }
+        Err(_elapsed) => broker.peers.forget(leader),
+    }
+}
+
+/// Who leads the shards hosted here, as their groups see it.
+fn own_reports<E: Env>(broker: &Broker<E>) -> Vec<ShardReport> {
+    let report = |shard: Arc<crate::runtime::Shard<E::Disk>>| {
+        let receiver = shard.group.status();
+        let status = receiver.borrow();
+        ShardReport {
+            shard: shard.id.0,
+            leader: status.leader.map(|node| node.0),
+            term: status.term,
+            applied_index: status.applied,
+        }
+    };
+    broker.shards.all().into_iter().map(report).collect()
+}

@@ -1,0 +1,12 @@
+//! Control: the cluster image, who leads and who lives, and what is done about it.
+
+pub mod checkpointer;
+pub mod cluster;
+pub mod controller;
+pub mod heartbeat;
+pub mod host;
+pub mod machine;
+pub mod peers;
+pub mod producer_ids;
+pub mod proposer;
+pub mod transfer;

@@ -1,0 +1,18 @@
+//! The gRPC doors. Wire types enter and leave here and go no further.
+
+pub mod admin;
+mod convert;
+mod credit;
+mod describe;
+mod fetch;
+mod list_offsets;
+pub mod log;
+pub mod metadata;
+pub mod peer;
+mod produce;
+pub mod records;
+mod subscription;
+mod view;
+
+/// Responses waiting for a slow reader of a stream.
+const RESPONSES_IN_FLIGHT: usize = 64;

@@ -1,0 +1,66 @@
+//! The cluster image in the words of the public protocol.
+
+use highwater_metadata::Topic;
+use highwater_proto::v1::{Broker as BrokerInfo, PartitionMetadata, ShardStatus, TopicMetadata};
+
+use crate::control::cluster::Cluster;
+
+/// All brokers, by id.
+pub fn brokers(cluster: &Cluster) -> Vec<BrokerInfo> {
+    let alive = cluster.alive();
+    let image = cluster.image();
+    let broker = |known: &highwater_metadata::BrokerInfo| BrokerInfo {
+        id: known.id.0,
+        address: known.address.clone(),
+        rack: known.rack.clone(),
+        alive: alive.contains(&known.id),
+        version: known.version.clone(),
+        incarnation: known.incarnation.clone(),
+    };
+    image.brokers().map(broker).collect()
+}
+
+/// A topic with its leaders.
+pub fn topic(cluster: &Cluster, topic: &Topic) -> TopicMetadata {
+    let image = cluster.image();
+    let leaders = cluster.leaders();
+    let partition = |number: u32, shard: highwater_proto::ShardId| {
+        let leader = leaders.get(&shard).copied().unwrap_or_default();
+        let replicas = image.shard(shard).map(|s| s.replicas.clone()).unwrap_or_default();
+        PartitionMetadata {
+            partition: number,
+            shard: shard.0,
+            leader: leader.node.map(|node| node.0),
+            term: leader.term,
+            replicas: replicas.into_iter().map(|node| node.0).collect(),
+        }
+    };
+    TopicMetadata {
+        id: topic.id().0,
+        name: topic.name().to_owned(),
+        ready: topic.is_ready(),
+        replication_factor: topic.replication_factor(),
+        configs: topic.configs().clone().into_iter().collect(),
+        partitions: (0..).zip(topic.shards()).map(|(n, s)| partition(n, s)).collect(),
+    }
+}
+
+/// All shards with their leaders.
+pub fn shards(cluster: &Cluster) -> Vec<ShardStatus> {
+    let image = cluster.image();
+    let leaders = cluster.leaders();
+    let status = |shard: &highwater_metadata::ShardInfo| {
+        let leader = leaders.get(&shard.id).copied().unwrap_or_default();
+        ShardStatus {
+            shard: shard.id.0,
+            replication_factor: shard.replicas.len() as u32,
+            replicas: shard.replicas.iter().map(|node| node.0).collect(),
+            preferred_leader: shard.preferred_leader.map(|node| node.0),
+            leader: leader.node.map(|node| node.0),
+            term: leader.term,
+            applied_index: 0,
+            partitions: shard.partitions,
+        }
+    };
+    image.shards().map(status).collect()
+}

@@ -1,0 +1,132 @@
+//! What is wrong with this broker and its cluster, in plain sentences.
+
+use std::sync::Arc;
+
+use highwater_env::Env;
+
+use super::Broker;
+use crate::observe::{Check, CheckState, Health};
+
+/// One sentence per problem that this broker sees; empty: nothing is wrong.
+pub fn problems<E: Env>(broker: &Broker<E>) -> Vec<String> {
+    let failed = |check: Check| (check.state != CheckState::Ok).then_some(check.sentence);
+    checks(broker).into_iter().filter_map(failed).collect()
+}
+
+/// All checks, in an order that does not change.
+pub fn checks<E: Env>(broker: &Broker<E>) -> Vec<Check> {
+    vec![membership(broker), brokers(broker), metadata(broker), replicas(broker), leaders(broker), disk(broker)]
+}
+
+/// Whether clients can be served here: the broker is a member, and its shards have recovered and
+/// have leaders.
+pub fn is_ready<E: Env>(broker: &Broker<E>) -> bool {
+    let bad = |check: &Check| check.state == CheckState::Failed;
+    let own = [membership(broker), metadata(broker), replicas(broker)];
+    !own.iter().any(bad) && led_shards_missing(broker, true).is_empty()
+}
+
+fn check(name: &'static str, problem: Option<(CheckState, String)>, fine: &str) -> Check {
+    match problem {
+        Some((state, sentence)) => Check::new(name, state, sentence),
+        None => Check::new(name, CheckState::Ok, fine),
+    }
+}
+
+fn membership<E: Env>(broker: &Broker<E>) -> Check {
+    let problem = if broker.is_draining() {
+        Some("this broker is stopping".to_owned())
+    } else if !broker.membership.is_registered() {
+        Some("this broker is not registered with a cluster yet".to_owned())
+    } else {
+        None
+    };
+    check("membership", problem.map(|p| (CheckState::Failed, p)), "registered")
+}
+
+fn brokers<E: Env>(broker: &Broker<E>) -> Check {
+    let image = broker.cluster.image();
+    let alive = broker.cluster.alive();
+    let missing: Vec<String> = image
+        .brokers()
+        .filter(|known| !alive.is_empty() && !alive.contains(&known.id))
+        .map(|known| format!("broker {} at {}", known.id, known.address))
+        .collect();
+    let problem = (!missing.is_empty()).then(|| {
+        let who = missing.join(", ");
+        let text = format!("{who} does not answer; start it again, its shards have one replica less");
+        (CheckState::Warning, text)
+    });
+    check("brokers", problem, "every broker answers")
+}
+
+fn metadata<E: Env>(broker: &Broker<E>) -> Check {
+    let leader = broker.metadata.group().status().borrow().leader;
+    let problem = leader.is_none().then(|| {
+        let text = "the metadata group has no leader; a majority of its brokers must be up";
+        (CheckState::Failed, text.to_owned())
+    });
+    check("metadata", problem, "the metadata group has a leader")
+}
+
+fn replicas<E: Env>(broker: &Broker<E>) -> Check {
+    let image = broker.cluster.image();
+    let mine = image.shards().filter(|shard| shard.replicas.contains(&broker.node_id));
+    let recovering = mine
+        .filter(|shard| {
+            let hosted = broker.shards.get(shard.id);
+            hosted.is_none_or(|hosted| !hosted.group.status().borrow().recovered)
+        })
+        .count();
+    let problem = (recovering > 0).then(|| {
+        (CheckState::Failed, format!("{recovering} shards of this broker are still recovering"))
+    });
+    check("replicas", problem, "every shard of this broker has recovered")
+}
+
+fn leaders<E: Env>(broker: &Broker<E>) -> Check {
+    let missing = led_shards_missing(broker, false);
+    let problem = (!missing.is_empty()).then(|| {
+        let list = missing.join(", ");
+        let text = format!("no leader for shards {list}; a majority of their replicas must be up");
+        (CheckState::Failed, text)
+    });
+    check("leaders", problem, "every shard has a leader")
+}
+
+fn led_shards_missing<E: Env>(broker: &Broker<E>, only_own: bool) -> Vec<String> {
+    let leaders = broker.cluster.leaders();
+    let image = broker.cluster.image();
+    image
+        .shards()
+        .filter(|shard| !only_own || shard.replicas.contains(&broker.node_id))
+        .filter(|shard| leaders.get(&shard.id).and_then(|info| info.node).is_none())
+        .map(|shard| shard.id.to_string())
+        .collect()
+}
+
+fn disk<E: Env>(broker: &Broker<E>) -> Check {
+    let problem = broker.gate.is_storage_full().then(|| {
+        let text = format!(
+            "free space for {} is below storage.reserve_bytes, produce is rejected; free space",
+            broker.config.node.data_dir.display()
+        );
+        (CheckState::Failed, text)
+    });
+    check("disk", problem, "enough free space")
+}
+
+/// The broker as the admin server sees it.
+pub struct BrokerHealth<E: Env>(pub Arc<Broker<E>>);
+
+impl<E: Env> Health for BrokerHealth<E> {
+    fn live(&self) -> bool {
+        self.0.wal.failure().is_none()
+    }
+    fn ready(&self) -> bool {
+        is_ready(&self.0)
+    }
+    fn checks(&self) -> Vec<Check> {
+        checks(&self.0)
+    }
+}

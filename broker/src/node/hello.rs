@@ -1,0 +1,23 @@
+//! The answer to "who are you?": what a founder needs to found, a broker to come back, and a
+//! stranger to be turned away with a reason.
+
+use highwater_env::Env;
+use highwater_proto::internal::{HelloRequest, HelloResponse};
+
+use super::Broker;
+
+/// Answers one hello.
+pub fn answer<E: Env>(broker: &Broker<E>, caller: &HelloRequest) -> HelloResponse {
+    let identity = broker.membership.identity();
+    let known = broker.membership.known_incarnation(caller.node_id);
+    HelloResponse {
+        node_id: identity.node_id,
+        incarnation: identity.incarnation,
+        cluster_id: identity.cluster_id.unwrap_or_default(),
+        initial_addresses: broker.join.clone(),
+        member: known.as_deref() == Some(caller.incarnation.as_str()),
+        refusal: broker.membership.refusal(caller),
+        known_incarnation: known.unwrap_or_default(),
+        address: broker.address.clone(),
+    }
+}

@@ -1,0 +1,149 @@
+//! Becoming part of the cluster: founding it, adopting it, coming back to it, and registering.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use highwater_env::Env;
+use highwater_metadata::{MetadataCommand, MetadataReply, NewBroker};
+use highwater_proto::NodeId;
+use rand::Rng;
+
+use super::Broker;
+use super::bootstrap::{self, JoinError, Verdict};
+use super::identity::{Founder, Identity};
+use crate::control::proposer::MetadataError;
+
+const ATTEMPT: Duration = Duration::from_secs(10);
+
+/// Makes this broker a registered member of its cluster.
+///
+/// # Errors
+/// One line when the cluster refuses it for good.
+pub async fn join<E: Env>(broker: &Arc<Broker<E>>) -> anyhow::Result<()> {
+    if broker.membership.cluster_id().is_some() {
+        check_cluster(broker).await?;
+    } else {
+        found_or_adopt(broker).await?;
+    }
+    finish_founding(broker).await?;
+    register(broker).await
+}
+
+/// A data directory that belongs to another cluster, or was exchanged, shows at the first answer.
+async fn check_cluster<E: Env>(broker: &Broker<E>) -> Result<(), JoinError> {
+    let me = broker.membership.identity();
+    let answers = bootstrap::ask_all(broker.env.net(), &me, &broker.join, &broker.address).await;
+    for (address, answer) in answers {
+        if !answer.refusal.is_empty() {
+            return Err(JoinError::Refused { address, reason: answer.refusal });
+        }
+    }
+    Ok(())
+}
+
+async fn found_or_adopt<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
+    let me = broker.membership.identity();
+    let mut announced = vec![String::new()];
+    loop {
+        let net = broker.env.net();
+        let answers = bootstrap::ask_all(net, &me, &broker.join, &broker.address).await;
+        match bootstrap::decide(&me, &broker.join, &answers)? {
+            Verdict::Wait { missing } => bootstrap::pause(&missing, &mut announced).await,
+            Verdict::Adopt { cluster_id } => {
+                tracing::info!(cluster_id, "adopting the cluster");
+                return store(broker, Identity { cluster_id: Some(cluster_id), ..me });
+            }
+            Verdict::Found { founders } => {
+                let cluster_id = random_id();
+                tracing::info!(cluster_id, brokers = founders.len(), "founding the cluster");
+                let founded = Identity {
+                    cluster_id: Some(cluster_id),
+                    founders,
+                    initiator: true,
+                    ..me
+                };
+                return store(broker, founded);
+            }
+        }
+    }
+}
+
+/// A random id of 128 bits, in hexadecimal.
+pub fn random_id() -> String {
+    format!("{:032x}", rand::rng().random::<u128>())
+}
+
+fn store<E: Env>(broker: &Broker<E>, identity: Identity) -> anyhow::Result<()> {
+    identity.store(broker.env.disk(), &broker.config.node.data_dir)?;
+    broker.addresses.set_founders(identity.founders.clone());
+    broker.membership.set_identity(identity);
+    Ok(())
+}
+
+/// The initiator initialises the metadata group and writes the cluster's first command, again
+/// after a restart until it sees its effect. Both may be repeated.
+async fn finish_founding<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
+    let me = broker.membership.identity();
+    if !me.initiator {
+        return Ok(());
+    }
+    let voters: BTreeMap<NodeId, String> =
+        me.founders.iter().map(|f| (NodeId(f.node_id), f.address.clone())).collect();
+    let group = broker.metadata.group();
+    let uninitialized = group.status().borrow().voters.is_empty();
+    if uninitialized {
+        group.initialize(voters).await.context("cannot initialise the metadata group")?;
+    }
+    while broker.cluster.image().cluster_id().is_none() {
+        let command = MetadataCommand::CreateCluster {
+            cluster_id: me.cluster_id.clone().unwrap_or_default(),
+            brokers: me.founders.iter().map(founder).collect(),
+        };
+        match broker.metadata.propose(&command, ATTEMPT).await {
+            Ok(MetadataReply::Refused(refusal)) => bail!("{}", refusal.message),
+            Ok(_) => {}
+            Err(error) => tracing::info!(%error, "the cluster is not made yet; trying again"),
+        }
+        if broker.stop.is_cancelled() {
+            bail!("stopped before the cluster was made");
+        }
+    }
+    Ok(())
+}
+
+fn founder(founder: &Founder) -> NewBroker {
+    NewBroker {
+        id: NodeId(founder.node_id),
+        address: founder.address.clone(),
+        incarnation: founder.incarnation.clone(),
+        rack: String::new(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Tells the metadata group where this broker is now.
+async fn register<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
+    let command = MetadataCommand::RegisterBroker(NewBroker {
+        id: broker.node_id,
+        address: broker.address.clone(),
+        incarnation: broker.incarnation.clone(),
+        rack: broker.config.node.rack.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    });
+    while !broker.stop.is_cancelled() {
+        match broker.metadata.propose(&command, ATTEMPT).await {
+            Ok(MetadataReply::Refused(refusal)) => bail!("{}", refusal.message),
+            Ok(_) => {
+                broker.membership.set_registered();
+                return Ok(());
+            }
+            // Registering twice is harmless, so an unknown outcome is simply tried again.
+            Err(MetadataError::Unavailable(reason) | MetadataError::Unknown(reason)) => {
+                tracing::info!(reason, "not registered yet; trying again");
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Who this broker is and whom it lets in: the stored identity beside the image's brokers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use highwater_proto::NodeId;
+use highwater_proto::internal::HelloRequest;
+use parking_lot::RwLock;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::identity::{FORMAT_VERSION, Identity};
+use crate::control::cluster::Cluster;
+
+/// Identity and membership, shared by the doors and the Raft lanes.
+#[derive(Debug)]
+pub struct Membership {
+    identity: RwLock<Identity>,
+    cluster: Arc<Cluster>,
+    changed: watch::Sender<()>,
+    registered: AtomicBool,
+}
+
+impl Membership {
+    /// Over a stored identity and the image.
+    #[must_use]
+    pub fn new(identity: Identity, cluster: Arc<Cluster>) -> Self {
+        Self {
+            identity: RwLock::new(identity),
+            cluster,
+            changed: watch::Sender::new(()),
+            registered: AtomicBool::new(false),
+        }
+    }
+    /// The identity as stored.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity.read().clone()
+    }
+    /// Replaces the identity after it was stored.
+    pub fn set_identity(&self, identity: Identity) {
+        *self.identity.write() = identity;
+        self.changed.send_replace(());
+    }
+    /// The cluster id, once there is one.
+    #[must_use]
+    pub fn cluster_id(&self) -> Option<String> {
+        self.identity.read().cluster_id.clone()
+    }
+
+    /// Waits until there is a cluster id, or the broker stops. Cancellation-safe.
+    pub async fn wait_for_cluster(&self, stop: &CancellationToken) {
+        let mut changes = self.changed.subscribe();
+        while self.cluster_id().is_none() && !stop.is_cancelled() {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+    /// Takes note that the metadata group knows where this broker is.
+    pub fn set_registered(&self) {
+        self.registered.store(true, Ordering::Relaxed);
+    }
+    /// Whether the metadata group knows where this broker is.
+    #[must_use]
+    pub fn is_registered(&self) -> bool {
+        self.registered.load(Ordering::Relaxed)
+    }
+
+    /// The incarnation that the cluster knows under a broker id: of its image, else of its
+    /// founders.
+    #[must_use]
+    pub fn known_incarnation(&self, node_id: u32) -> Option<String> {
+        if let Some(known) = self.cluster.image().broker(NodeId(node_id)) {
+            return Some(known.incarnation.clone());
+        }
+        self.identity.read().founder(node_id).map(|founder| founder.incarnation.clone())
+    }
+
+    /// Why a caller must not join; empty if it may.
+    #[must_use]
+    pub fn refusal(&self, caller: &HelloRequest) -> String {
+        if caller.format_version > FORMAT_VERSION {
+            return format!(
+                "it speaks format {}, this cluster {FORMAT_VERSION}; upgrade the cluster first",
+                caller.format_version
+            );
+        }
+        if let Some(ours) = self.cluster_id()
+            && !caller.cluster_id.is_empty()
+            && caller.cluster_id != ours
+        {
+            return format!(
+                "its data directory belongs to cluster {}, this is cluster {ours}; use another \
+                 data directory or other addresses",
+                caller.cluster_id
+            );
+        }
+        match self.known_incarnation(caller.node_id) {
+            Some(known) if known != caller.incarnation => format!(
+                "broker {} is known here with another data directory (incarnation {known}, not \
+                 {}); a wiped or exchanged disk must not vote: bring the old directory back, or \
+                 replace the broker first",
+                caller.node_id, caller.incarnation
+            ),
+            _ => String::new(),
+        }
+    }
+
+    /// Whether a Raft lane of another broker is let in.
+    ///
+    /// # Errors
+    /// The reason, in one line.
+    pub fn admit_lane(
+        &self,
+        cluster_id: &str,
+        node: NodeId,
+        incarnation: &str,
+    ) -> Result<(), String> {
+        if self.cluster_id().is_none() {
+            return Err("this broker has no cluster yet".to_owned());
+        }
+        let caller = HelloRequest {
+            node_id: node.0,
+            incarnation: incarnation.to_owned(),
+            cluster_id: cluster_id.to_owned(),
+            ..HelloRequest::default()
+        };
+        let reason = self.refusal(&caller);
+        if reason.is_empty() { Ok(()) } else { Err(reason) }
+    }
+}

@@ -1,0 +1,153 @@
+//! One broker: what it is made of, how it starts, how it stops.
+
+pub mod bootstrap;
+pub mod channel;
+pub mod health;
+pub mod hello;
+pub mod identity;
+mod join;
+mod lock;
+pub mod membership;
+mod raft_config;
+mod serve;
+mod start;
+mod stop;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use highwater_env::{Env, OsEnv};
+use highwater_proto::NodeId;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Config;
+use crate::control::cluster::Cluster;
+use crate::control::heartbeat::Liveness;
+use crate::control::peers::{Addresses, PeerClients};
+use crate::control::producer_ids::ProducerIds;
+use crate::control::proposer::Proposer;
+use crate::gate::Gate;
+use crate::observe::{Admin, Metrics};
+use crate::router::{Router, ShardTable};
+use crate::runtime::machine::ShardContext;
+use crate::runtime::tail::TailBudget;
+use highwater_raft::Groups;
+use highwater_wal::Wal;
+use membership::Membership;
+
+/// Everything that the doors, the shards and the controller of one broker share.
+pub struct Broker<E: Env> {
+    /// Disk, clock, network, workers.
+    pub env: E,
+    /// Its configuration.
+    pub config: Arc<Config>,
+    /// Its number.
+    pub node_id: NodeId,
+    /// Of its data directory.
+    pub incarnation: String,
+    /// Who it is and whom it lets in.
+    pub membership: Arc<Membership>,
+    /// host:port under which others reach it.
+    pub address: String,
+    /// The founders' addresses, sorted.
+    pub join: Vec<String>,
+    /// Leaders are being moved away before a stop.
+    draining: AtomicBool,
+    /// Admission.
+    pub gate: Gate,
+    /// The cluster as seen from here.
+    pub cluster: Arc<Cluster>,
+    /// Partition to shard.
+    pub router: Router<E::Disk>,
+    /// Shards hosted here.
+    pub shards: Arc<ShardTable<E::Disk>>,
+    /// Metadata commands.
+    pub metadata: Proposer<E>,
+    /// Producer ids handed out here.
+    pub producer_ids: ProducerIds,
+    /// Other brokers.
+    pub peers: Arc<PeerClients<E>>,
+    /// Where other brokers are.
+    pub addresses: Arc<Addresses>,
+    /// Who was heard from, when this broker leads the metadata group.
+    pub liveness: Liveness,
+    /// All Raft groups.
+    pub groups: Groups<E>,
+    /// The write-ahead log.
+    pub wal: Wal<E>,
+    /// What shards share.
+    pub shard_context: Arc<ShardContext<E>>,
+    /// Memory of all tails.
+    pub tail: Arc<TailBudget>,
+    /// Fires when the broker stops.
+    pub stop: CancellationToken,
+}
+
+impl<E: Env> Broker<E> {
+    /// Whether leaders are being moved away before a stop.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+    fn start_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+    /// Replicas of a new topic when its creator does not say: as configured, or as many as the
+    /// cluster can have.
+    #[must_use]
+    pub fn default_replication_factor(&self) -> u32 {
+        let brokers = self.cluster.image().brokers().count();
+        let wanted = self.config.defaults.replication_factor;
+        if wanted as usize <= brokers { wanted } else { 1 }
+    }
+}
+
+/// Runs a broker on this machine until `stop` fires, then stops it gracefully.
+///
+/// # Errors
+/// One line: what, where, what to do.
+pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    let admin_address = config.listen.admin;
+    let _lock = lock::lock(&config.node.data_dir)?;
+    let metrics = Metrics::install().context("metrics are installed already")?;
+    let admin = tokio::net::TcpListener::bind(admin_address).await.with_context(|| {
+        format!("cannot listen on {admin_address}; free the address or set listen.admin to another")
+    })?;
+    let running = start::start(OsEnv::default(), config).await?;
+    let health = Arc::new(health::BrokerHealth(Arc::clone(&running.broker)));
+    let ended = CancellationToken::new();
+    let admin = tokio::spawn(Admin::new(health, metrics).serve(admin, ended.clone()));
+    let outcome = run_until(running, stop).await;
+    ended.cancel();
+    match admin.await {
+        Ok(served) => served.context("the admin server failed")?,
+        Err(error) => tracing::warn!(%error, "the admin server did not end by itself"),
+    }
+    outcome
+}
+
+/// Runs a broker in the given surroundings, without an admin server.
+///
+/// # Errors
+/// One line: what, where, what to do.
+pub async fn run_in<E: Env>(env: E, config: Config, stop: CancellationToken) -> anyhow::Result<()> {
+    run_until(start::start(env, config).await?, stop).await
+}
+
+/// Until `stop` fires, or one of the broker's tasks fails.
+async fn run_until<E: Env>(
+    mut running: start::Running<E>,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let failed = tokio::select! {
+        () = stop.cancelled() => None,
+        Some(ended) = running.tasks.join_next() => Some(ended),
+    };
+    let stopped = stop::stop(running).await;
+    match failed {
+        Some(Ok(Err(error))) => Err(error),
+        Some(Err(error)) => Err(error.into()),
+        Some(Ok(Ok(()))) | None => stopped,
+    }
+}

@@ -1,0 +1,78 @@
+//! The gRPC door of a broker: all services on one listener.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use highwater_env::{Env, Listener, Net};
+use highwater_proto::internal::peer_server::PeerServer;
+use highwater_proto::internal::raft_server::RaftServer;
+use highwater_proto::v1::admin_server::AdminServer;
+use highwater_proto::v1::log_server::LogServer;
+use highwater_proto::v1::metadata_server::MetadataServer;
+use highwater_proto::v1::records_server::RecordsServer;
+use tokio_util::sync::CancellationToken;
+
+use super::{Broker, channel};
+use crate::front::admin::AdminService;
+use crate::front::log::LogService;
+use crate::front::metadata::MetadataService;
+use crate::front::peer::PeerService;
+use crate::front::records::RecordsService;
+
+/// Entries and snapshots of other brokers, and batches of 64 MiB, fit into one message.
+const MAX_MESSAGE_BYTES: usize = 128 << 20;
+/// What one stream, and one connection, may have under way before the reader takes it.
+const STREAM_WINDOW: u32 = 4 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+const KEEPALIVE: Duration = Duration::from_secs(10);
+
+/// Opens the listener.
+///
+/// # Errors
+/// One line that names the address and what to do.
+pub async fn listen<N: Net>(net: &N, address: &str) -> anyhow::Result<N::Listener> {
+    net.listen(address).await.with_context(|| {
+        format!("cannot listen on {address}; free the address or set listen.grpc to another one")
+    })
+}
+
+/// Serves all gRPC services until `stop` fires and the calls under way are done.
+///
+/// # Errors
+/// Those of the transport.
+pub async fn serve<E, L>(
+    broker: Arc<Broker<E>>,
+    listener: L,
+    stop: CancellationToken,
+) -> anyhow::Result<()>
+where
+    E: Env,
+    L: Listener<Stream = <E::Net as Net>::Stream>,
+{
+    let log = LogServer::new(LogService(Arc::clone(&broker)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let raft = RaftServer::new(broker.groups.service())
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let peer = PeerServer::new(PeerService(Arc::clone(&broker)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let records = RecordsServer::new(RecordsService::new(Arc::clone(&broker)))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+    tonic::transport::Server::builder()
+        .tcp_nodelay(true)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .initial_stream_window_size(Some(STREAM_WINDOW))
+        .initial_connection_window_size(Some(CONNECTION_WINDOW))
+        .add_service(log)
+        .add_service(records)
+        .add_service(MetadataServer::new(MetadataService(Arc::clone(&broker))))
+        .add_service(AdminServer::new(AdminService(Arc::clone(&broker))))
+        .add_service(raft)
+        .add_service(peer)
+        .serve_with_incoming_shutdown(channel::incoming(listener), stop.cancelled_owned())
+        .await
+        .context("the gRPC server failed")
+}

@@ -1,0 +1,196 @@
+//! Start-up: the data directory, the log, the metadata group, the doors, the cluster, the shards,
+//! in this order. Nothing is served to clients before the groups have recovered.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use highwater_env::{Disk, Env, Listener};
+use highwater_proto::ShardId;
+use highwater_raft::Groups;
+use highwater_segment::{FileCacheConfig, SegmentStore, SegmentStoreConfig};
+use highwater_wal::{Wal, WalConfig};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::identity::Identity;
+use super::membership::Membership;
+use super::{Broker, join, serve};
+use crate::config::Config;
+use crate::control::cluster::Cluster;
+use crate::control::machine::MetadataMachine;
+use crate::control::peers::{Addresses, PeerClients};
+use crate::control::producer_ids::ProducerIds;
+use crate::control::proposer::Proposer;
+use crate::control::{checkpointer, controller, heartbeat, host};
+use crate::gate::Gate;
+use crate::router::{Router, ShardTable};
+use crate::runtime::install::SnapshotSource;
+use crate::runtime::machine::ShardContext;
+use crate::runtime::tail::TailBudget;
+
+/// The metadata group's number.
+pub const METADATA: ShardId = ShardId(0);
+
+/// A broker with its doors and loops.
+pub struct Running<E: Env> {
+    /// The broker.
+    pub broker: Arc<Broker<E>>,
+    /// Its doors and loops. One that ends with an error stops the broker.
+    pub tasks: JoinSet<anyhow::Result<()>>,
+}
+
+/// Starts a broker; it becomes ready in its own time.
+///
+/// # Errors
+/// One line: what, where, what to do. Nothing on the disk was lost or changed then.
+pub async fn start<E: Env>(env: E, config: Config) -> anyhow::Result<Running<E>> {
+    let dir = config.node.data_dir.clone();
+    let identity =
+        Identity::load_or_create(env.disk(), &dir, config.node.id, join::random_id)?;
+    let listener = serve::listen(env.net(), &config.listen.grpc.to_string()).await?;
+    let address = config.advertised(listener.local_addr()?);
+    let broker = Arc::new(assemble(env, Arc::new(config), identity, address).await?);
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve::serve(Arc::clone(&broker), listener, broker.stop.clone()));
+    tasks.spawn(run_member(Arc::clone(&broker)));
+    Ok(Running { broker, tasks })
+}
+
+/// Joins the cluster, then runs what members run until the broker stops.
+async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
+    // Shards start from the local image at once: a restarted cluster needs them to have leaders,
+    // and registration needs nothing of them.
+    let loops = async {
+        tokio::join!(
+            heartbeat::run(Arc::clone(&broker)),
+            controller::run(Arc::clone(&broker)),
+            checkpointer::run(Arc::clone(&broker)),
+        );
+        Ok(())
+    };
+    let joined = async {
+        tokio::select! {
+            joined = join::join(&broker) => joined?,
+            () = broker.stop.cancelled() => return Ok(()),
+        }
+        tracing::info!(cluster_id = broker.membership.cluster_id(), "joined the cluster");
+        Ok(())
+    };
+    let hosted = async {
+        broker.membership.wait_for_cluster(&broker.stop).await;
+        host::run(Arc::clone(&broker)).await
+    };
+    tokio::try_join!(joined, hosted, loops).map(|_| ())
+}
+
+async fn assemble<E: Env>(
+    env: E,
+    config: Arc<Config>,
+    identity: Identity,
+    address: String,
+) -> anyhow::Result<Broker<E>> {
+    let dir = config.node.data_dir.clone();
+    let cluster: Arc<Cluster> = Arc::default();
+    let addresses = Arc::new(Addresses::new(Arc::clone(&cluster), identity.founders.clone()));
+    let peers = Arc::new(PeerClients::new(env.clone(), Arc::clone(&addresses)));
+    let membership = Arc::new(Membership::new(identity.clone(), Arc::clone(&cluster)));
+    let wal = open_log(&env, &config)?;
+    let groups = Groups::new(
+        super::raft_config::groups_config(&config, &membership)?,
+        env.clone(),
+        wal.clone(),
+        Arc::clone(&addresses) as Arc<dyn highwater_raft::Peers>,
+    );
+    let tail = TailBudget::new(usize::try_from(config.limits.tail_cache_bytes.0)?);
+    let shard_context = Arc::new(ShardContext {
+        env: env.clone(),
+        store: open_segments(&env, &config)?,
+        tail: Arc::clone(&tail),
+        dir: make_dir(&env, &dir.join("shards"))?,
+        snapshots: SnapshotSource::new(Arc::clone(&peers)),
+    });
+    let path = make_dir(&env, &dir.join("metadata"))?.join("checkpoint");
+    let machine = MetadataMachine::new(env.clone(), path, Arc::clone(&cluster));
+    let group = groups.start(METADATA, machine).await.context("the metadata group")?;
+    let shards: Arc<ShardTable<E::Disk>> = Arc::default();
+    let join = join_list(&config, &address);
+    Ok(Broker {
+        node_id: config.node.id,
+        incarnation: identity.incarnation,
+        gate: Gate::new(config.limits.admission_bytes.0),
+        router: Router::new(Arc::clone(&cluster), Arc::clone(&shards)),
+        metadata: Proposer::new(group, Arc::clone(&peers)),
+        producer_ids: ProducerIds::default(),
+        liveness: crate::control::heartbeat::Liveness::default(),
+        stop: CancellationToken::new(),
+        draining: AtomicBool::new(false),
+        env,
+        config,
+        membership,
+        address,
+        join,
+        cluster,
+        shards,
+        peers,
+        addresses,
+        groups,
+        wal,
+        shard_context,
+        tail,
+    })
+}
+
+/// The founders' addresses, sorted; a broker without `--join` founds a cluster of its own.
+fn join_list(config: &Config, address: &str) -> Vec<String> {
+    let mut join: Vec<String> =
+        config.node.join.iter().map(|address| address.as_str().to_owned()).collect();
+    if join.is_empty() {
+        join.push(address.to_owned());
+    }
+    join.sort();
+    join.dedup();
+    join
+}
+
+fn make_dir<E: Env>(env: &E, dir: &Path) -> anyhow::Result<std::path::PathBuf> {
+    let made = || -> std::io::Result<()> {
+        env.disk().create_dir_all(dir)?;
+        dir.parent().map_or(Ok(()), |parent| env.disk().sync_dir(parent))
+    };
+    made().with_context(|| format!("cannot make {}", dir.display()))?;
+    Ok(dir.to_owned())
+}
+
+/// A failed write or sync: what the disk holds is unknown, so the process ends here and recovers
+/// from what is durable.
+fn stop_process(error: &dyn std::fmt::Display) {
+    tracing::error!(%error, "the disk failed; stopping at once, nothing acknowledged is lost");
+    std::process::abort();
+}
+
+fn open_log<E: Env>(env: &E, config: &Config) -> anyhow::Result<Wal<E>> {
+    let dir = make_dir(env, &config.node.data_dir.join("wal"))?;
+    let wal = WalConfig {
+        file_bytes: config.wal.file_bytes.0,
+        budget_bytes: config.wal.budget_bytes.0,
+        on_fatal: Arc::new(|error| stop_process(error)),
+        ..WalConfig::default()
+    };
+    let (wal, recovery) = Wal::open(env, &dir, wal)?;
+    if let Some(torn) = &recovery.torn_tail {
+        tracing::info!(?torn, "cut a torn tail that was never acknowledged");
+    }
+    Ok(wal)
+}
+
+fn open_segments<E: Env>(env: &E, config: &Config) -> anyhow::Result<SegmentStore<E::Disk>> {
+    let mut store = SegmentStoreConfig::new(config.node.data_dir.join("partitions"));
+    store.files = FileCacheConfig {
+        max_open_files: config.storage.max_open_files as usize,
+        ..FileCacheConfig::default()
+    };
+    let on_fatal = Arc::new(|fault: &highwater_segment::SegmentFault| stop_process(fault));
+    Ok(SegmentStore::start(env.disk(), env.workers(), store, on_fatal)?)
+}

@@ -1,0 +1,201 @@
+//! A replica that is too far behind the retained log: it gets the leader's checkpoint, pulls the
+//! ranges it lacks by partition and offset, and goes on from there.
+//!
+//! Everything this replica has applied is committed, so what it holds of a partition stays; only
+//! what lies between its end and the checkpoint's is fetched. Nothing is promised before the new
+//! checkpoint is durable here: a crash in between leaves the old one, and the pull starts again.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use highwater_env::{Env, Workers};
+use highwater_proto::batch::split_batches;
+use highwater_proto::internal::{PullSnapshotRequest, PullSnapshotResponse};
+use highwater_proto::{NodeId, Offset, PartitionId, Payload, ShardId, TopicId, TopicPartition};
+use highwater_segment::{AppendBatch, PartitionManifest};
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::checkpoint::store_error;
+use super::machine::ShardMachine;
+use crate::control::peers::PeerClients;
+use crate::node::Broker;
+
+/// Bytes of one piece of a range.
+const PIECE_BYTES: usize = 4 << 20;
+
+/// Where ranges are pulled from.
+#[derive(Debug)]
+pub struct SnapshotSource<E: Env> {
+    peers: Arc<PeerClients<E>>,
+}
+
+/// A range could not be pulled.
+#[derive(Debug, thiserror::Error)]
+#[error("pulling {tp} from broker {from}: {reason}")]
+pub struct PullError {
+    tp: TopicPartition,
+    from: NodeId,
+    reason: String,
+}
+
+/// A range to pull.
+#[derive(Debug, Clone, Copy)]
+pub struct Range {
+    /// The shard.
+    pub shard: ShardId,
+    /// The partition.
+    pub tp: TopicPartition,
+    /// The first offset wanted.
+    pub from: Offset,
+    /// The first offset not wanted.
+    pub end: Offset,
+}
+
+impl<E: Env> SnapshotSource<E> {
+    /// Pulls from peers.
+    #[must_use]
+    pub fn new(peers: Arc<PeerClients<E>>) -> Self {
+        Self { peers }
+    }
+
+    /// Pulls a range piece by piece; `take` gets each, in order, as whole batches.
+    ///
+    /// # Errors
+    /// When the peer does not deliver the whole range, or `take` fails.
+    pub async fn pull<F, T>(&self, node: NodeId, range: Range, mut take: F) -> io::Result<()>
+    where
+        F: FnMut(Bytes) -> T,
+        T: Future<Output = io::Result<Offset>>,
+    {
+        let failed = |reason: String| {
+            io::Error::other(PullError { tp: range.tp, from: node, reason })
+        };
+        let mut client = self.peers.client(node).map_err(failed)?;
+        let request = PullSnapshotRequest {
+            shard: range.shard.0,
+            topic_id: range.tp.topic.0,
+            partition: range.tp.partition.0,
+            from_offset: range.from.0,
+            end_offset: range.end.0,
+        };
+        let mut pieces =
+            client.pull_snapshot(request).await.map_err(|s| failed(s.to_string()))?.into_inner();
+        let mut next = range.from;
+        while next < range.end {
+            let piece = pieces.message().await.map_err(|s| failed(s.to_string()))?;
+            let piece = piece.ok_or_else(|| failed(format!("ended at offset {next}")))?;
+            if !piece.error.is_empty() {
+                return Err(failed(piece.error));
+            }
+            next = take(piece.batches).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Serves a range from this broker's replica.
+pub async fn serve<E: Env>(
+    broker: Arc<Broker<E>>,
+    request: PullSnapshotRequest,
+    pieces: mpsc::Sender<Result<PullSnapshotResponse, Status>>,
+) {
+    if let Err(error) = send_range(&broker, &request, &pieces).await {
+        let last = PullSnapshotResponse { error, ..PullSnapshotResponse::default() };
+        // The puller has gone, or it reads the reason.
+        let _ = pieces.send(Ok(last)).await;
+    }
+}
+
+async fn send_range<E: Env>(
+    broker: &Broker<E>,
+    request: &PullSnapshotRequest,
+    pieces: &mpsc::Sender<Result<PullSnapshotResponse, Status>>,
+) -> Result<(), String> {
+    let tp = TopicPartition::new(TopicId(request.topic_id), PartitionId(request.partition));
+    let shard = broker.shards.get(ShardId(request.shard));
+    let shard = shard.ok_or_else(|| format!("shard {} is not hosted here", request.shard))?;
+    let view = shard.views.get(tp).ok_or_else(|| format!("{tp} is not here any more"))?;
+    let end = Offset(request.end_offset).min(view.high_watermark());
+    let mut next = Offset(request.from_offset);
+    while next < end {
+        let workers: Workers = broker.env.workers();
+        let read = view.read((next, end), PIECE_BYTES, workers).await;
+        let read = read.map_err(|error| error.to_string())?;
+        next = read.next_offset.ok_or_else(|| format!("{tp} holds nothing from {next} on"))?;
+        let batches = read.pieces.into_iter().collect::<Payload>().to_contiguous();
+        let piece = PullSnapshotResponse { batches, error: String::new() };
+        if pieces.send(Ok(piece)).await.is_err() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+impl<E: Env> ShardMachine<E> {
+    /// Brings one partition's files up to the end of the leader's manifest.
+    pub(super) async fn pull(
+        &mut self,
+        from: NodeId,
+        tp: TopicPartition,
+        theirs: &PartitionManifest,
+    ) -> io::Result<()> {
+        let held = self.context.store.written_up_to(tp);
+        let next = match held {
+            Some(next) if next >= theirs.log_start => next,
+            // Nothing here, or all of it below their start: begin at their start.
+            _ => theirs.log_start,
+        };
+        if held.is_none() {
+            self.segments.create(tp).await.map_err(store_error)?;
+        }
+        self.segments.trim(tp, theirs.log_start).await.map_err(store_error)?;
+        if next >= theirs.next_offset {
+            return Ok(());
+        }
+        let starts: BTreeSet<Offset> = theirs.segments.iter().map(|s| s.base_offset).collect();
+        let range = Range { shard: self.id, tp, from: next, end: theirs.next_offset };
+        let context = Arc::clone(&self.context);
+        let segments = tokio::sync::Mutex::new(&mut self.segments);
+        let (segments, starts) = (&segments, &starts);
+        let take = |bytes: Bytes| async move {
+            let (batches, after) = stored_batches(bytes, next, starts)?;
+            segments.lock().await.append(tp, batches).await.map_err(store_error)?;
+            Ok(after)
+        };
+        context.snapshots.pull(from, range, take).await
+    }
+}
+
+/// The batches of a pulled piece at or after `from`, validated, with the segment starts of their
+/// source.
+fn stored_batches(
+    bytes: Bytes,
+    from: Offset,
+    starts: &BTreeSet<Offset>,
+) -> io::Result<(Vec<AppendBatch>, Offset)> {
+    let mut batches = Vec::new();
+    let mut after = from;
+    for batch in split_batches(bytes) {
+        let batch = batch.map_err(io::Error::other)?;
+        let header = batch.header();
+        let (base_offset, last_offset) = (header.base_offset, header.last_offset());
+        after = last_offset.plus(1);
+        if base_offset < from {
+            continue;
+        }
+        let stamped = batch.stamp(base_offset, header.leader_epoch.unwrap_or_default());
+        batches.push(AppendBatch {
+            head: stamped.head,
+            body: stamped.body,
+            base_offset,
+            last_offset,
+            max_timestamp: header.max_timestamp,
+            append_time: header.max_timestamp,
+            new_segment: starts.contains(&base_offset),
+        });
+    }
+    Ok((batches, after))
+}
