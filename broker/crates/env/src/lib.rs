@@ -17,6 +17,7 @@ pub use disk::{Disk, DiskFile, OpenMode};
 pub use durable::{read_if_exists, replace_durably};
 pub use net::{Listener, Net, TcpNet};
 pub use os_disk::OsDisk;
+pub use sim_disk::{Call, CallKind, Loss, SimDisk, SimFile};
 pub use worker::{Job, Worker, WorkerHandle, WorkerJoin, WorkerStopped, Workers};
 
 /// The four surroundings of a broker, as one type parameter.

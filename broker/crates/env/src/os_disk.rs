@@ -49,8 +49,9 @@ impl Disk for OsDisk {
         fs::create_dir_all(path)
     }
     fn read_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
-        let mut names =
-            fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
+        let mut names = fs::read_dir(path)?
+            .map(|e| e.map(|e| e.path()))
+            .collect::<io::Result<Vec<_>>>()?;
         names.sort();
         Ok(names)
     }
@@ -126,3 +127,7 @@ impl DiskFile for File {
         Some(self)
     }
 }
+
+#[cfg(test)]
+#[path = "os_disk_tests.rs"]
+mod tests;

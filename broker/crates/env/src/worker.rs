@@ -39,7 +39,9 @@ pub struct WorkerHandle<J> {
 
 impl<J> Clone for WorkerHandle<J> {
     fn clone(&self) -> Self {
-        Self { queue: self.queue.clone() }
+        Self {
+            queue: self.queue.clone(),
+        }
     }
 }
 
@@ -76,7 +78,9 @@ impl Workers {
                     worker.stop();
                 };
                 #[allow(clippy::disallowed_methods)] // the one place that owns threads
-                let thread = std::thread::Builder::new().name(name.to_owned()).spawn(body)?;
+                let thread = std::thread::Builder::new()
+                    .name(name.to_owned())
+                    .spawn(body)?;
                 WorkerJoin::Thread(thread)
             }
             Self::Tasks => WorkerJoin::Task(tokio::spawn(async move {
@@ -130,3 +134,7 @@ impl WorkerJoin {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "worker_tests.rs"]
+mod tests;
