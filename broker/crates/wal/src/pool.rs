@@ -134,7 +134,9 @@ impl<D: Disk> Pool<D> {
     pub(crate) fn step(&mut self) -> Result<Step, WalError> {
         let len = self.file_bytes;
         let step = self.advance(len)?;
-        if let (Step::Ready, Some(done)) = (step, self.preparing.take()) {
+        if step == Step::Ready
+            && let Some(done) = self.preparing.take()
+        {
             self.ready.push(Arc::new(WalFile {
                 file: done.file,
                 path: done.path,
@@ -251,3 +253,7 @@ impl<D: Disk> Pool<D> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "pool_tests.rs"]
+mod tests;
