@@ -1,2 +1,49 @@
-//! Load generator and the project own experiments.
-fn main() {}
+//! Load generator and the project's own experiments, each a subcommand that anyone can run again.
+
+mod cluster;
+mod copies;
+mod failover;
+mod partitions;
+mod raw;
+mod recovery;
+mod stats;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Experiments on a cluster of three brokers on this machine.
+#[derive(Debug, Parser)]
+#[command(name = "highwater-load", version)]
+struct Arguments {
+    /// The broker binary; without it the one beside this program is taken, or built.
+    #[arg(long, global = true)]
+    broker: Option<PathBuf>,
+    #[command(subcommand)]
+    experiment: Experiment,
+}
+
+#[derive(Debug, Subcommand)]
+enum Experiment {
+    /// Cost of an acknowledged write with many active partitions against one.
+    Partitions(partitions::Options),
+    /// Leader killed to next acknowledgement, over many kills.
+    Failover(failover::Options),
+    /// All brokers killed with a long log behind the checkpoints: time until every partition
+    /// acknowledges again.
+    Recovery(recovery::Options),
+    /// Bytes copied in user space per byte produced, by process.
+    Copies(copies::Options),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    let broker = cluster::find_broker(arguments.broker)?;
+    match arguments.experiment {
+        Experiment::Partitions(options) => partitions::run(&broker, &options).await,
+        Experiment::Failover(options) => failover::run(&broker, &options).await,
+        Experiment::Recovery(options) => recovery::run(&broker, &options).await,
+        Experiment::Copies(options) => copies::run(&broker, &options).await,
+    }
+}

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_env::{Disk, Env, Workers};
-use highwater_proto::{ShardId, TopicPartition};
+use highwater_proto::ShardId;
 use highwater_raft::{Frozen, StoredCheckpoint};
 use highwater_segment::{
-    Checkpoint, FreezeTicket, PartitionManifest, SegmentStore, StoreError,
+    Checkpoint, FreezeTicket, SegmentStore, StoreError,
 };
 
 use super::blocking;
