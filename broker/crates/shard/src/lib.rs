@@ -9,11 +9,15 @@ mod clock;
 mod command;
 mod effect;
 mod level;
+#[cfg(test)]
+mod model_tests;
 mod partition;
 mod producer;
 mod reply;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod test_support;
 
 pub use command::{AppendRequest, DecodeError, ShardCommand};
 pub use effect::{AppendEffect, Effect};
