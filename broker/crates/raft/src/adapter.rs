@@ -40,7 +40,24 @@ pub(crate) struct Current {
 }
 
 /// The newest durable checkpoint of a group.
-pub(crate) type CurrentCheckpoint = Arc<Mutex<Option<Current>>>;
+#[derive(Debug, Default)]
+pub(crate) struct Checkpoints {
+    pub current: Option<Current>,
+    /// openraft is about to ask for a checkpoint in order to hear of this one.
+    pub announced: bool,
+}
+
+impl Checkpoints {
+    /// What it covers.
+    pub(crate) fn covered(&self) -> Option<LogId> {
+        self.current
+            .as_ref()
+            .and_then(|current| current.meta.last_log_id)
+    }
+}
+
+/// The checkpoint, as the state machine's task and the one that makes checkpoints share it.
+pub(crate) type CurrentCheckpoint = Arc<Mutex<Checkpoints>>;
 
 /// A frozen state and what must be durable before it may be.
 pub(crate) struct FrozenState<F> {
@@ -87,7 +104,10 @@ impl<S: StateMachine> Adapter<S> {
             machine,
             applied: meta.last_log_id,
             membership: meta.last_membership,
-            current: Arc::new(Mutex::new(current)),
+            current: Arc::new(Mutex::new(Checkpoints {
+                current,
+                announced: false,
+            })),
             log,
         })
     }
@@ -105,16 +125,11 @@ impl<S: StateMachine> Adapter<S> {
     }
     /// Freezes the state, unless the durable checkpoint has all of it.
     pub(crate) fn freeze(&mut self) -> Option<FrozenState<S::Frozen>> {
-        let applied = self.applied?;
-        let covered = self
-            .current
-            .lock()
-            .as_ref()
-            .and_then(|current| current.meta.last_log_id);
-        if covered >= Some(applied) {
+        if self.current.lock().current.is_some() && self.current.lock().covered() >= self.applied {
             return None;
         }
-        let frozen = self.machine.freeze(position(&applied));
+        let at = self.applied.as_ref().map(position).unwrap_or_default();
+        let frozen = self.machine.freeze(at);
         // Applied entries were handed to the log before, whether or not they are durable yet.
         Some(FrozenState {
             frozen,
@@ -136,7 +151,7 @@ impl<S: StateMachine> Adapter<S> {
             .await?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
-        *self.current.lock() = Some(Current {
+        self.current.lock().current = Some(Current {
             meta: meta.clone(),
             stored: handle.stored,
         });
@@ -200,13 +215,16 @@ impl<S: StateMachine> RaftStateMachine<TypeConfig> for Adapter<S> {
     }
 
     async fn get_snapshot_builder(&mut self) -> Self::SnapshotBuilder {
-        let durable = self.current.lock().clone();
-        // openraft asks by itself only when there is no checkpoint at all.
-        let frozen = if durable.is_none() {
-            self.freeze()
-        } else {
-            None
+        let (durable, announced) = {
+            let mut checkpoints = self.current.lock();
+            (
+                checkpoints.current.clone(),
+                std::mem::take(&mut checkpoints.announced),
+            )
         };
+        // Only what `checkpoint::take` made and announced is to be handed on as it is. openraft
+        // asks by itself when it needs a checkpoint and there is none.
+        let frozen = if announced { None } else { self.freeze() };
         Builder {
             node: self.node,
             durable,
@@ -228,6 +246,7 @@ impl<S: StateMachine> RaftStateMachine<TypeConfig> for Adapter<S> {
         Ok(self
             .current
             .lock()
+            .current
             .clone()
             .map(|current| snapshot(self.node, current)))
     }
@@ -276,7 +295,7 @@ pub(crate) async fn persist<F: Frozen>(
             manifest,
         },
     };
-    *current.lock() = Some(made.clone());
+    current.lock().current = Some(made.clone());
     Ok(made)
 }
 
@@ -291,14 +310,11 @@ impl<F: Frozen> RaftSnapshotBuilder<TypeConfig> for Builder<F> {
     type SnapshotData = SnapshotHandle;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        if let Some(durable) = self.durable.take() {
-            return Ok(snapshot(self.node, durable));
-        }
         let frozen = self.frozen.lock().take();
         let Some(frozen) = frozen else {
-            return Err(io::Error::other(
-                "nothing is applied, so there is no checkpoint",
-            ));
+            let durable = self.durable.take();
+            let durable = durable.ok_or_else(|| io::Error::other("there is no checkpoint"))?;
+            return Ok(snapshot(self.node, durable));
         };
         let made =
             persist(frozen, &self.log, &self.current)

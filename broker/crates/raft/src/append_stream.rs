@@ -80,6 +80,25 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> Pipeline<'_, S> {
     /// The next answer, and whether it is the last.
     async fn next(&mut self) -> Option<(Outcome, bool)> {
         loop {
+            if self.input.is_none() && self.under_way.is_empty() {
+                return None;
+            }
+            let room = self.under_way.len() < MAX_REQUESTS && self.bytes < MAX_BYTES;
+            let deadline = self.progress + self.peer.timings().append_deadline;
+            tokio::select! {
+                biased;
+                answer = first(&mut self.under_way) => return Some(self.answered(answer)),
+                request = more(&mut self.input), if room => match request {
+                    Some(request) => if let Err(error) = self.send(request).await {
+                        return Some((Err(error), true));
+                    },
+                    None => self.input = None,
+                },
+                () = tokio::time::sleep_until(deadline), if !self.under_way.is_empty() => {
+                    let late = LaneError::Deadline(self.peer.timings().append_deadline);
+                    return Some((Err(self.peer.error(RPCTypes::AppendEntries, late)), true));
+                }
+            }
         }
     }
 

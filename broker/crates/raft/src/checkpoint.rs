@@ -29,6 +29,7 @@ pub(crate) async fn take<S: StateMachine>(replica: Replica<S>) -> Result<(), Che
         PersistError::Log(error) => CheckpointError::Log(error.to_string()),
         PersistError::Machine(error) => CheckpointError::Persist(error),
     })?;
+    replica.current.lock().announced = true;
     replica
         .raft
         .trigger()

@@ -202,6 +202,9 @@ impl<E: Env> Groups<E> {
         let adapter = Adapter::load(self.config.node_id, machine, store.shared())
             .await
             .map_err(|source| StartError::Checkpoint { group, source })?;
+        refuse_gap(&mut store, &adapter)
+            .await
+            .map_err(|error| log(error.to_string()))?;
         cut_conflict(&mut store, &adapter)
             .await
             .map_err(|error| log(error.to_string()))?;
@@ -265,6 +268,26 @@ impl<E: Env> Groups<E> {
         tasks.abort_all();
         while tasks.join_next().await.is_some() {}
     }
+}
+
+/// Refuses a log that begins behind the checkpoint: the entries between are gone.
+async fn refuse_gap<S: StateMachine>(
+    store: &mut LogStore,
+    adapter: &Adapter<S>,
+) -> std::io::Result<()> {
+    let Some(purged) = store.get_log_state().await?.last_purged_log_id else {
+        return Ok(());
+    };
+    if adapter.applied() >= Some(purged) {
+        return Ok(());
+    }
+    let covered = adapter
+        .applied()
+        .map_or("nothing".to_owned(), |id| id.to_string());
+    Err(std::io::Error::other(format!(
+        "it is purged up to entry {purged}, but the checkpoint covers {covered}: replace this \
+         replica, so that it is filled from the others"
+    )))
 }
 
 /// Cuts a log tail that the checkpoint contradicts. A replica that stops between installing a

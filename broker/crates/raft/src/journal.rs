@@ -67,6 +67,7 @@ impl<E: Env> Journal for WalJournal<E> {
             vote: slot(VOTE_SLOT),
             committed: slot(COMMITTED_SLOT),
             purged: bounds.purged.as_ref().map(|(_, meta)| meta.clone()),
+            first_index: bounds.first.map(|first| first.0),
             last_index: bounds.last.map(|last| last.0),
         }
     }

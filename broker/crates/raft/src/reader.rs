@@ -42,9 +42,8 @@ impl LogReader {
             Bound::Unbounded => u64::MAX,
         };
         let state = self.shared.state.lock();
-        let next = |id: Option<crate::types::LogId>| id.map_or(0, |id| id.index() + 1);
-        let (first, end) = (next(state.purged), next(state.last));
-        (from.max(first), to.min(end))
+        let end = state.last.map_or(0, |last| last.index() + 1);
+        (from.max(state.first), to.min(end))
     }
 
     /// Consecutive entries from `from` on, at least one; `from..to` must be in the log.

@@ -184,11 +184,7 @@ impl<S: StateMachine> Control for Replica<S> {
 
     fn purge(&self, upto: u64) -> BoxFuture<'_, Result<(), PurgeError>> {
         Box::pin(async move {
-            let covered = self
-                .current
-                .lock()
-                .as_ref()
-                .and_then(|c| c.meta.last_log_id);
+            let covered = self.current.lock().covered();
             let covered = covered.ok_or(PurgeError::NoCheckpoint)?.index();
             let purged = self.raft.trigger().purge_log(upto.min(covered)).await;
             purged.map_err(|error| PurgeError::Stopped(error.to_string()))

@@ -30,6 +30,7 @@ pub(crate) const COMMITTED_SLOT: u8 = 1;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Recovered {
     pub purged: Option<Bytes>,
+    pub first_index: Option<u64>,
     pub last_index: Option<u64>,
     pub vote: Option<Bytes>,
     pub committed: Option<Bytes>,
@@ -46,6 +47,8 @@ pub(crate) struct Flushed {
 
 #[derive(Debug, Default)]
 pub(crate) struct State {
+    /// The lowest index that may be there.
+    pub first: u64,
     pub purged: Option<LogId>,
     pub last: Option<LogId>,
     pub vote: Option<Vote>,
@@ -145,6 +148,7 @@ impl LogStore {
         };
         let mut state = State {
             vote,
+            first: recovered.first_index.unwrap_or_default(),
             last: purged,
             purged,
             ..State::default()
@@ -248,7 +252,13 @@ impl LogStore {
         self.shared
             .cache
             .insert(self.shared.group, submission, entries);
-        self.shared.state.lock().last = Some(last.log_id);
+        {
+            let mut state = self.shared.state.lock();
+            if state.last == state.purged {
+                state.first = first.log_id.index();
+            }
+            state.last = Some(last.log_id);
+        }
         self.submit(ops, Some((submission, indexes)), then).await
     }
 
@@ -374,6 +384,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 );
                 self.shared.cache.truncate(self.shared.group, next);
             }
+            state.first = state.first.max(next);
             state.purged = Some(upto).max(state.purged);
             state.last = state.last.max(state.purged);
         }

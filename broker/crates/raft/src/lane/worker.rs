@@ -155,15 +155,16 @@ fn append(request: RaftRequest) -> Result<AppendRequest, CodecError> {
         .map(from_lane)
         .collect::<Result<Vec<_>, _>>()?;
     // The group takes consecutive entries for granted.
-    let mut next = previous.map_or(0, |id| id.index() + 1);
-    for entry in &entries {
-        if entry.log_id.index() != next {
-            return Err(CodecError::Value {
-                what: "an entry out of order",
-                value: entry.log_id.index(),
-            });
-        }
-        next += 1;
+    let first = previous.map_or(0, |id| id.index() + 1);
+    if let Some((_, odd)) = (first..)
+        .zip(&entries)
+        .find(|(at, e)| e.log_id.index() != *at)
+    {
+        let value = odd.log_id.index();
+        return Err(CodecError::Value {
+            what: "an entry out of order",
+            value,
+        });
     }
     Ok(AppendRequest {
         vote,
