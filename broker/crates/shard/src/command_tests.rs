@@ -1,4 +1,5 @@
 //! Commands survive their bytes; batches are not copied; bad bytes are errors.
+#![allow(clippy::indexing_slicing, reason = "a test may panic")]
 
 use proptest::prelude::*;
 

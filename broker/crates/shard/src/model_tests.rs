@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 
 use highwater_proto::{Offset, TimestampMs, TopicPartition};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
 
 use crate::test_support::{batch, tp};
 use crate::{
@@ -169,11 +171,13 @@ fn sends() -> impl Strategy<Value = Send> {
         8 => Just(Sequence::Due),
         1 => Just(Sequence::Zero),
         2 => (-12i32..4).prop_map(Sequence::Away),
-        5 => (0usize..8).prop_map(Sequence::Again),
+        5 => (0usize..16).prop_map(Sequence::Again),
     ];
-    let producer = prop_oneof![1 => Just(None), 9 => (0u64..5).prop_map(Some)];
-    let epoch_step = prop_oneof![12 => Just(0), 1 => Just(1), 1 => Just(-1)];
-    let later = prop_oneof![20 => 0i64..20, 1 => 200i64..1200];
+    let steady = (0u64..2).prop_map(Some);
+    let passing = (2u64..6).prop_map(Some);
+    let producer = prop_oneof![1 => Just(None), 12 => steady, 2 => passing];
+    let epoch_step = prop_oneof![30 => Just(0), 1 => Just(1), 1 => Just(-1)];
+    let later = prop_oneof![60 => 0i64..10, 1 => 200i64..1200];
     // Few partitions and producers, so that histories grow long.
     let place = (0..PARTITIONS, producer);
     (place, epoch_step, sequence, 1u32..4, later).prop_map(
@@ -204,6 +208,8 @@ struct Life {
     at: EntryContext,
     one: ShardState,
     other: ShardState,
+    /// How often the model came to which kind of verdict.
+    seen: BTreeMap<String, u32>,
 }
 
 impl Life {
@@ -218,6 +224,7 @@ impl Life {
             },
             one: ShardState::new(),
             other: ShardState::new(),
+            seen: BTreeMap::new(),
         };
         let config = PartitionConfig {
             segment_bytes: 400,
@@ -297,6 +304,12 @@ impl Life {
             if matches!(verdict, Verdict::Appended { .. }) {
                 log.store(sent);
             }
+            let kind = match verdict {
+                Verdict::Appended { .. } => "appended".to_owned(),
+                Verdict::Duplicate { .. } => "duplicate".to_owned(),
+                Verdict::Rejected(reason) => format!("{reason:?}"),
+            };
+            *self.seen.entry(kind).or_default() += 1;
             expected.push(verdict);
         }
         let (reply, effects) = self.apply(ShardCommand::Append { batches });
@@ -345,5 +358,35 @@ proptest! {
     fn random_lives_obey_the_model_on_both_replicas(steps in steps()) {
         let mut life = Life::new();
         steps.iter().for_each(|step| life.step(step));
+    }
+}
+
+/// The test above would prove nothing if its lives were dull.
+#[test]
+fn random_lives_meet_every_verdict() {
+    let mut runner = TestRunner::deterministic();
+    let mut seen: BTreeMap<String, u32> = BTreeMap::new();
+    for _ in 0..100 {
+        let mut life = Life::new();
+        let steps = steps().new_tree(&mut runner).expect("steps").current();
+        steps.iter().for_each(|step| life.step(step));
+        for (kind, count) in life.seen {
+            *seen.entry(kind).or_default() += count;
+        }
+    }
+    let kinds = [
+        "appended",
+        "duplicate",
+        "OutOfOrderSequence",
+        "DuplicateSequence",
+    ];
+    for kind in kinds
+        .into_iter()
+        .chain(["ProducerFenced", "UnknownProducer"])
+    {
+        assert!(
+            seen.get(kind).is_some_and(|count| *count >= 50),
+            "{kind}: {seen:?}"
+        );
     }
 }

@@ -1,4 +1,5 @@
 //! Replies survive their bytes; bad bytes are errors.
+#![allow(clippy::indexing_slicing, reason = "a test may panic")]
 
 use proptest::prelude::*;
 

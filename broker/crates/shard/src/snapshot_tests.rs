@@ -1,4 +1,5 @@
 //! Snapshots: one encoding, everything in it, damage named.
+#![allow(clippy::indexing_slicing, reason = "a test may panic")]
 
 use proptest::prelude::*;
 

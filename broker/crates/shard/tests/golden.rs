@@ -1,0 +1,210 @@
+//! The bytes of version 1, as they lie on disks: encoders still write them, decoders still read
+//! them. A file that has to change is a new format version, and the old file stays.
+
+use std::path::Path;
+
+use bytes::Bytes;
+use highwater_proto::batch::{BatchBuilder, Compression};
+use highwater_proto::{
+    BatchSequence, Offset, PartitionId, Payload, ProducerEpoch, ProducerId, TimestampMs, TopicId,
+    TopicPartition,
+};
+use highwater_shard::{
+    AppendRequest, CommandRefusal, EntryContext, FeatureLevel, PartitionConfig, RejectReason,
+    ShardCommand, ShardReply, ShardState, Verdict,
+};
+
+/// The file's bytes, after holding `now` against them.
+fn golden(name: &str, now: &[u8]) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    let stored = std::fs::read(path).unwrap_or_default();
+    let hex: String = now.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(
+        stored == now,
+        "golden {name} differs from what is written now:\n{hex}"
+    );
+    stored
+}
+
+fn tp(topic: u64, partition: u32) -> TopicPartition {
+    TopicPartition::new(TopicId(topic), PartitionId(partition))
+}
+
+fn config() -> PartitionConfig {
+    PartitionConfig {
+        segment_bytes: 1 << 30,
+        segment_ms: 604_800_000,
+        producer_expiry_ms: 86_400_000,
+        max_producers: 1000,
+    }
+}
+
+fn batch(producer: Option<(u64, u32)>, value: &[u8]) -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    if let Some((id, sequence)) = producer {
+        builder.set_producer(ProducerId(id), ProducerEpoch(2), BatchSequence(sequence));
+    }
+    let header: (&[u8], Option<&[u8]>) = (b"h", None);
+    let time = TimestampMs(1_700_000_000_000);
+    builder
+        .append(time, Some(b"key"), Some(value), [header])
+        .expect("fits");
+    builder.build()
+}
+
+fn append(time: i64, batches: &[(TopicPartition, Bytes)]) -> ShardCommand {
+    let request = |(tp, batch): &(TopicPartition, Bytes)| AppendRequest {
+        tp: *tp,
+        append_time: TimestampMs(time),
+        batch: batch.clone(),
+    };
+    ShardCommand::Append {
+        batches: batches.iter().map(request).collect(),
+    }
+}
+
+fn commands() -> Vec<(&'static str, ShardCommand)> {
+    let (tp, config) = (tp(300, 7), config());
+    let two = [
+        (tp, batch(None, b"one")),
+        (self::tp(301, 0), batch(Some((5, 9)), b"two")),
+    ];
+    vec![
+        ("v1.append.command", append(1_700_000_000_123, &two)),
+        (
+            "v1.create.command",
+            ShardCommand::CreatePartition { tp, config },
+        ),
+        ("v1.delete.command", ShardCommand::DeletePartition { tp }),
+        (
+            "v1.configure.command",
+            ShardCommand::ConfigurePartition { tp, config },
+        ),
+        (
+            "v1.trim.command",
+            ShardCommand::TrimLog {
+                tp,
+                log_start: Offset(70_000),
+            },
+        ),
+        (
+            "v1.level.command",
+            ShardCommand::RaiseFeatureLevel {
+                level: FeatureLevel(1),
+            },
+        ),
+    ]
+}
+
+/// A state with something in every field.
+fn state() -> ShardState {
+    let mut state = ShardState::new();
+    let mut position = 40;
+    let mut apply = |command: ShardCommand| {
+        position += 2;
+        let at = EntryContext {
+            position,
+            leadership: position / 10,
+        };
+        state.apply(at, command, &mut Vec::new());
+    };
+    for n in 0..3 {
+        apply(ShardCommand::CreatePartition {
+            tp: tp(300, n),
+            config: config(),
+        });
+    }
+    apply(ShardCommand::DeletePartition { tp: tp(300, 1) });
+    for n in 0..7u32 {
+        let batches = [
+            (tp(300, 0), batch(Some((77, n)), b"value")),
+            (tp(300, 0), batch(Some((78 + u64::from(n), 0)), b"value")),
+            (tp(300, 2), batch(None, b"value")),
+        ];
+        apply(append(1_700_000_000_000 + i64::from(n) * 1000, &batches));
+    }
+    apply(ShardCommand::TrimLog {
+        tp: tp(300, 0),
+        log_start: Offset(3),
+    });
+    state
+}
+
+#[test]
+fn commands_of_version_1() {
+    for (name, command) in commands() {
+        let stored = golden(name, &command.encode().to_contiguous());
+        let decoded = ShardCommand::decode(&Payload::from(Bytes::from(stored)));
+        assert_eq!(decoded, Ok(command), "{name}");
+    }
+}
+
+#[test]
+fn a_snapshot_of_version_1() {
+    let state = state();
+    let stored = golden("v1.snapshot", &state.encode_snapshot());
+    assert_eq!(ShardState::decode_snapshot(&stored), Ok(state));
+}
+
+#[test]
+fn an_exported_partition_of_version_1() {
+    let exported = state().export_partition(tp(300, 0)).expect("there");
+    let stored = golden("v1.export", &exported);
+    let mut other = ShardState::new();
+    assert_eq!(other.import_partition(&stored), Ok(tp(300, 0)));
+}
+
+#[test]
+fn replies_of_version_1() {
+    let appended = |append_time| Verdict::Appended {
+        base_offset: Offset(70_000),
+        log_start: Offset(3),
+        append_time,
+    };
+    let verdicts = vec![
+        appended(None),
+        appended(Some(TimestampMs(1_700_000_000_123))),
+        Verdict::Duplicate {
+            base_offset: Offset(69_000),
+        },
+        Verdict::Rejected(RejectReason::UnknownPartition),
+        Verdict::Rejected(RejectReason::CorruptBatch),
+        Verdict::Rejected(RejectReason::OutOfOrderSequence),
+        Verdict::Rejected(RejectReason::DuplicateSequence),
+        Verdict::Rejected(RejectReason::ProducerFenced),
+        Verdict::Rejected(RejectReason::UnknownProducer),
+    ];
+    let out_of_range = CommandRefusal::OffsetOutOfRange {
+        next_offset: Offset(70_000),
+    };
+    let replies = [
+        ("v1.append.reply", ShardReply::Append(verdicts)),
+        ("v1.done.reply", ShardReply::Done),
+        (
+            "v1.trimmed.reply",
+            ShardReply::Trimmed {
+                log_start: Offset(70_000),
+            },
+        ),
+        (
+            "v1.unknown.reply",
+            ShardReply::Refused(CommandRefusal::UnknownPartition),
+        ),
+        (
+            "v1.exists.reply",
+            ShardReply::Refused(CommandRefusal::PartitionExists),
+        ),
+        (
+            "v1.deleted.reply",
+            ShardReply::Refused(CommandRefusal::PartitionDeleted),
+        ),
+        ("v1.range.reply", ShardReply::Refused(out_of_range)),
+        ("v1.malformed.reply", ShardReply::Malformed),
+    ];
+    for (name, reply) in replies {
+        let stored = golden(name, &reply.encode());
+        assert_eq!(ShardReply::decode(&stored), Ok(reply), "{name}");
+    }
+}
