@@ -110,7 +110,9 @@ impl<D: Disk> Router<D> {
         let image = self.cluster.image();
         let topic = image.topic(tp.topic).ok_or(Route::UnknownTopic)?;
         let partitions = topic.partition_count();
-        let shard = topic.shard_of(tp.partition).ok_or(Route::UnknownPartition { partitions })?;
+        let shard = topic
+            .shard_of(tp.partition)
+            .ok_or(Route::UnknownPartition { partitions })?;
         if !topic.is_ready() {
             return Err(Route::NotReady);
         }
@@ -123,7 +125,11 @@ impl<D: Disk> Router<D> {
         let known = self.cluster.leader(shard)?;
         let node = known.node?;
         let address = self.cluster.image().broker(node)?.address.clone();
-        Some(LeaderHint { broker_id: node.0, address, term: known.term })
+        Some(LeaderHint {
+            broker_id: node.0,
+            address,
+            term: known.term,
+        })
     }
     /// The hint for a partition.
     #[must_use]

@@ -33,6 +33,7 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
             () = broker.stop.cancelled() => return,
         }
         watch_disk(&broker);
+        retry_segments(&broker).await;
         for group in groups(&broker) {
             if is_due(&broker, &group, &mut since) {
                 checkpoint(&broker, &group, &mut since).await;
@@ -53,7 +54,8 @@ fn watch_disk<E: Env>(broker: &Broker<E>) {
     let dir = &broker.config.node.data_dir;
     match broker.env.disk().free_bytes(dir) {
         Ok(free) => {
-            let full = free < broker.config.storage.reserve_bytes.0 || broker.wal.stats().storage_full;
+            let full =
+                free < broker.config.storage.reserve_bytes.0 || broker.wal.stats().storage_full;
             if full != broker.gate.is_storage_full() {
                 tracing::warn!(free, full, "free disk space crossed the reserve");
             }
@@ -64,12 +66,25 @@ fn watch_disk<E: Env>(broker: &Broker<E>) {
     }
 }
 
+/// The segment writer holds what found no space until it is told to try again.
+async fn retry_segments<E: Env>(broker: &Broker<E>) {
+    let store = &broker.shard_context.store;
+    if store.is_storage_full()
+        && let Err(error) = store.retry_storage().await
+    {
+        tracing::error!(%error, "the segment store has stopped");
+    }
+}
+
 fn is_due<E: Env>(broker: &Broker<E>, group: &Group, since: &mut HashMap<ShardId, Since>) -> bool {
     let receiver = group.status();
     let status = receiver.borrow();
     let now = Instant::now();
     let bytes = group.appended_bytes();
-    let last = since.entry(group.id()).or_insert(Since { at: now, wal_bytes: bytes });
+    let last = since.entry(group.id()).or_insert(Since {
+        at: now,
+        wal_bytes: bytes,
+    });
     if status.applied <= status.checkpointed {
         return false;
     }
@@ -94,7 +109,13 @@ async fn checkpoint<E: Env>(
         }
         Err(error) => tracing::error!(group = group.id().0, %error, "checkpoint failed"),
     }
-    since.insert(group.id(), Since { at: Instant::now(), wal_bytes });
+    since.insert(
+        group.id(),
+        Since {
+            at: Instant::now(),
+            wal_bytes,
+        },
+    );
 }
 
 /// Frees what the write-ahead log wants to be rid of: checkpoint if needed, then purge.
@@ -102,7 +123,10 @@ async fn obey_log<E: Env>(broker: &Broker<E>, since: &mut HashMap<ShardId, Since
     let hints = broker.wal.purge_hints();
     for hint in hints {
         let wanted = ShardId(hint.group.0);
-        let Some(group) = groups(broker).into_iter().find(|group| group.id() == wanted) else {
+        let Some(group) = groups(broker)
+            .into_iter()
+            .find(|group| group.id() == wanted)
+        else {
             continue;
         };
         let (checkpointed, applied) = {

@@ -26,6 +26,8 @@ pub struct Cluster {
     image: ArcSwap<Image>,
     leaders: Mutex<BTreeMap<ShardId, LeaderInfo>>,
     alive: ArcSwap<BTreeSet<NodeId>>,
+    /// The last entry that some replica of a shard was heard to have applied.
+    applied: Mutex<BTreeMap<ShardId, u64>>,
     /// Counts changes of any of the three.
     version: watch::Sender<u64>,
 }
@@ -36,6 +38,7 @@ impl Default for Cluster {
             image: ArcSwap::default(),
             leaders: Mutex::default(),
             alive: ArcSwap::default(),
+            applied: Mutex::default(),
             version: watch::Sender::new(0),
         }
     }
@@ -79,6 +82,18 @@ impl Cluster {
             self.bump();
         }
     }
+    /// Takes note that a replica of a shard has applied this entry. It fires no change: it moves
+    /// with every write.
+    pub fn observe_applied(&self, shard: ShardId, index: u64) {
+        let mut applied = self.applied.lock();
+        let known = applied.entry(shard).or_default();
+        *known = index.max(*known);
+    }
+    /// The last entry that some replica of a shard was heard to have applied.
+    #[must_use]
+    pub fn applied(&self, shard: ShardId) -> u64 {
+        self.applied.lock().get(&shard).copied().unwrap_or(0)
+    }
     /// The brokers that are alive, as the metadata leader last said.
     #[must_use]
     pub fn alive(&self) -> Arc<BTreeSet<NodeId>> {
@@ -106,9 +121,30 @@ mod tests {
         let (shard, one, two) = (ShardId(4), Some(NodeId(1)), Some(NodeId(2)));
         cluster.observe_leader(shard, LeaderInfo { term: 5, node: one });
         cluster.observe_leader(shard, LeaderInfo { term: 4, node: two });
-        cluster.observe_leader(shard, LeaderInfo { term: 5, node: None });
-        assert_eq!(cluster.leader(shard), Some(LeaderInfo { term: 5, node: one }));
-        cluster.observe_leader(shard, LeaderInfo { term: 6, node: None });
-        assert_eq!(cluster.leader(shard), Some(LeaderInfo { term: 6, node: None }));
+        cluster.observe_leader(
+            shard,
+            LeaderInfo {
+                term: 5,
+                node: None,
+            },
+        );
+        assert_eq!(
+            cluster.leader(shard),
+            Some(LeaderInfo { term: 5, node: one })
+        );
+        cluster.observe_leader(
+            shard,
+            LeaderInfo {
+                term: 6,
+                node: None,
+            },
+        );
+        assert_eq!(
+            cluster.leader(shard),
+            Some(LeaderInfo {
+                term: 6,
+                node: None
+            })
+        );
     }
 }

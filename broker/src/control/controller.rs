@@ -38,6 +38,7 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
     while !broker.stop.is_cancelled() {
         changes.borrow_and_update();
         if broker.metadata.group().is_leader() {
+            establish_shards(&broker).await;
             make_partitions(&broker).await;
             balance_leaders(&broker).await;
         }
@@ -45,6 +46,23 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
             () = tokio::time::sleep(INTERVAL) => {}
             changed = changes.changed() => if changed.is_err() { return },
             () = broker.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Writes down which shards have had a leader: their first membership exists, and nobody may write
+/// one again, least of all a replica that lost its disk.
+async fn establish_shards<E: Env>(broker: &Arc<Broker<E>>) {
+    let image = broker.cluster.image();
+    let leaders = broker.cluster.leaders();
+    for shard in image.shards().filter(|shard| !shard.established) {
+        if leaders.get(&shard.id).and_then(|info| info.node).is_none() {
+            continue;
+        }
+        let command = MetadataCommand::EstablishShard { shard: shard.id };
+        if let Err(error) = broker.metadata.propose(&command, COMMAND_DEADLINE).await {
+            tracing::warn!(shard = shard.id.0, %error, "shard not yet established; will repeat");
+            return;
         }
     }
 }
@@ -66,7 +84,10 @@ async fn make_partitions<E: Env>(broker: &Arc<Broker<E>>) {
         if made.is_empty() {
             continue;
         }
-        let command = MetadataCommand::ConfirmPartitions { topic: topic.id(), partitions: made };
+        let command = MetadataCommand::ConfirmPartitions {
+            topic: topic.id(),
+            partitions: made,
+        };
         if let Err(error) = broker.metadata.propose(&command, COMMAND_DEADLINE).await {
             tracing::warn!(topic = topic.name(), %error, "partitions not yet confirmed; will repeat");
         }
@@ -82,7 +103,10 @@ async fn make_in_shard<E: Env>(
     let mut made = Vec::with_capacity(partitions.len());
     for partition in partitions {
         let tp = TopicPartition::new(topic.id(), partition);
-        let command = ShardCommand::CreatePartition { tp, config: partition_config(topic) };
+        let command = ShardCommand::CreatePartition {
+            tp,
+            config: partition_config(topic),
+        };
         match command_shard(broker, shard, &command).await {
             Ok(ShardReply::Done) => made.push(partition),
             Ok(other) => tracing::warn!(%tp, reply = ?other, "partition not made; will repeat"),
@@ -117,10 +141,16 @@ async fn command_shard<E: Env>(
     let leader = leader.ok_or_else(|| format!("shard {shard} has no leader"))?;
     let encoded = command.encode().to_contiguous();
     let reply = if leader == broker.node_id {
-        propose_here(broker, shard, encoded, COMMAND_DEADLINE).await.map_err(|e| e.reason)?
+        propose_here(broker, shard, encoded, COMMAND_DEADLINE)
+            .await
+            .map_err(|e| e.reason)?
     } else {
         let timeout_ms = u32::try_from(COMMAND_DEADLINE.as_millis()).unwrap_or(u32::MAX);
-        let request = ShardCommandRequest { shard: shard.0, command: encoded, timeout_ms };
+        let request = ShardCommandRequest {
+            shard: shard.0,
+            command: encoded,
+            timeout_ms,
+        };
         let mut client = broker.peers.client(leader)?;
         let call = client.shard_command(request);
         let answer = tokio::time::timeout(COMMAND_DEADLINE, call).await;
@@ -162,18 +192,32 @@ pub async fn propose_here<E: Env>(
     timeout: Duration,
 ) -> Result<Bytes, ShardCommandFailure> {
     use highwater_raft::ProposeError;
-    let failure = |reason: String, certainly_not, leader| ShardCommandFailure { reason, certainly_not, leader };
+    let failure = |reason: String, certainly_not, leader| ShardCommandFailure {
+        reason,
+        certainly_not,
+        leader,
+    };
     let Some(hosted) = broker.shards.get(shard) else {
-        return Err(failure(format!("shard {shard} is not hosted here"), true, None));
+        return Err(failure(
+            format!("shard {shard} is not hosted here"),
+            true,
+            None,
+        ));
     };
     match tokio::time::timeout(timeout, hosted.group.propose(command.into())).await {
         Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(ProposeError::NotLeader { leader, .. })) => {
-            Err(failure(format!("shard {shard} is not led here"), true, leader))
-        }
+        Ok(Err(ProposeError::NotLeader { leader, .. })) => Err(failure(
+            format!("shard {shard} is not led here"),
+            true,
+            leader,
+        )),
         Ok(Err(ProposeError::Busy)) => Err(failure(format!("shard {shard} is busy"), true, None)),
         Ok(Err(ProposeError::Unknown(reason))) => Err(failure(reason, false, None)),
-        Err(_elapsed) => Err(failure("no verdict before the deadline".to_owned(), false, None)),
+        Err(_elapsed) => Err(failure(
+            "no verdict before the deadline".to_owned(),
+            false,
+            None,
+        )),
     }
 }
 
@@ -185,7 +229,12 @@ async fn balance_leaders<E: Env>(broker: &Arc<Broker<E>>) {
     futures_util::stream::iter(moves.into_iter().take(TRANSFERS_AT_ONCE))
         .for_each_concurrent(None, |(shard, from, to)| async move {
             if let Err(reason) = super::transfer::request(broker, shard, from, to).await {
-                tracing::debug!(shard = shard.0, to = to.0, reason, "leader not moved; will repeat");
+                tracing::debug!(
+                    shard = shard.0,
+                    to = to.0,
+                    reason,
+                    "leader not moved; will repeat"
+                );
             }
         })
         .await;
@@ -200,7 +249,8 @@ fn misplaced<E: Env>(
     let misplaced = image.shards().filter_map(|shard| {
         let preferred = shard.preferred_leader?;
         let leader = leaders.get(&shard.id)?.node?;
-        (leader != preferred && steady.contains(&preferred)).then_some((shard.id, leader, preferred))
+        (leader != preferred && steady.contains(&preferred))
+            .then_some((shard.id, leader, preferred))
     });
     misplaced.collect()
 }

@@ -41,7 +41,11 @@ impl Liveness {
     pub fn heard_from(&self, node: NodeId, draining: bool) {
         let now = Instant::now();
         let mut heard = self.0.lock();
-        let entry = heard.entry(node).or_insert(Heard { at: now, since: now, draining });
+        let entry = heard.entry(node).or_insert(Heard {
+            at: now,
+            since: now,
+            draining,
+        });
         if now - entry.at > ALIVE_FOR {
             entry.since = now;
         }
@@ -57,15 +61,23 @@ impl Liveness {
     #[must_use]
     pub fn steady_for(&self, span: Duration) -> BTreeSet<NodeId> {
         let heard = self.0.lock();
-        let draining: BTreeSet<_> =
-            heard.iter().filter(|(_, h)| h.draining).map(|(id, _)| *id).collect();
+        let draining: BTreeSet<_> = heard
+            .iter()
+            .filter(|(_, h)| h.draining)
+            .map(|(id, _)| *id)
+            .collect();
         drop(heard);
-        self.alive_for(span).difference(&draining).copied().collect()
+        self.alive_for(span)
+            .difference(&draining)
+            .copied()
+            .collect()
     }
     fn alive_for(&self, span: Duration) -> BTreeSet<NodeId> {
         let now = Instant::now();
         let heard = self.0.lock();
-        let lately = heard.iter().filter(|(_, h)| now - h.at <= ALIVE_FOR && now - h.since >= span);
+        let lately = heard
+            .iter()
+            .filter(|(_, h)| now - h.at <= ALIVE_FOR && now - h.since >= span);
         lately.map(|(id, _)| *id).collect()
     }
 }
@@ -76,11 +88,17 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
     if !group.is_leader() {
         let leader = group.status().borrow().leader.map(|node| node.0);
         let error = "not the metadata leader".to_owned();
-        return HeartbeatResponse { error, leader, ..HeartbeatResponse::default() };
+        return HeartbeatResponse {
+            error,
+            leader,
+            ..HeartbeatResponse::default()
+        };
     }
-    broker.liveness.heard_from(NodeId(request.node_id), request.draining);
+    broker
+        .liveness
+        .heard_from(NodeId(request.node_id), request.draining);
     for report in request.shards {
-        broker.cluster.observe_leader(ShardId(report.shard), leader_info(&report));
+        observe(&broker.cluster, &report);
     }
     let alive = broker.liveness.alive();
     broker.cluster.observe_alive(alive.clone());
@@ -91,8 +109,14 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
     }
 }
 
-fn leader_info(report: &ShardReport) -> LeaderInfo {
-    LeaderInfo { term: report.term, node: report.leader.map(NodeId) }
+fn observe(cluster: &Cluster, report: &ShardReport) {
+    let shard = ShardId(report.shard);
+    let leader = LeaderInfo {
+        term: report.term,
+        node: report.leader.map(NodeId),
+    };
+    cluster.observe_leader(shard, leader);
+    cluster.observe_applied(shard, report.applied_index);
 }
 
 fn reports(cluster: &Cluster) -> Vec<ShardReport> {
@@ -100,7 +124,7 @@ fn reports(cluster: &Cluster) -> Vec<ShardReport> {
         shard: shard.0,
         leader: info.node.map(|node| node.0),
         term: info.term,
-        applied_index: 0,
+        applied_index: cluster.applied(shard),
     };
     cluster.leaders().into_iter().map(report).collect()
 }
@@ -127,12 +151,16 @@ async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
         shards: own_reports(broker),
         draining: broker.is_draining(),
     };
-    let Some(leader) = broker.metadata.group().status().borrow().leader else { return };
+    let Some(leader) = broker.metadata.group().status().borrow().leader else {
+        return;
+    };
     if leader == broker.node_id {
         serve(broker, request);
         return;
     }
-    let Ok(mut client) = broker.peers.client(leader) else { return };
+    let Ok(mut client) = broker.peers.client(leader) else {
+        return;
+    };
     match tokio::time::timeout(CALL_DEADLINE, client.heartbeat(request)).await {
         Ok(Ok(response)) => {
             let response = response.into_inner();
@@ -141,9 +169,11 @@ async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
                 return;
             }
             for report in &response.shards {
-                broker.cluster.observe_leader(ShardId(report.shard), leader_info(report));
+                observe(&broker.cluster, report);
             }
-            broker.cluster.observe_alive(response.alive.into_iter().map(NodeId).collect());
+            broker
+                .cluster
+                .observe_alive(response.alive.into_iter().map(NodeId).collect());
         }
         Ok(Err(status)) => {
             tracing::debug!(%status, leader = leader.0, "heartbeat failed");

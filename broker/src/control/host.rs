@@ -48,7 +48,12 @@ async fn host<E: Env>(broker: &Arc<Broker<E>>, shard: &ShardInfo) -> anyhow::Res
         group.initialize(voters(broker, shard)).await?;
     }
     tokio::spawn(report_leader(Arc::clone(broker), shard.id, group.clone()));
-    let hosted = Shard { id: shard.id, group, views, accumulator };
+    let hosted = Shard {
+        id: shard.id,
+        group,
+        views,
+        accumulator,
+    };
     broker.shards.insert(Arc::new(hosted));
     Ok(())
 }
@@ -64,7 +69,10 @@ async fn report_leader<E: Env>(broker: Arc<Broker<E>>, shard: ShardId, group: Gr
     loop {
         let seen = {
             let status = status.borrow_and_update();
-            LeaderInfo { term: status.term, node: status.leader }
+            LeaderInfo {
+                term: status.term,
+                node: status.leader,
+            }
         };
         broker.cluster.observe_leader(shard, seen);
         tokio::select! {

@@ -36,7 +36,11 @@ impl<E: Env> MetadataMachine<E> {
     /// A machine with an empty image that checkpoints to `path`.
     #[must_use]
     pub fn new(env: E, path: PathBuf, cluster: Arc<Cluster>) -> Self {
-        Self { file: CheckpointFile { env, path }, image: Arc::default(), cluster }
+        Self {
+            file: CheckpointFile { env, path },
+            image: Arc::default(),
+            cluster,
+        }
     }
     fn replace(&mut self, image: Image) {
         self.image = Arc::new(image);
@@ -45,10 +49,7 @@ impl<E: Env> MetadataMachine<E> {
 }
 
 impl<E: Env> CheckpointFile<E> {
-    async fn call<T: Send + 'static>(
-        &self,
-        call: impl FnOnce(&Self) -> T + Send + 'static,
-    ) -> T {
+    async fn call<T: Send + 'static>(&self, call: impl FnOnce(&Self) -> T + Send + 'static) -> T {
         let file = self.clone();
         match self.env.workers() {
             Workers::Tasks => call(&file),
@@ -56,11 +57,18 @@ impl<E: Env> CheckpointFile<E> {
         }
     }
     async fn write(&self, raft_meta: Bytes, image: Bytes) -> io::Result<()> {
-        let checkpoint = Checkpoint { raft_meta, state: image, partitions: Vec::new() };
-        self.call(move |file| checkpoint.write(file.env.disk(), &file.path)).await
+        let checkpoint = Checkpoint {
+            raft_meta,
+            state: image,
+            partitions: Vec::new(),
+        };
+        self.call(move |file| checkpoint.write(file.env.disk(), &file.path))
+            .await
     }
     async fn read(&self) -> io::Result<Option<Checkpoint>> {
-        let read = self.call(|file| Checkpoint::read(file.env.disk(), &file.path)).await;
+        let read = self
+            .call(|file| Checkpoint::read(file.env.disk(), &file.path))
+            .await;
         read.map_err(io::Error::other)
     }
 }
@@ -103,15 +111,24 @@ impl<E: Env> StateMachine for MetadataMachine<E> {
     fn new_term(&mut self, _at: Position) {}
 
     fn freeze(&mut self, _at: Position) -> FrozenImage<E> {
-        FrozenImage { file: self.file.clone(), image: Arc::clone(&self.image) }
+        FrozenImage {
+            file: self.file.clone(),
+            image: Arc::clone(&self.image),
+        }
     }
 
     async fn load(&mut self) -> io::Result<Option<StoredCheckpoint>> {
-        let Some(Checkpoint { raft_meta, state, .. }) = self.file.read().await? else {
+        let Some(Checkpoint {
+            raft_meta, state, ..
+        }) = self.file.read().await?
+        else {
             return Ok(None);
         };
         self.replace(Image::decode_snapshot(&state).map_err(io::Error::other)?);
-        Ok(Some(StoredCheckpoint { raft_meta, manifest: state }))
+        Ok(Some(StoredCheckpoint {
+            raft_meta,
+            manifest: state,
+        }))
     }
 
     async fn install(&mut self, _from: NodeId, stored: StoredCheckpoint) -> io::Result<()> {

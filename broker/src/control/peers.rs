@@ -28,7 +28,10 @@ impl Addresses {
     /// Addresses of the image, over those of `founders`.
     #[must_use]
     pub fn new(cluster: Arc<Cluster>, founders: Vec<Founder>) -> Self {
-        Self { cluster, founders: Mutex::new(founders) }
+        Self {
+            cluster,
+            founders: Mutex::new(founders),
+        }
     }
     /// Replaces the founders once they are known.
     pub fn set_founders(&self, founders: Vec<Founder>) {
@@ -42,7 +45,10 @@ impl Peers for Addresses {
             return Some(broker.address.clone());
         }
         let founders = self.founders.lock();
-        founders.iter().find(|f| f.node_id == node.0).map(|f| f.address.clone())
+        founders
+            .iter()
+            .find(|f| f.node_id == node.0)
+            .map(|f| f.address.clone())
     }
 }
 
@@ -58,7 +64,11 @@ impl<E: Env> PeerClients<E> {
     /// Clients over the given addresses.
     #[must_use]
     pub fn new(env: E, addresses: Arc<Addresses>) -> Self {
-        Self { env, addresses, channels: Mutex::default() }
+        Self {
+            env,
+            addresses,
+            channels: Mutex::default(),
+        }
     }
     /// A client for `node`; the channel is shared by all calls.
     ///
@@ -69,7 +79,9 @@ impl<E: Env> PeerClients<E> {
             return Err(format!("the address of broker {node} is not known"));
         };
         let mut channels = self.channels.lock();
-        let fresh = channels.get(&node).is_none_or(|(known, _)| *known != address);
+        let fresh = channels
+            .get(&node)
+            .is_none_or(|(known, _)| *known != address);
         if fresh {
             let channel = lazy_channel(self.env.net(), &address)
                 .map_err(|error| format!("broker {node} at {address}: {error}"))?;

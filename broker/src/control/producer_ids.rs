@@ -34,9 +34,12 @@ impl ProducerIds {
             MetadataReply::ProducerIds { first, count } => {
                 *block = first.0..first.0 + u64::from(count);
                 let id = block.next();
-                id.map(ProducerId).ok_or_else(|| MetadataError::Unknown("empty block".to_owned()))
+                id.map(ProducerId)
+                    .ok_or_else(|| MetadataError::Unknown("empty block".to_owned()))
             }
-            other => Err(MetadataError::Unknown(format!("unexpected reply {other:?}"))),
+            other => Err(MetadataError::Unknown(format!(
+                "unexpected reply {other:?}"
+            ))),
         }
     }
 }

@@ -103,9 +103,10 @@ impl<E: Env> Proposer<E> {
         let proposal = self.group.propose_ordered(Payload::from(command));
         match tokio::time::timeout_at(deadline, proposal).await {
             Ok(Ok(reply)) => Attempt::Replied(reply),
-            Ok(Err(ProposeError::NotLeader { leader, .. })) => {
-                Attempt::NotHere(leader, "this broker does not lead the metadata group".to_owned())
-            }
+            Ok(Err(ProposeError::NotLeader { leader, .. })) => Attempt::NotHere(
+                leader,
+                "this broker does not lead the metadata group".to_owned(),
+            ),
             Ok(Err(ProposeError::Busy)) => {
                 Attempt::NotHere(None, "the metadata group is busy".to_owned())
             }
@@ -121,7 +122,10 @@ impl<E: Env> Proposer<E> {
         };
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout_ms = u32::try_from(left.as_millis()).unwrap_or(u32::MAX);
-        let request = ProposeRequest { command, timeout_ms };
+        let request = ProposeRequest {
+            command,
+            timeout_ms,
+        };
         match tokio::time::timeout_at(deadline, client.propose(request)).await {
             Ok(Ok(response)) => {
                 let response = response.into_inner();

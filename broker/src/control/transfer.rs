@@ -25,7 +25,10 @@ pub async fn request<E: Env>(
         return here(broker, shard, to).await;
     }
     let mut client = broker.peers.client(from)?;
-    let call = client.transfer(TransferRequest { shard: shard.0, to: to.0 });
+    let call = client.transfer(TransferRequest {
+        shard: shard.0,
+        to: to.0,
+    });
     match tokio::time::timeout(DEADLINE, call).await {
         Ok(Ok(response)) if response.get_ref().error.is_empty() => Ok(()),
         Ok(Ok(response)) => Err(response.into_inner().error),

@@ -35,7 +35,10 @@ impl<E: Env> Admin for AdminService<E> {
     ) -> Result<Response<CreateTopicResponse>, Status> {
         let response = match create(&self.0, request.into_inner()).await {
             Ok(topic) => CreateTopicResponse { error: None, topic },
-            Err(error) => CreateTopicResponse { error: Some(error), topic: None },
+            Err(error) => CreateTopicResponse {
+                error: Some(error),
+                topic: None,
+            },
         };
         Ok(Response::new(response))
     }
@@ -60,7 +63,10 @@ impl<E: Env> Admin for AdminService<E> {
         });
         let topics = topics.collect();
         let next_page_token = found.next.unwrap_or_default();
-        Ok(Response::new(ListTopicsResponse { topics, next_page_token }))
+        Ok(Response::new(ListTopicsResponse {
+            topics,
+            next_page_token,
+        }))
     }
 
     async fn describe_topic(
@@ -71,11 +77,18 @@ impl<E: Env> Admin for AdminService<E> {
         let Some(topic) = self.0.cluster.image().topic_by_name(&name).cloned() else {
             let text = format!("no topic is named '{name}'; `highwater topic list` shows all");
             let error = Some(convert::error(ErrorCode::UnknownTopic, text, None));
-            return Ok(Response::new(DescribeTopicResponse { error, ..Default::default() }));
+            return Ok(Response::new(DescribeTopicResponse {
+                error,
+                ..Default::default()
+            }));
         };
         let partitions = describe::topic(&self.0, &topic).await;
         let topic = Some(view::topic(&self.0.cluster, &topic));
-        Ok(Response::new(DescribeTopicResponse { error: None, topic, partitions }))
+        Ok(Response::new(DescribeTopicResponse {
+            error: None,
+            topic,
+            partitions,
+        }))
     }
 
     async fn describe_cluster(
@@ -85,7 +98,14 @@ impl<E: Env> Admin for AdminService<E> {
         let image = self.0.cluster.image();
         let response = DescribeClusterResponse {
             cluster_id: image.cluster_id().unwrap_or_default().to_owned(),
-            metadata_leader: self.0.metadata.group().status().borrow().leader.map(|node| node.0),
+            metadata_leader: self
+                .0
+                .metadata
+                .group()
+                .status()
+                .borrow()
+                .leader
+                .map(|node| node.0),
             brokers: view::brokers(&self.0.cluster),
             shards: view::shards(&self.0.cluster),
             topics: image.topic_count() as u64,
@@ -106,7 +126,9 @@ impl<E: Env> Admin for AdminService<E> {
             Some(from) => transfer::request(&self.0, shard, from, to).await,
             None => Err(format!("shard {shard} has no leader right now")),
         };
-        let error = moved.err().map(|text| convert::error(ErrorCode::LeaderUnavailable, text, None));
+        let error = moved
+            .err()
+            .map(|text| convert::error(ErrorCode::LeaderUnavailable, text, None));
         Ok(Response::new(TransferLeaderResponse { error }))
     }
 }
@@ -125,17 +147,29 @@ async fn create<E: Env>(
     let command = MetadataCommand::CreateTopic {
         name: request.name,
         partitions: or(request.partitions, defaults.partitions),
-        replication_factor: or(request.replication_factor, broker.default_replication_factor()),
+        replication_factor: or(
+            request.replication_factor,
+            broker.default_replication_factor(),
+        ),
         configs: request.configs.into_iter().collect(),
     };
     if request.validate_only {
-        return broker.cluster.image().validate(&command).map(|()| None).map_err(refused);
+        return broker
+            .cluster
+            .image()
+            .validate(&command)
+            .map(|()| None)
+            .map_err(refused);
     }
     let left = deadline.saturating_duration_since(Instant::now());
     match broker.metadata.propose(&command, left).await {
         Ok(MetadataReply::TopicCreated { topic }) => ready(broker, topic, deadline).await.map(Some),
         Ok(MetadataReply::Refused(refusal)) => Err(refused(refusal)),
-        Ok(other) => Err(convert::error(ErrorCode::Internal, format!("unexpected {other:?}"), None)),
+        Ok(other) => Err(convert::error(
+            ErrorCode::Internal,
+            format!("unexpected {other:?}"),
+            None,
+        )),
         Err(MetadataError::Unavailable(text)) => {
             Err(convert::error(ErrorCode::ClusterNotReady, text, None))
         }
@@ -147,7 +181,11 @@ async fn create<E: Env>(
 }
 
 fn refused(refusal: highwater_metadata::Refusal) -> Error {
-    Error { code: refusal.code as i32, message: refusal.message, leader: None }
+    Error {
+        code: refusal.code as i32,
+        message: refusal.message,
+        leader: None,
+    }
 }
 
 /// Waits until the new topic's partitions are made.
@@ -164,7 +202,10 @@ async fn ready<E: Env>(
         {
             return Ok(view::topic(&broker.cluster, topic));
         }
-        if tokio::time::timeout_at(deadline, changes.changed()).await.is_err() {
+        if tokio::time::timeout_at(deadline, changes.changed())
+            .await
+            .is_err()
+        {
             let text = "the topic was created, but not all its partitions have a leader yet; it \
                         becomes ready as soon as they do";
             return Err(convert::error(ErrorCode::TopicNotReady, text, None));

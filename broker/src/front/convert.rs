@@ -14,7 +14,11 @@ use crate::runtime::accumulate::ProduceOutcome;
 
 /// An error with a sentence.
 pub fn error(code: ErrorCode, message: impl Into<String>, leader: Option<LeaderHint>) -> Error {
-    Error { code: code.into(), message: message.into(), leader }
+    Error {
+        code: code.into(),
+        message: message.into(),
+        leader,
+    }
 }
 
 /// A batch that was certainly not written.
@@ -54,7 +58,11 @@ pub fn gate_closed(closed: Closed) -> BatchResult {
 
 /// A batch that does not hold together.
 pub fn bad_batch(tp: TopicPartition, cause: &BatchError) -> BatchResult {
-    let code = if matches!(cause, BatchError::TooLarge { .. }) { ErrorCode::BatchTooLarge } else { ErrorCode::CorruptBatch };
+    let code = if matches!(cause, BatchError::TooLarge { .. }) {
+        ErrorCode::BatchTooLarge
+    } else {
+        ErrorCode::CorruptBatch
+    };
     rejected(code, format!("batch for {tp}: {cause}"))
 }
 
@@ -75,11 +83,17 @@ pub fn route_error<D: Disk>(router: &Router<D>, tp: TopicPartition, route: &Rout
             let text = format!("topic {} is still being set up; try again", tp.topic);
             error(ErrorCode::TopicNotReady, text, None)
         }
-        Route::UnknownTopic => {
-            error(ErrorCode::UnknownTopic, format!("no topic has the id {}", tp.topic), None)
-        }
+        Route::UnknownTopic => error(
+            ErrorCode::UnknownTopic,
+            format!("no topic has the id {}", tp.topic),
+            None,
+        ),
         Route::UnknownPartition { partitions } => {
-            let text = format!("topic {} has partitions 0 to {}", tp.topic, partitions.saturating_sub(1));
+            let text = format!(
+                "topic {} has partitions 0 to {}",
+                tp.topic,
+                partitions.saturating_sub(1)
+            );
             error(ErrorCode::UnknownPartition, text, None)
         }
     }
@@ -118,12 +132,20 @@ pub fn read_error(tp: TopicPartition, cause: &ReadError, log_start: Offset) -> E
         return error(ErrorCode::OffsetOutOfRange, text, None);
     }
     tracing::error!(partition = %tp, error = %cause, "a stored range cannot be read");
-    error(ErrorCode::Damaged, format!("{tp}: {cause}; another replica may serve it"), None)
+    error(
+        ErrorCode::Damaged,
+        format!("{tp}: {cause}; another replica may serve it"),
+        None,
+    )
 }
 
 /// This broker could not prove that it still leads.
 pub fn barrier_error(tp: TopicPartition, cause: &BarrierError) -> Error {
-    error(ErrorCode::LeaderUnavailable, format!("{tp}: {cause}; try again"), None)
+    error(
+        ErrorCode::LeaderUnavailable,
+        format!("{tp}: {cause}; try again"),
+        None,
+    )
 }
 
 /// What became of a batch that reached its shard.
@@ -135,9 +157,10 @@ pub fn outcome<D: Disk>(
     match outcome {
         ProduceOutcome::Decided(verdict) => decided(tp, verdict),
         ProduceOutcome::NotLeader { .. } => rejected_with(not_leader(router, tp)),
-        ProduceOutcome::Busy => {
-            rejected(ErrorCode::Overloaded, format!("the shard of {tp} is busy; back off"))
-        }
+        ProduceOutcome::Busy => rejected(
+            ErrorCode::Overloaded,
+            format!("the shard of {tp} is busy; back off"),
+        ),
         ProduceOutcome::Unknown(reason) => unknown(
             ErrorCode::LeadershipLost,
             format!("{reason}; retry with the same sequence, it is stored once"),
@@ -147,7 +170,11 @@ pub fn outcome<D: Disk>(
 
 fn decided(tp: TopicPartition, verdict: Verdict) -> BatchResult {
     match verdict {
-        Verdict::Appended { base_offset, log_start, append_time } => BatchResult {
+        Verdict::Appended {
+            base_offset,
+            log_start,
+            append_time,
+        } => BatchResult {
             outcome: Outcome::Acknowledged.into(),
             base_offset: base_offset.0,
             log_start_offset: log_start.0,

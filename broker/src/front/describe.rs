@@ -25,7 +25,9 @@ pub fn led_here<E: Env>(
 ) -> DescribePartitionsResponse {
     let facts = |partition: &u32| {
         let tp = TopicPartition::new(TopicId(request.topic_id), PartitionId(*partition));
-        let Route::Here { shard, .. } = broker.router.route(tp) else { return None };
+        let Route::Here { shard, .. } = broker.router.route(tp) else {
+            return None;
+        };
         let view = shard.views.get(tp)?;
         Some(PartitionFacts {
             partition: *partition,
@@ -35,7 +37,9 @@ pub fn led_here<E: Env>(
             size_bytes: view.size_bytes(),
         })
     };
-    DescribePartitionsResponse { partitions: request.partitions.iter().filter_map(facts).collect() }
+    DescribePartitionsResponse {
+        partitions: request.partitions.iter().filter_map(facts).collect(),
+    }
 }
 
 /// The facts of all partitions of a topic, asked of each leader once.
@@ -46,13 +50,22 @@ pub async fn topic<E: Env>(broker: &Arc<Broker<E>>, topic: &Topic) -> Vec<Partit
         let leader = leaders.get(&shard).and_then(|info| info.node);
         by_leader.entry(leader).or_default().push(partition);
     }
-    let asked = by_leader.into_iter().map(|(leader, partitions)| async move {
-        let request = DescribePartitionsRequest { topic_id: topic.id().0, partitions };
-        let wanted = request.partitions.clone();
-        let facts = ask(broker, leader, request).await;
-        statuses(wanted, facts)
-    });
-    let mut all: Vec<_> = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+    let asked = by_leader
+        .into_iter()
+        .map(|(leader, partitions)| async move {
+            let request = DescribePartitionsRequest {
+                topic_id: topic.id().0,
+                partitions,
+            };
+            let wanted = request.partitions.clone();
+            let facts = ask(broker, leader, request).await;
+            statuses(wanted, facts)
+        });
+    let mut all: Vec<_> = futures_util::future::join_all(asked)
+        .await
+        .into_iter()
+        .flatten()
+        .collect();
     all.sort_unstable_by_key(|status| status.partition);
     all
 }
@@ -79,8 +92,10 @@ fn statuses(wanted: Vec<u32>, facts: Result<Vec<PartitionFacts>, String>) -> Vec
         Ok(facts) => (facts, "its leader just changed".to_owned()),
         Err(reason) => (Vec::new(), reason),
     };
-    let mut known: BTreeMap<u32, PartitionFacts> =
-        facts.into_iter().map(|fact| (fact.partition, fact)).collect();
+    let mut known: BTreeMap<u32, PartitionFacts> = facts
+        .into_iter()
+        .map(|fact| (fact.partition, fact))
+        .collect();
     let status = |partition: u32| match known.remove(&partition) {
         Some(fact) => PartitionStatus {
             partition,
@@ -92,7 +107,11 @@ fn statuses(wanted: Vec<u32>, facts: Result<Vec<PartitionFacts>, String>) -> Vec
         },
         None => PartitionStatus {
             partition,
-            error: Some(convert::error(ErrorCode::LeaderUnavailable, reason.clone(), None)),
+            error: Some(convert::error(
+                ErrorCode::LeaderUnavailable,
+                reason.clone(),
+                None,
+            )),
             ..PartitionStatus::default()
         },
     };

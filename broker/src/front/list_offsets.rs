@@ -14,7 +14,11 @@ use crate::router::Route;
 pub async fn answer<E: Env>(broker: &Broker<E>, query: OffsetQuery) -> OffsetResult {
     match find(broker, query).await {
         Ok(found) => found,
-        Err(error) => OffsetResult { error: Some(error), timestamp_ms: -1, ..Default::default() },
+        Err(error) => OffsetResult {
+            error: Some(error),
+            timestamp_ms: -1,
+            ..Default::default()
+        },
     }
 }
 
@@ -25,10 +29,21 @@ async fn find<E: Env>(broker: &Broker<E>, query: OffsetQuery) -> Result<OffsetRe
         return Err(convert::route_error(&broker.router, tp, &route));
     };
     let at = query.at.ok_or_else(|| {
-        convert::error(ErrorCode::InvalidRequest, "say earliest, latest or a timestamp", None)
+        convert::error(
+            ErrorCode::InvalidRequest,
+            "say earliest, latest or a timestamp",
+            None,
+        )
     })?;
-    shard.group.read_barrier().await.map_err(|error| convert::barrier_error(tp, &error))?;
-    let view = shard.views.get(tp).ok_or_else(|| convert::not_here_yet(tp))?;
+    shard
+        .group
+        .read_barrier()
+        .await
+        .map_err(|error| convert::barrier_error(tp, &error))?;
+    let view = shard
+        .views
+        .get(tp)
+        .ok_or_else(|| convert::not_here_yet(tp))?;
     let mut found = OffsetResult {
         timestamp_ms: -1,
         leader_epoch: view.leader_epoch().0,

@@ -36,9 +36,16 @@ impl<E: Env> Log for LogService<E> {
             },
             // A new producer, or one whose epochs are used up: a fresh id fences by itself.
             _ => match self.0.producer_ids.next(&self.0.metadata).await {
-                Ok(id) => InitProducerResponse { producer_id: id.0, ..Default::default() },
+                Ok(id) => InitProducerResponse {
+                    producer_id: id.0,
+                    ..Default::default()
+                },
                 Err(error) => InitProducerResponse {
-                    error: Some(convert::error(ErrorCode::ClusterNotReady, error.to_string(), None)),
+                    error: Some(convert::error(
+                        ErrorCode::ClusterNotReady,
+                        error.to_string(),
+                        None,
+                    )),
                     ..Default::default()
                 },
             },
@@ -53,7 +60,11 @@ impl<E: Env> Log for LogService<E> {
         request: Request<Streaming<ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStream>, Status> {
         let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
-        tokio::spawn(produce::serve(Arc::clone(&self.0), request.into_inner(), sender));
+        tokio::spawn(produce::serve(
+            Arc::clone(&self.0),
+            request.into_inner(),
+            sender,
+        ));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -64,7 +75,11 @@ impl<E: Env> Log for LogService<E> {
         request: Request<Streaming<FetchRequest>>,
     ) -> Result<Response<Self::FetchStream>, Status> {
         let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
-        tokio::spawn(fetch::serve(Arc::clone(&self.0), request.into_inner(), sender));
+        tokio::spawn(fetch::serve(
+            Arc::clone(&self.0),
+            request.into_inner(),
+            sender,
+        ));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 

@@ -43,8 +43,16 @@ impl<E: Env> Peer for PeerService<E> {
     ) -> Result<Response<ProposeResponse>, Status> {
         let request = request.into_inner();
         let timeout = millis(request.timeout_ms);
-        let response = match self.0.metadata.propose_forwarded(request.command, timeout).await {
-            Ok(result) => ProposeResponse { result, ..ProposeResponse::default() },
+        let response = match self
+            .0
+            .metadata
+            .propose_forwarded(request.command, timeout)
+            .await
+        {
+            Ok(result) => ProposeResponse {
+                result,
+                ..ProposeResponse::default()
+            },
             Err((certainly_not, leader, error)) => ProposeResponse {
                 error,
                 certainly_not,
@@ -59,7 +67,10 @@ impl<E: Env> Peer for PeerService<E> {
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
-        Ok(Response::new(heartbeat::serve(&self.0, request.into_inner())))
+        Ok(Response::new(heartbeat::serve(
+            &self.0,
+            request.into_inner(),
+        )))
     }
 
     async fn shard_command(
@@ -70,7 +81,10 @@ impl<E: Env> Peer for PeerService<E> {
         let (shard, timeout) = (ShardId(request.shard), millis(request.timeout_ms));
         let response =
             match controller::propose_here(&self.0, shard, request.command, timeout).await {
-                Ok(result) => ShardCommandResponse { result, ..ShardCommandResponse::default() },
+                Ok(result) => ShardCommandResponse {
+                    result,
+                    ..ShardCommandResponse::default()
+                },
                 Err(failure) => ShardCommandResponse {
                     error: failure.reason,
                     certainly_not: failure.certainly_not,
@@ -87,14 +101,19 @@ impl<E: Env> Peer for PeerService<E> {
     ) -> Result<Response<TransferResponse>, Status> {
         let request = request.into_inner();
         let moved = transfer::here(&self.0, ShardId(request.shard), NodeId(request.to)).await;
-        Ok(Response::new(TransferResponse { error: moved.err().unwrap_or_default() }))
+        Ok(Response::new(TransferResponse {
+            error: moved.err().unwrap_or_default(),
+        }))
     }
 
     async fn describe_partitions(
         &self,
         request: Request<DescribePartitionsRequest>,
     ) -> Result<Response<DescribePartitionsResponse>, Status> {
-        Ok(Response::new(describe::led_here(&self.0, &request.into_inner())))
+        Ok(Response::new(describe::led_here(
+            &self.0,
+            &request.into_inner(),
+        )))
     }
 
     type PullSnapshotStream = ReceiverStream<Result<PullSnapshotResponse, Status>>;
@@ -104,7 +123,11 @@ impl<E: Env> Peer for PeerService<E> {
         request: Request<PullSnapshotRequest>,
     ) -> Result<Response<Self::PullSnapshotStream>, Status> {
         let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT.min(4));
-        tokio::spawn(install::serve(Arc::clone(&self.0), request.into_inner(), sender));
+        tokio::spawn(install::serve(
+            Arc::clone(&self.0),
+            request.into_inner(),
+            sender,
+        ));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

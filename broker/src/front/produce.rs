@@ -11,7 +11,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use highwater_env::{Clock, Env};
 use highwater_proto::batch::RecordBatch;
-use highwater_proto::v1::{BatchResult, ErrorCode, PartitionBatch, ProduceRequest, ProduceResponse};
+use highwater_proto::v1::{
+    BatchResult, ErrorCode, PartitionBatch, ProduceRequest, ProduceResponse,
+};
 use highwater_proto::{PartitionId, TimestampMs, TopicId, TopicPartition};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -72,8 +74,15 @@ async fn begin<E: Env>(broker: &Arc<Broker<E>>, request: ProduceRequest) -> Begu
     for batch in request.batches {
         slots.push(hand_in(broker, batch, deadline).await);
     }
-    let begun = Begun { correlation_id: request.correlation_id, deadline, slots };
-    BegunOn { begun, broker: Arc::clone(broker) }
+    let begun = Begun {
+        correlation_id: request.correlation_id,
+        deadline,
+        slots,
+    };
+    BegunOn {
+        begun,
+        broker: Arc::clone(broker),
+    }
 }
 
 struct BegunOn<E: Env> {
@@ -83,12 +92,19 @@ struct BegunOn<E: Env> {
 
 impl<E: Env> BegunOn<E> {
     async fn finish(self) -> ProduceResponse {
-        let Begun { correlation_id, deadline, slots } = self.begun;
+        let Begun {
+            correlation_id,
+            deadline,
+            slots,
+        } = self.begun;
         let mut results = Vec::with_capacity(slots.len());
         for slot in slots {
             results.push(settle(&self.broker, slot, deadline).await);
         }
-        ProduceResponse { correlation_id, results }
+        ProduceResponse {
+            correlation_id,
+            results,
+        }
     }
 }
 
@@ -136,15 +152,26 @@ async fn try_hand_in<E: Env>(
     let batch = RecordBatch::validate(request.batch, limits.max_message_bytes)
         .map_err(|error| convert::bad_batch(tp, &error))?;
     let append_time = TimestampMs(broker.env.clock().now_ms());
-    let batch = if limits.log_append_time { batch.with_log_append_time(append_time) } else { batch };
+    let batch = if limits.log_append_time {
+        batch.with_log_append_time(append_time)
+    } else {
+        batch
+    };
     let (reply, verdict) = oneshot::channel();
     let batch = batch.bytes().clone();
-    let produced = Produced { tp, append_time, batch, admitted, reply };
+    let produced = Produced {
+        tp,
+        append_time,
+        batch,
+        admitted,
+        reply,
+    };
     match shard.accumulator.push(produced).await {
         Ok(()) => Ok(Slot::Waiting(verdict, tp)),
-        Err(_stopped) => {
-            Err(convert::rejected(ErrorCode::LeaderUnavailable, "the shard has stopped here"))
-        }
+        Err(_stopped) => Err(convert::rejected(
+            ErrorCode::LeaderUnavailable,
+            "the shard has stopped here",
+        )),
     }
 }
 
@@ -160,9 +187,10 @@ pub(super) async fn settle<E: Env>(
     };
     match tokio::time::timeout_at(deadline, verdict).await {
         Ok(Ok(outcome)) => convert::outcome(&broker.router, tp, outcome),
-        Ok(Err(_dropped)) => {
-            convert::unknown(ErrorCode::Internal, "the broker stopped before the outcome was known")
-        }
+        Ok(Err(_dropped)) => convert::unknown(
+            ErrorCode::Internal,
+            "the broker stopped before the outcome was known",
+        ),
         Err(_elapsed) => convert::unknown(
             ErrorCode::TimedOut,
             "no verdict before the deadline; retry with the same sequence",

@@ -39,14 +39,22 @@ impl<E: Env> RecordsService<E> {
     /// The service over `broker`.
     #[must_use]
     pub fn new(broker: Arc<Broker<E>>) -> Self {
-        Self { broker, next_partition: AtomicU32::new(0) }
+        Self {
+            broker,
+            next_partition: AtomicU32::new(0),
+        }
     }
 
     fn topic(&self, name: &str) -> Result<Arc<Topic>, Error> {
-        self.broker.cluster.image().topic_by_name(name).cloned().ok_or_else(|| {
-            let text = format!("no topic is named '{name}'");
-            convert::error(ErrorCode::UnknownTopic, text, None)
-        })
+        self.broker
+            .cluster
+            .image()
+            .topic_by_name(name)
+            .cloned()
+            .ok_or_else(|| {
+                let text = format!("no topic is named '{name}'");
+                convert::error(ErrorCode::UnknownTopic, text, None)
+            })
     }
 
     fn partition(&self, topic: &Topic, request: &PublishRequest) -> PartitionId {
@@ -79,7 +87,11 @@ impl<E: Env> Records for RecordsService<E> {
             Ok(batch) => batch,
             Err(error) => return Ok(Response::new(refused(error))),
         };
-        let batch = PartitionBatch { topic_id: topic.id().0, partition: partition.0, batch };
+        let batch = PartitionBatch {
+            topic_id: topic.id().0,
+            partition: partition.0,
+            batch,
+        };
         let slot = produce::hand_in(&self.broker, batch, deadline).await;
         let result = produce::settle(&self.broker, slot, deadline).await;
         Ok(Response::new(PublishResponse {
@@ -100,11 +112,18 @@ impl<E: Env> Records for RecordsService<E> {
         let request = request.into_inner();
         match self.topic(&request.topic) {
             Ok(topic) => {
-                let reader = Reader { broker: Arc::clone(&self.broker), topic, sender };
+                let reader = Reader {
+                    broker: Arc::clone(&self.broker),
+                    topic,
+                    sender,
+                };
                 tokio::spawn(reader.run(request));
             }
             Err(error) => {
-                let last = ReadResponse { error: Some(error), ..ReadResponse::default() };
+                let last = ReadResponse {
+                    error: Some(error),
+                    ..ReadResponse::default()
+                };
                 // The channel is fresh and its receiver is in our hands.
                 let _ = sender.try_send(Ok(last));
             }
@@ -123,8 +142,7 @@ fn refused(error: Error) -> PublishResponse {
 
 /// A batch of the one record that was published.
 fn one_record(request: PublishRequest, now_ms: i64) -> Result<Bytes, Error> {
-    let invalid =
-        |text: String| convert::error(ErrorCode::InvalidRequest, text, None);
+    let invalid = |text: String| convert::error(ErrorCode::InvalidRequest, text, None);
     let mut builder = BatchBuilder::new(Compression::None);
     if let Some(producer) = request.producer {
         let epoch = u16::try_from(producer.epoch)
@@ -135,13 +153,18 @@ fn one_record(request: PublishRequest, now_ms: i64) -> Result<Bytes, Error> {
             BatchSequence(producer.sequence),
         );
     }
-    let headers: Vec<(Vec<u8>, Option<Bytes>)> =
-        request.headers.into_iter().map(|h| (h.key.into_bytes(), h.value)).collect();
+    let headers: Vec<(Vec<u8>, Option<Bytes>)> = request
+        .headers
+        .into_iter()
+        .map(|h| (h.key.into_bytes(), h.value))
+        .collect();
     let appended = builder.append(
         TimestampMs(request.timestamp_ms.unwrap_or(now_ms)),
         request.key.as_deref(),
         request.value.as_deref(),
-        headers.iter().map(|(key, value)| (key.as_slice(), value.as_deref())),
+        headers
+            .iter()
+            .map(|(key, value)| (key.as_slice(), value.as_deref())),
     );
     appended.map_err(|error| invalid(error.to_string()))?;
     Ok(builder.build())
@@ -157,7 +180,10 @@ struct Reader<E: Env> {
 impl<E: Env> Reader<E> {
     async fn run(self, request: ReadRequest) {
         if let Err(Some(error)) = self.read(&request).await {
-            let last = ReadResponse { error: Some(error), ..ReadResponse::default() };
+            let last = ReadResponse {
+                error: Some(error),
+                ..ReadResponse::default()
+            };
             // A client that has gone needs no error.
             let _ = self.sender.send(Ok(last)).await;
         }
@@ -177,10 +203,18 @@ impl<E: Env> Reader<E> {
             max_bytes: 0,
             allow_follower: false,
         };
-        let outlet = Outlet { id: 0, credit: Arc::clone(&credit), responses };
+        let outlet = Outlet {
+            id: 0,
+            credit: Arc::clone(&credit),
+            responses,
+        };
         let follow = subscription::run(Arc::clone(&self.broker), subscribe, outlet);
         let deliver = async {
-            let mut left = if request.limit == 0 { u64::MAX } else { request.limit };
+            let mut left = if request.limit == 0 {
+                u64::MAX
+            } else {
+                request.limit
+            };
             while let Some(Ok(response)) = batches.recv().await {
                 credit.add(response.pieces.iter().map(|p| p.len() as u64).sum());
                 self.deliver(response, offset, &mut left).await?;
@@ -209,7 +243,9 @@ impl<E: Env> Reader<E> {
             at: Some(at),
         };
         let found = list_offsets::answer(&self.broker, query).await;
-        found.error.map_or(Ok(found.offset), |error| Err(Some(error)))
+        found
+            .error
+            .map_or(Ok(found.offset), |error| Err(Some(error)))
     }
 
     async fn deliver(
@@ -221,7 +257,11 @@ impl<E: Env> Reader<E> {
         if let Some(error) = response.error {
             return Err(Some(error));
         }
-        let stored = response.pieces.into_iter().collect::<Payload>().to_contiguous();
+        let stored = response
+            .pieces
+            .into_iter()
+            .collect::<Payload>()
+            .to_contiguous();
         for batch in split_batches(stored) {
             let batch = batch.map_err(|error| Some(damaged(&error.to_string())))?;
             for record in open(&batch)? {
@@ -244,8 +284,9 @@ fn damaged(cause: &str) -> Error {
 }
 
 fn open(batch: &RecordBatch) -> Result<Vec<ReadResponse>, Option<Error>> {
-    let records =
-        batch.records(&DecodeLimits::default()).map_err(|error| Some(damaged(&error.to_string())))?;
+    let records = batch
+        .records(&DecodeLimits::default())
+        .map_err(|error| Some(damaged(&error.to_string())))?;
     let mut opened = Vec::new();
     for record in records {
         let record = record.map_err(|error| Some(damaged(&error.to_string())))?;

@@ -52,7 +52,10 @@ async fn follow<E: Env>(
     subscribe: &Subscribe,
     outlet: &Outlet,
 ) -> Result<(), Error> {
-    let tp = TopicPartition::new(TopicId(subscribe.topic_id), PartitionId(subscribe.partition));
+    let tp = TopicPartition::new(
+        TopicId(subscribe.topic_id),
+        PartitionId(subscribe.partition),
+    );
     let route = if subscribe.allow_follower {
         broker.router.replica(tp)
     } else {
@@ -61,25 +64,40 @@ async fn follow<E: Env>(
     let Route::Here { shard, .. } = route else {
         return Err(convert::route_error(&broker.router, tp, &route));
     };
-    let view = shard.views.get(tp).ok_or_else(|| convert::not_here_yet(tp))?;
+    let view = shard
+        .views
+        .get(tp)
+        .ok_or_else(|| convert::not_here_yet(tp))?;
     let mut next = Offset(subscribe.offset);
     check_start(&shard, &view, next, subscribe.allow_follower).await?;
     let max_bytes = match subscribe.max_bytes as usize {
         0 => DEFAULT_RESPONSE_BYTES,
         bytes => bytes.min(MAX_RESPONSE_BYTES),
     };
-    let follower = Follower { broker, shard: &shard, view: &view, leader_only: !subscribe.allow_follower };
+    let follower = Follower {
+        broker,
+        shard: &shard,
+        view: &view,
+        leader_only: !subscribe.allow_follower,
+    };
     loop {
         let end = follower.wait_beyond(next).await?;
         let credit = follower.unless_lost(outlet.credit.available()).await?;
-        let bytes = max_bytes.min(usize::try_from(credit).unwrap_or(max_bytes)).max(1);
+        let bytes = max_bytes
+            .min(usize::try_from(credit).unwrap_or(max_bytes))
+            .max(1);
         let pieces = view
             .read((next, end), bytes, broker.env.workers())
             .await
             .map_err(|error| convert::read_error(tp, &error, view.log_start()))?;
         let Some(after) = pieces.next_offset else {
             // The range below the watermark holds nothing at or after `next` any more: trimmed.
-            return Err(convert::out_of_range(tp, next, view.log_start(), view.high_watermark()));
+            return Err(convert::out_of_range(
+                tp,
+                next,
+                view.log_start(),
+                view.high_watermark(),
+            ));
         };
         outlet.credit.spend(pieces.bytes);
         next = after;
@@ -111,8 +129,16 @@ async fn check_start<D: highwater_env::Disk>(
     if offset <= view.high_watermark() || may_be_behind {
         return Ok(());
     }
-    shard.group.read_barrier().await.map_err(|error| convert::barrier_error(tp, &error))?;
-    if offset > view.high_watermark() { Err(out()) } else { Ok(()) }
+    shard
+        .group
+        .read_barrier()
+        .await
+        .map_err(|error| convert::barrier_error(tp, &error))?;
+    if offset > view.high_watermark() {
+        Err(out())
+    } else {
+        Ok(())
+    }
 }
 
 struct Follower<'a, E: Env> {
@@ -132,7 +158,12 @@ impl<E: Env> Follower<'_, E> {
             self.check_still_here()?;
             if next < self.view.log_start() {
                 let (start, end) = (self.view.log_start(), self.view.high_watermark());
-                return Err(convert::out_of_range(self.view.topic_partition(), next, start, end));
+                return Err(convert::out_of_range(
+                    self.view.topic_partition(),
+                    next,
+                    start,
+                    end,
+                ));
             }
             let end = self.view.high_watermark();
             if end > next {
@@ -162,7 +193,11 @@ impl<E: Env> Follower<'_, E> {
     fn check_still_here(&self) -> Result<(), Error> {
         let tp = self.view.topic_partition();
         if self.view.is_deleted() {
-            return Err(convert::error(ErrorCode::UnknownTopic, format!("{tp} was deleted"), None));
+            return Err(convert::error(
+                ErrorCode::UnknownTopic,
+                format!("{tp} was deleted"),
+                None,
+            ));
         }
         if self.leader_only && !self.shard.group.is_leader() {
             return Err(convert::not_leader(&self.broker.router, tp));

@@ -26,7 +26,10 @@ pub fn topic(cluster: &Cluster, topic: &Topic) -> TopicMetadata {
     let leaders = cluster.leaders();
     let partition = |number: u32, shard: highwater_proto::ShardId| {
         let leader = leaders.get(&shard).copied().unwrap_or_default();
-        let replicas = image.shard(shard).map(|s| s.replicas.clone()).unwrap_or_default();
+        let replicas = image
+            .shard(shard)
+            .map(|s| s.replicas.clone())
+            .unwrap_or_default();
         PartitionMetadata {
             partition: number,
             shard: shard.0,
@@ -41,7 +44,10 @@ pub fn topic(cluster: &Cluster, topic: &Topic) -> TopicMetadata {
         ready: topic.is_ready(),
         replication_factor: topic.replication_factor(),
         configs: topic.configs().clone().into_iter().collect(),
-        partitions: (0..).zip(topic.shards()).map(|(n, s)| partition(n, s)).collect(),
+        partitions: (0..)
+            .zip(topic.shards())
+            .map(|(n, s)| partition(n, s))
+            .collect(),
     }
 }
 
@@ -58,7 +64,7 @@ pub fn shards(cluster: &Cluster) -> Vec<ShardStatus> {
             preferred_leader: shard.preferred_leader.map(|node| node.0),
             leader: leader.node.map(|node| node.0),
             term: leader.term,
-            applied_index: 0,
+            applied_index: cluster.applied(shard.id),
             partitions: shard.partitions,
         }
     };

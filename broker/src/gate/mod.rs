@@ -56,7 +56,9 @@ impl Gate {
     pub async fn admit(&self, bytes: usize) -> Result<Admitted, Closed> {
         self.check()?;
         let wanted = (bytes as u64).div_ceil(BYTES_PER_PERMIT);
-        let wanted = u32::try_from(wanted).unwrap_or(self.total).clamp(1, self.total);
+        let wanted = u32::try_from(wanted)
+            .unwrap_or(self.total)
+            .clamp(1, self.total);
         match Arc::clone(&self.permits).acquire_many_owned(wanted).await {
             Ok(permit) => Ok(Admitted(permit)),
             Err(_closed) => Err(Closed::ShuttingDown),

@@ -90,27 +90,43 @@ pub fn decide(
     for (address, answer) in answers {
         check_answer(me, join, address, answer)?;
     }
-    let adopted = answers.values().find(|a| !a.cluster_id.is_empty() && a.member);
+    let adopted = answers
+        .values()
+        .find(|a| !a.cluster_id.is_empty() && a.member);
     if let Some(answer) = adopted {
-        return Ok(Verdict::Adopt { cluster_id: answer.cluster_id.clone() });
+        return Ok(Verdict::Adopt {
+            cluster_id: answer.cluster_id.clone(),
+        });
     }
-    let missing: Vec<String> =
-        join.iter().filter(|address| !answers.contains_key(*address)).cloned().collect();
+    let missing: Vec<String> = join
+        .iter()
+        .filter(|address| !answers.contains_key(*address))
+        .cloned()
+        .collect();
     if !missing.is_empty() {
         return Ok(Verdict::Wait { missing });
     }
-    if !answers.values().any(|answer| answer.incarnation == me.incarnation) {
+    if !answers
+        .values()
+        .any(|answer| answer.incarnation == me.incarnation)
+    {
         return Err(JoinError::NotListed(join.join(", ")));
     }
     if answers.values().any(|answer| !answer.cluster_id.is_empty()) {
         // A cluster exists without this broker: it may come in later as a member, not as a founder.
-        return Ok(Verdict::Wait { missing: Vec::new() });
+        return Ok(Verdict::Wait {
+            missing: Vec::new(),
+        });
     }
     let lowest = answers.values().map(|answer| answer.node_id).min();
     if lowest != Some(me.node_id) {
-        return Ok(Verdict::Wait { missing: Vec::new() });
+        return Ok(Verdict::Wait {
+            missing: Vec::new(),
+        });
     }
-    Ok(Verdict::Found { founders: founders(answers) })
+    Ok(Verdict::Found {
+        founders: founders(answers),
+    })
 }
 
 fn check_answer(
@@ -121,17 +137,27 @@ fn check_answer(
 ) -> Result<(), JoinError> {
     let address = address.to_owned();
     if !answer.refusal.is_empty() {
-        return Err(JoinError::Refused { address, reason: answer.refusal.clone() });
+        return Err(JoinError::Refused {
+            address,
+            reason: answer.refusal.clone(),
+        });
     }
     if answer.incarnation == me.incarnation {
         return Ok(());
     }
     if answer.node_id == me.node_id {
-        return Err(JoinError::SameId { address, node_id: me.node_id });
+        return Err(JoinError::SameId {
+            address,
+            node_id: me.node_id,
+        });
     }
     if answer.cluster_id.is_empty() && answer.initial_addresses != join {
         let (theirs, ours) = (answer.initial_addresses.join(", "), join.join(", "));
-        return Err(JoinError::OtherList { address, theirs, ours });
+        return Err(JoinError::OtherList {
+            address,
+            theirs,
+            ours,
+        });
     }
     Ok(())
 }
@@ -168,7 +194,11 @@ pub async fn ask_all<N: Net>(
         let answer = ask(net, peer, request.clone()).await?;
         Some((peer.clone(), answer))
     });
-    futures_util::future::join_all(asked).await.into_iter().flatten().collect()
+    futures_util::future::join_all(asked)
+        .await
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 async fn ask<N: Net>(net: &N, peer: &str, request: HelloRequest) -> Option<HelloResponse> {
@@ -190,7 +220,10 @@ pub async fn pause(missing: &[String], announced: &mut Vec<String>) {
         if missing.is_empty() {
             tracing::info!("all founders answer; waiting for the cluster to be made");
         } else {
-            tracing::info!(missing = missing.join(", "), "waiting for the other founders");
+            tracing::info!(
+                missing = missing.join(", "),
+                "waiting for the other founders"
+            );
         }
         *announced = missing.to_vec();
     }

@@ -27,14 +27,22 @@ fn answer(id: u32) -> HelloResponse {
 }
 
 fn all() -> BTreeMap<String, HelloResponse> {
-    join().into_iter().zip([answer(1), answer(2), answer(3)]).collect()
+    join()
+        .into_iter()
+        .zip([answer(1), answer(2), answer(3)])
+        .collect()
 }
 
 #[test]
 fn the_lowest_id_founds_when_all_answer() {
     let verdict = decide(&identity(1), &join(), &all()).expect("decided");
-    let Verdict::Found { founders } = verdict else { panic!("{verdict:?}") };
-    assert_eq!(founders.iter().map(|f| f.node_id).collect::<Vec<_>>(), [1, 2, 3]);
+    let Verdict::Found { founders } = verdict else {
+        panic!("{verdict:?}")
+    };
+    assert_eq!(
+        founders.iter().map(|f| f.node_id).collect::<Vec<_>>(),
+        [1, 2, 3]
+    );
     let waits = decide(&identity(2), &join(), &all()).expect("decided");
     assert_eq!(waits, Verdict::Wait { missing: vec![] });
 }
@@ -44,7 +52,12 @@ fn nobody_founds_while_one_is_missing() {
     let mut answers = all();
     answers.remove("c:1");
     let verdict = decide(&identity(1), &join(), &answers).expect("decided");
-    assert_eq!(verdict, Verdict::Wait { missing: vec!["c:1".into()] });
+    assert_eq!(
+        verdict,
+        Verdict::Wait {
+            missing: vec!["c:1".into()]
+        }
+    );
 }
 
 #[test]
@@ -55,7 +68,12 @@ fn a_cluster_that_knows_this_incarnation_is_adopted_even_while_one_is_missing() 
     first.cluster_id = "x".into();
     first.member = true;
     let verdict = decide(&identity(2), &join(), &answers).expect("decided");
-    assert_eq!(verdict, Verdict::Adopt { cluster_id: "x".into() });
+    assert_eq!(
+        verdict,
+        Verdict::Adopt {
+            cluster_id: "x".into()
+        }
+    );
 }
 
 #[test]
@@ -74,11 +92,28 @@ fn a_wiped_founder_never_founds_again() {
 #[test]
 fn lists_ids_and_own_address_are_checked() {
     let mut answers = all();
-    answers.get_mut("b:1").expect("present").initial_addresses.pop();
-    assert!(matches!(decide(&identity(1), &join(), &answers), Err(JoinError::OtherList { .. })));
+    answers
+        .get_mut("b:1")
+        .expect("present")
+        .initial_addresses
+        .pop();
+    assert!(matches!(
+        decide(&identity(1), &join(), &answers),
+        Err(JoinError::OtherList { .. })
+    ));
     let mut answers = all();
     answers.get_mut("b:1").expect("present").node_id = 1;
-    assert!(matches!(decide(&identity(1), &join(), &answers), Err(JoinError::SameId { .. })));
-    let stranger = Identity { incarnation: "other".into(), node_id: 9, ..identity(9) };
-    assert!(matches!(decide(&stranger, &join(), &all()), Err(JoinError::NotListed(_))));
+    assert!(matches!(
+        decide(&identity(1), &join(), &answers),
+        Err(JoinError::SameId { .. })
+    ));
+    let stranger = Identity {
+        incarnation: "other".into(),
+        node_id: 9,
+        ..identity(9)
+    };
+    assert!(matches!(
+        decide(&stranger, &join(), &all()),
+        Err(JoinError::NotListed(_))
+    ));
 }

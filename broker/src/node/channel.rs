@@ -25,13 +25,15 @@ pub fn lazy_channel<N: Net>(net: &N, address: &str) -> Result<Channel, tonic::tr
         .connect_timeout(CONNECT_DEADLINE)
         .tcp_nodelay(true);
     let net = net.clone();
-    Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
-        let net = net.clone();
-        async move {
-            let address = uri.authority().map_or("", |a| a.as_str()).to_owned();
-            Ok::<_, io::Error>(TokioIo::new(net.connect(&address).await?))
-        }
-    })))
+    Ok(
+        endpoint.connect_with_connector_lazy(tower::service_fn(move |uri: Uri| {
+            let net = net.clone();
+            async move {
+                let address = uri.authority().map_or("", |a| a.as_str()).to_owned();
+                Ok::<_, io::Error>(TokioIo::new(net.connect(&address).await?))
+            }
+        })),
+    )
 }
 
 /// A connection that was accepted, in the shape that the gRPC server wants.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use highwater_env::Env;
 
 use super::Broker;
-use crate::observe::{Check, CheckState, Health};
+use crate::observe::{Check, CheckState, Health, REPLICATION_CHECK};
 
 /// One sentence per problem that this broker sees; empty: nothing is wrong.
 pub fn problems<E: Env>(broker: &Broker<E>) -> Vec<String> {
@@ -15,7 +15,15 @@ pub fn problems<E: Env>(broker: &Broker<E>) -> Vec<String> {
 
 /// All checks, in an order that does not change.
 pub fn checks<E: Env>(broker: &Broker<E>) -> Vec<Check> {
-    vec![membership(broker), brokers(broker), metadata(broker), replicas(broker), leaders(broker), disk(broker)]
+    vec![
+        membership(broker),
+        brokers(broker),
+        metadata(broker),
+        replicas(broker),
+        replication(broker),
+        leaders(broker),
+        disk(broker),
+    ]
 }
 
 /// Whether clients can be served here: the broker is a member, and its shards have recovered and
@@ -41,7 +49,11 @@ fn membership<E: Env>(broker: &Broker<E>) -> Check {
     } else {
         None
     };
-    check("membership", problem.map(|p| (CheckState::Failed, p)), "registered")
+    check(
+        "membership",
+        problem.map(|p| (CheckState::Failed, p)),
+        "registered",
+    )
 }
 
 fn brokers<E: Env>(broker: &Broker<E>) -> Check {
@@ -54,7 +66,8 @@ fn brokers<E: Env>(broker: &Broker<E>) -> Check {
         .collect();
     let problem = (!missing.is_empty()).then(|| {
         let who = missing.join(", ");
-        let text = format!("{who} does not answer; start it again, its shards have one replica less");
+        let text =
+            format!("{who} does not answer; start it again, its shards have one replica less");
         (CheckState::Warning, text)
     });
     check("brokers", problem, "every broker answers")
@@ -71,7 +84,9 @@ fn metadata<E: Env>(broker: &Broker<E>) -> Check {
 
 fn replicas<E: Env>(broker: &Broker<E>) -> Check {
     let image = broker.cluster.image();
-    let mine = image.shards().filter(|shard| shard.replicas.contains(&broker.node_id));
+    let mine = image
+        .shards()
+        .filter(|shard| shard.replicas.contains(&broker.node_id));
     let recovering = mine
         .filter(|shard| {
             let hosted = broker.shards.get(shard.id);
@@ -79,9 +94,40 @@ fn replicas<E: Env>(broker: &Broker<E>) -> Check {
         })
         .count();
     let problem = (recovering > 0).then(|| {
-        (CheckState::Failed, format!("{recovering} shards of this broker are still recovering"))
+        (
+            CheckState::Failed,
+            format!("{recovering} shards of this broker are still recovering"),
+        )
     });
-    check("replicas", problem, "every shard of this broker has recovered")
+    check(
+        "replicas",
+        problem,
+        "every shard of this broker has recovered",
+    )
+}
+
+/// Whether this broker's replicas have applied what others were heard to have applied.
+fn replication<E: Env>(broker: &Broker<E>) -> Check {
+    let behind = |shard: &Arc<crate::runtime::Shard<E::Disk>>| {
+        shard.group.status().borrow().applied < broker.cluster.applied(shard.id)
+    };
+    let behind = broker
+        .shards
+        .all()
+        .iter()
+        .filter(|shard| behind(shard))
+        .count();
+    let problem = (behind > 0).then(|| {
+        (
+            CheckState::Warning,
+            format!("{behind} shards of this broker are still catching up"),
+        )
+    });
+    check(
+        REPLICATION_CHECK,
+        problem,
+        "every shard of this broker has caught up",
+    )
 }
 
 fn leaders<E: Env>(broker: &Broker<E>) -> Check {

@@ -118,11 +118,16 @@ impl Identity {
         new_incarnation: impl FnOnce() -> String,
     ) -> Result<Self, IdentityError> {
         let path = dir.join(FILE);
-        let io = |source| IdentityError::Io { path: path.clone(), source };
+        let io = |source| IdentityError::Io {
+            path: path.clone(),
+            source,
+        };
         disk.create_dir_all(dir).map_err(io)?;
         let Some(content) = read_if_exists(disk, &path).map_err(io)? else {
             if disk.exists(&dir.join("wal")).map_err(io)? {
-                return Err(IdentityError::Missing { dir: dir.to_owned() });
+                return Err(IdentityError::Missing {
+                    dir: dir.to_owned(),
+                });
             }
             let identity = Self {
                 format_version: FORMAT_VERSION,
@@ -135,12 +140,18 @@ impl Identity {
             identity.store(disk, dir)?;
             return Ok(identity);
         };
-        let damaged = |reason: String| IdentityError::Damaged { path: path.clone(), reason };
+        let damaged = |reason: String| IdentityError::Damaged {
+            path: path.clone(),
+            reason,
+        };
         let version: VersionOnly =
             serde_json::from_slice(&content).map_err(|e| damaged(e.to_string()))?;
         if version.format_version > FORMAT_VERSION {
             let found = version.format_version;
-            return Err(IdentityError::NewerFormat { dir: dir.to_owned(), found });
+            return Err(IdentityError::NewerFormat {
+                dir: dir.to_owned(),
+                found,
+            });
         }
         let identity: Self =
             serde_json::from_slice(&content).map_err(|e| damaged(e.to_string()))?;
@@ -160,15 +171,19 @@ impl Identity {
     /// Those of the file system.
     pub fn store<D: Disk>(&self, disk: &D, dir: &Path) -> Result<(), IdentityError> {
         let path = dir.join(FILE);
-        let content = serde_json::to_vec_pretty(self)
-            .map_err(|e| IdentityError::Damaged { path: path.clone(), reason: e.to_string() })?;
+        let content = serde_json::to_vec_pretty(self).map_err(|e| IdentityError::Damaged {
+            path: path.clone(),
+            reason: e.to_string(),
+        })?;
         replace_durably(disk, &path, &content).map_err(|source| IdentityError::Io { path, source })
     }
 
     /// The founder with this broker id.
     #[must_use]
     pub fn founder(&self, node_id: u32) -> Option<&Founder> {
-        self.founders.iter().find(|founder| founder.node_id == node_id)
+        self.founders
+            .iter()
+            .find(|founder| founder.node_id == node_id)
     }
 }
 

@@ -37,8 +37,14 @@ fn a_newer_format_is_refused() {
 fn damage_and_loss_are_told_apart_from_an_empty_directory() {
     let dir = tempfile::tempdir().expect("temporary directory");
     std::fs::create_dir(dir.path().join("wal")).expect("wal directory");
-    assert!(matches!(load(dir.path(), 3), Err(IdentityError::Missing { .. })));
+    assert!(matches!(
+        load(dir.path(), 3),
+        Err(IdentityError::Missing { .. })
+    ));
     std::fs::write(dir.path().join(FILE), b"{").expect("written");
-    assert!(matches!(load(dir.path(), 3), Err(IdentityError::Damaged { .. })));
+    assert!(matches!(
+        load(dir.path(), 3),
+        Err(IdentityError::Damaged { .. })
+    ));
     assert_eq!(std::fs::read(dir.path().join(FILE)).expect("read"), b"{");
 }

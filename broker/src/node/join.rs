@@ -16,6 +16,7 @@ use super::identity::{Founder, Identity};
 use crate::control::proposer::MetadataError;
 
 const ATTEMPT: Duration = Duration::from_secs(10);
+const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Makes this broker a registered member of its cluster.
 ///
@@ -37,7 +38,10 @@ async fn check_cluster<E: Env>(broker: &Broker<E>) -> Result<(), JoinError> {
     let answers = bootstrap::ask_all(broker.env.net(), &me, &broker.join, &broker.address).await;
     for (address, answer) in answers {
         if !answer.refusal.is_empty() {
-            return Err(JoinError::Refused { address, reason: answer.refusal });
+            return Err(JoinError::Refused {
+                address,
+                reason: answer.refusal,
+            });
         }
     }
     Ok(())
@@ -53,7 +57,13 @@ async fn found_or_adopt<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
             Verdict::Wait { missing } => bootstrap::pause(&missing, &mut announced).await,
             Verdict::Adopt { cluster_id } => {
                 tracing::info!(cluster_id, "adopting the cluster");
-                return store(broker, Identity { cluster_id: Some(cluster_id), ..me });
+                return store(
+                    broker,
+                    Identity {
+                        cluster_id: Some(cluster_id),
+                        ..me
+                    },
+                );
             }
             Verdict::Found { founders } => {
                 let cluster_id = random_id();
@@ -89,12 +99,18 @@ async fn finish_founding<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
     if !me.initiator {
         return Ok(());
     }
-    let voters: BTreeMap<NodeId, String> =
-        me.founders.iter().map(|f| (NodeId(f.node_id), f.address.clone())).collect();
+    let voters: BTreeMap<NodeId, String> = me
+        .founders
+        .iter()
+        .map(|f| (NodeId(f.node_id), f.address.clone()))
+        .collect();
     let group = broker.metadata.group();
     let uninitialized = group.status().borrow().voters.is_empty();
     if uninitialized {
-        group.initialize(voters).await.context("cannot initialise the metadata group")?;
+        group
+            .initialize(voters)
+            .await
+            .context("cannot initialise the metadata group")?;
     }
     while broker.cluster.image().cluster_id().is_none() {
         let command = MetadataCommand::CreateCluster {
@@ -104,7 +120,10 @@ async fn finish_founding<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
         match broker.metadata.propose(&command, ATTEMPT).await {
             Ok(MetadataReply::Refused(refusal)) => bail!("{}", refusal.message),
             Ok(_) => {}
-            Err(error) => tracing::info!(%error, "the cluster is not made yet; trying again"),
+            Err(error) => {
+                tracing::info!(%error, "the cluster is not made yet; trying again");
+                tokio::time::sleep(AGAIN_AFTER).await;
+            }
         }
         if broker.stop.is_cancelled() {
             bail!("stopped before the cluster was made");
@@ -142,6 +161,7 @@ async fn register<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
             // Registering twice is harmless, so an unknown outcome is simply tried again.
             Err(MetadataError::Unavailable(reason) | MetadataError::Unknown(reason)) => {
                 tracing::info!(reason, "not registered yet; trying again");
+                tokio::time::sleep(AGAIN_AFTER).await;
             }
         }
     }

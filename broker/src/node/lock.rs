@@ -15,12 +15,22 @@ pub struct DirectoryLock(#[allow(dead_code)] File);
 /// When another process has it.
 pub fn lock(dir: &Path) -> Result<DirectoryLock, IdentityError> {
     let path = dir.join("lock");
-    let io = |source| IdentityError::Io { path: path.clone(), source };
+    let io = |source| IdentityError::Io {
+        path: path.clone(),
+        source,
+    };
     std::fs::create_dir_all(dir).map_err(io)?;
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(io)?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(DirectoryLock(file)),
-        Err(TryLockError::WouldBlock) => Err(IdentityError::InUse { dir: dir.to_owned() }),
+        Err(TryLockError::WouldBlock) => Err(IdentityError::InUse {
+            dir: dir.to_owned(),
+        }),
         Err(TryLockError::Error(source)) => Err(io(source)),
     }
 }

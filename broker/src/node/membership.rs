@@ -75,7 +75,10 @@ impl Membership {
         if let Some(known) = self.cluster.image().broker(NodeId(node_id)) {
             return Some(known.incarnation.clone());
         }
-        self.identity.read().founder(node_id).map(|founder| founder.incarnation.clone())
+        self.identity
+            .read()
+            .founder(node_id)
+            .map(|founder| founder.incarnation.clone())
     }
 
     /// Why a caller must not join; empty if it may.
@@ -128,6 +131,10 @@ impl Membership {
             ..HelloRequest::default()
         };
         let reason = self.refusal(&caller);
-        if reason.is_empty() { Ok(()) } else { Err(reason) }
+        if reason.is_empty() {
+            Ok(())
+        } else {
+            Err(reason)
+        }
     }
 }

@@ -99,7 +99,11 @@ impl<E: Env> Broker<E> {
     pub fn default_replication_factor(&self) -> u32 {
         let brokers = self.cluster.image().brokers().count();
         let wanted = self.config.defaults.replication_factor;
-        if wanted as usize <= brokers { wanted } else { 1 }
+        if wanted as usize <= brokers {
+            wanted
+        } else {
+            1
+        }
     }
 }
 
@@ -111,18 +115,26 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let admin_address = config.listen.admin;
     let _lock = lock::lock(&config.node.data_dir)?;
     let metrics = Metrics::install().context("metrics are installed already")?;
-    let admin = tokio::net::TcpListener::bind(admin_address).await.with_context(|| {
-        format!("cannot listen on {admin_address}; free the address or set listen.admin to another")
-    })?;
+    let admin = tokio::net::TcpListener::bind(admin_address)
+        .await
+        .with_context(|| {
+            format!(
+                "cannot listen on {admin_address}; free the address or set listen.admin to another"
+            )
+        })?;
     let running = start::start(OsEnv::default(), config).await?;
     let health = Arc::new(health::BrokerHealth(Arc::clone(&running.broker)));
     let ended = CancellationToken::new();
+    let upkeep = tokio::spawn(metrics.clone().upkeep(ended.clone()));
     let admin = tokio::spawn(Admin::new(health, metrics).serve(admin, ended.clone()));
     let outcome = run_until(running, stop).await;
     ended.cancel();
     match admin.await {
         Ok(served) => served.context("the admin server failed")?,
         Err(error) => tracing::warn!(%error, "the admin server did not end by itself"),
+    }
+    if let Err(error) = upkeep.await {
+        tracing::warn!(%error, "the upkeep of metrics did not end by itself");
     }
     outcome
 }

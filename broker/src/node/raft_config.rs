@@ -9,7 +9,10 @@ use crate::config::Config;
 
 /// Timings from the configuration; identity and admission from the membership, asked each time,
 /// because the cluster's id may come later than the groups.
-pub fn groups_config(config: &Config, membership: &Arc<Membership>) -> anyhow::Result<GroupsConfig> {
+pub fn groups_config(
+    config: &Config,
+    membership: &Arc<Membership>,
+) -> anyhow::Result<GroupsConfig> {
     let me = membership.identity();
     let (says, asks) = (Arc::clone(membership), Arc::clone(membership));
     let identity = move || Caller {
@@ -17,9 +20,8 @@ pub fn groups_config(config: &Config, membership: &Arc<Membership>) -> anyhow::R
         node: highwater_proto::NodeId(me.node_id),
         incarnation: me.incarnation.clone(),
     };
-    let admission = move |caller: &Caller| {
-        asks.admit_lane(&caller.cluster, caller.node, &caller.incarnation)
-    };
+    let admission =
+        move |caller: &Caller| asks.admit_lane(&caller.cluster, caller.node, &caller.incarnation);
     let timings = Timings {
         heartbeat: config.raft.heartbeat_ms.duration(),
         election_min: config.raft.election_min_ms.duration(),

@@ -47,13 +47,16 @@ pub struct Running<E: Env> {
 /// One line: what, where, what to do. Nothing on the disk was lost or changed then.
 pub async fn start<E: Env>(env: E, config: Config) -> anyhow::Result<Running<E>> {
     let dir = config.node.data_dir.clone();
-    let identity =
-        Identity::load_or_create(env.disk(), &dir, config.node.id, join::random_id)?;
+    let identity = Identity::load_or_create(env.disk(), &dir, config.node.id, join::random_id)?;
     let listener = serve::listen(env.net(), &config.listen.grpc.to_string()).await?;
     let address = config.advertised(listener.local_addr()?);
     let broker = Arc::new(assemble(env, Arc::new(config), identity, address).await?);
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve::serve(Arc::clone(&broker), listener, broker.stop.clone()));
+    tasks.spawn(serve::serve(
+        Arc::clone(&broker),
+        listener,
+        broker.stop.clone(),
+    ));
     tasks.spawn(run_member(Arc::clone(&broker)));
     Ok(Running { broker, tasks })
 }
@@ -75,7 +78,10 @@ async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             joined = join::join(&broker) => joined?,
             () = broker.stop.cancelled() => return Ok(()),
         }
-        tracing::info!(cluster_id = broker.membership.cluster_id(), "joined the cluster");
+        tracing::info!(
+            cluster_id = broker.membership.cluster_id(),
+            "joined the cluster"
+        );
         Ok(())
     };
     let hosted = async {
@@ -93,7 +99,10 @@ async fn assemble<E: Env>(
 ) -> anyhow::Result<Broker<E>> {
     let dir = config.node.data_dir.clone();
     let cluster: Arc<Cluster> = Arc::default();
-    let addresses = Arc::new(Addresses::new(Arc::clone(&cluster), identity.founders.clone()));
+    let addresses = Arc::new(Addresses::new(
+        Arc::clone(&cluster),
+        identity.founders.clone(),
+    ));
     let peers = Arc::new(PeerClients::new(env.clone(), Arc::clone(&addresses)));
     let membership = Arc::new(Membership::new(identity.clone(), Arc::clone(&cluster)));
     let wal = open_log(&env, &config)?;
@@ -113,7 +122,10 @@ async fn assemble<E: Env>(
     });
     let path = make_dir(&env, &dir.join("metadata"))?.join("checkpoint");
     let machine = MetadataMachine::new(env.clone(), path, Arc::clone(&cluster));
-    let group = groups.start(METADATA, machine).await.context("the metadata group")?;
+    let group = groups
+        .start(METADATA, machine)
+        .await
+        .context("the metadata group")?;
     let shards: Arc<ShardTable<E::Disk>> = Arc::default();
     let join = join_list(&config, &address);
     Ok(Broker {
@@ -144,8 +156,12 @@ async fn assemble<E: Env>(
 
 /// The founders' addresses, sorted; a broker without `--join` founds a cluster of its own.
 fn join_list(config: &Config, address: &str) -> Vec<String> {
-    let mut join: Vec<String> =
-        config.node.join.iter().map(|address| address.as_str().to_owned()).collect();
+    let mut join: Vec<String> = config
+        .node
+        .join
+        .iter()
+        .map(|address| address.as_str().to_owned())
+        .collect();
     if join.is_empty() {
         join.push(address.to_owned());
     }
@@ -157,7 +173,8 @@ fn join_list(config: &Config, address: &str) -> Vec<String> {
 fn make_dir<E: Env>(env: &E, dir: &Path) -> anyhow::Result<std::path::PathBuf> {
     let made = || -> std::io::Result<()> {
         env.disk().create_dir_all(dir)?;
-        dir.parent().map_or(Ok(()), |parent| env.disk().sync_dir(parent))
+        dir.parent()
+            .map_or(Ok(()), |parent| env.disk().sync_dir(parent))
     };
     made().with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir.to_owned())
@@ -192,5 +209,10 @@ fn open_segments<E: Env>(env: &E, config: &Config) -> anyhow::Result<SegmentStor
         ..FileCacheConfig::default()
     };
     let on_fatal = Arc::new(|fault: &highwater_segment::SegmentFault| stop_process(fault));
-    Ok(SegmentStore::start(env.disk(), env.workers(), store, on_fatal)?)
+    Ok(SegmentStore::start(
+        env.disk(),
+        env.workers(),
+        store,
+        on_fatal,
+    )?)
 }

@@ -25,7 +25,10 @@ pub async fn stop<E: Env>(running: Running<E>) -> anyhow::Result<()> {
     let Running { broker, mut tasks } = running;
     tracing::info!("stopping: handing over leaders");
     broker.start_draining();
-    if tokio::time::timeout(HANDOVER, hand_over_all(&broker)).await.is_err() {
+    if tokio::time::timeout(HANDOVER, hand_over_all(&broker))
+        .await
+        .is_err()
+    {
         tracing::warn!("not all leaders moved away in time; elections will do the rest");
     }
     broker.gate.drain();
@@ -46,11 +49,18 @@ pub async fn stop<E: Env>(running: Running<E>) -> anyhow::Result<()> {
 }
 
 async fn hand_over_all<E: Env>(broker: &Arc<Broker<E>>) {
-    let mut groups: Vec<Group> = broker.shards.all().iter().map(|s| s.group.clone()).collect();
+    let mut groups: Vec<Group> = broker
+        .shards
+        .all()
+        .iter()
+        .map(|s| s.group.clone())
+        .collect();
     groups.push(broker.metadata.group().clone());
     groups.retain(Group::is_leader);
     futures_util::stream::iter(groups.into_iter().enumerate())
-        .for_each_concurrent(HANDOVERS_AT_ONCE, |(turn, group)| hand_over(broker, group, turn))
+        .for_each_concurrent(HANDOVERS_AT_ONCE, |(turn, group)| {
+            hand_over(broker, group, turn)
+        })
         .await;
 }
 

@@ -88,7 +88,9 @@ async fn run(group: Group, mut queue: mpsc::Receiver<Produced>) {
         let may_propose = on_their_way.len() < PROPOSALS_IN_FLIGHT;
         if may_propose && !gathered.is_empty() {
             while !gathered.is_full() {
-                let Ok(produced) = queue.try_recv() else { break };
+                let Ok(produced) = queue.try_recv() else {
+                    break;
+                };
                 gathered.push(produced);
             }
             on_their_way.push(propose(&group, std::mem::take(&mut gathered)));
@@ -121,16 +123,28 @@ impl Gathered {
         self.bytes >= ENTRY_BYTES
     }
     fn push(&mut self, produced: Produced) {
-        let Produced { tp, append_time, batch, admitted, reply } = produced;
+        let Produced {
+            tp,
+            append_time,
+            batch,
+            admitted,
+            reply,
+        } = produced;
         self.bytes += batch.len();
-        self.requests.push(AppendRequest { tp, append_time, batch });
+        self.requests.push(AppendRequest {
+            tp,
+            append_time,
+            batch,
+        });
         self.waiting.push((reply, admitted));
     }
 }
 
 /// Enqueues the entry at once; the future only waits for its verdicts and hands them out.
 fn propose(group: &Group, gathered: Gathered) -> Proposal {
-    let Gathered { requests, waiting, .. } = gathered;
+    let Gathered {
+        requests, waiting, ..
+    } = gathered;
     metrics::histogram!("highwater_entry_batches").record(requests.len() as f64);
     let command = ShardCommand::Append { batches: requests };
     let proposal = group.propose_ordered(command.encode());
@@ -151,7 +165,9 @@ fn outcomes(proposal: Result<Bytes, ProposeError>, count: usize) -> Vec<ProduceO
             Ok(ShardReply::Append(verdicts)) if verdicts.len() == count => {
                 verdicts.into_iter().map(ProduceOutcome::Decided).collect()
             }
-            Ok(other) => all(ProduceOutcome::Unknown(format!("unexpected reply {other:?}"))),
+            Ok(other) => all(ProduceOutcome::Unknown(format!(
+                "unexpected reply {other:?}"
+            ))),
             Err(error) => all(ProduceOutcome::Unknown(error.to_string())),
         },
         Err(ProposeError::NotLeader { leader, term }) => {

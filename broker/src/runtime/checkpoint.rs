@@ -13,9 +13,7 @@ use bytes::Bytes;
 use highwater_env::{Disk, Env, Workers};
 use highwater_proto::ShardId;
 use highwater_raft::{Frozen, StoredCheckpoint};
-use highwater_segment::{
-    Checkpoint, FreezeTicket, SegmentStore, StoreError,
-};
+use highwater_segment::{Checkpoint, FreezeTicket, SegmentStore, StoreError};
 
 use super::blocking;
 
@@ -38,9 +36,18 @@ pub struct CheckpointFiles<D: Disk> {
 
 impl<D: Disk> Frozen for FrozenShard<D> {
     async fn persist(self, raft_meta: Bytes) -> io::Result<Bytes> {
-        let Self { shard, state, ticket, files } = self;
+        let Self {
+            shard,
+            state,
+            ticket,
+            files,
+        } = self;
         let partitions = ticket.wait().await.map_err(io::Error::other)?;
-        let checkpoint = Checkpoint { raft_meta, state, partitions };
+        let checkpoint = Checkpoint {
+            raft_meta,
+            state,
+            partitions,
+        };
         files.store_durably(shard, checkpoint).await
     }
 }
@@ -48,7 +55,12 @@ impl<D: Disk> Frozen for FrozenShard<D> {
 impl<D: Disk> CheckpointFiles<D> {
     /// The files of one shard in the given surroundings.
     pub(super) fn new<E: Env<Disk = D>>(env: &E, path: PathBuf, store: SegmentStore<D>) -> Self {
-        Self { disk: env.disk().clone(), workers: env.workers(), path, store }
+        Self {
+            disk: env.disk().clone(),
+            workers: env.workers(),
+            path,
+            store,
+        }
     }
 
     /// Syncs the segments, then replaces the checkpoint, then unlinks what it no longer names.
@@ -71,7 +83,10 @@ impl<D: Disk> CheckpointFiles<D> {
             Workers::Threads => blocking(write).await?,
         }
         let durable = Arc::new(checkpoint.partitions);
-        self.store.unlink(shard, durable).await.map_err(io::Error::other)?;
+        self.store
+            .unlink(shard, durable)
+            .await
+            .map_err(io::Error::other)?;
         Ok(content)
     }
 
@@ -91,7 +106,10 @@ impl<D: Disk> CheckpointFiles<D> {
 
 /// What the raft crate keeps of a checkpoint.
 pub(super) fn stored(checkpoint: &Checkpoint) -> StoredCheckpoint {
-    StoredCheckpoint { raft_meta: checkpoint.raft_meta.clone(), manifest: checkpoint.encode() }
+    StoredCheckpoint {
+        raft_meta: checkpoint.raft_meta.clone(),
+        manifest: checkpoint.encode(),
+    }
 }
 
 /// A failure of the segment store as an error of the state machine.

@@ -71,7 +71,11 @@ impl<E: Env> SnapshotSource<E> {
         T: Future<Output = io::Result<Offset>>,
     {
         let failed = |reason: String| {
-            io::Error::other(PullError { tp: range.tp, from: node, reason })
+            io::Error::other(PullError {
+                tp: range.tp,
+                from: node,
+                reason,
+            })
         };
         let mut client = self.peers.client(node).map_err(failed)?;
         let request = PullSnapshotRequest {
@@ -81,8 +85,11 @@ impl<E: Env> SnapshotSource<E> {
             from_offset: range.from.0,
             end_offset: range.end.0,
         };
-        let mut pieces =
-            client.pull_snapshot(request).await.map_err(|s| failed(s.to_string()))?.into_inner();
+        let mut pieces = client
+            .pull_snapshot(request)
+            .await
+            .map_err(|s| failed(s.to_string()))?
+            .into_inner();
         let mut next = range.from;
         while next < range.end {
             let piece = pieces.message().await.map_err(|s| failed(s.to_string()))?;
@@ -103,7 +110,10 @@ pub async fn serve<E: Env>(
     pieces: mpsc::Sender<Result<PullSnapshotResponse, Status>>,
 ) {
     if let Err(error) = send_range(&broker, &request, &pieces).await {
-        let last = PullSnapshotResponse { error, ..PullSnapshotResponse::default() };
+        let last = PullSnapshotResponse {
+            error,
+            ..PullSnapshotResponse::default()
+        };
         // The puller has gone, or it reads the reason.
         let _ = pieces.send(Ok(last)).await;
     }
@@ -117,16 +127,24 @@ async fn send_range<E: Env>(
     let tp = TopicPartition::new(TopicId(request.topic_id), PartitionId(request.partition));
     let shard = broker.shards.get(ShardId(request.shard));
     let shard = shard.ok_or_else(|| format!("shard {} is not hosted here", request.shard))?;
-    let view = shard.views.get(tp).ok_or_else(|| format!("{tp} is not here any more"))?;
+    let view = shard
+        .views
+        .get(tp)
+        .ok_or_else(|| format!("{tp} is not here any more"))?;
     let end = Offset(request.end_offset).min(view.high_watermark());
     let mut next = Offset(request.from_offset);
     while next < end {
         let workers: Workers = broker.env.workers();
         let read = view.read((next, end), PIECE_BYTES, workers).await;
         let read = read.map_err(|error| error.to_string())?;
-        next = read.next_offset.ok_or_else(|| format!("{tp} holds nothing from {next} on"))?;
+        next = read
+            .next_offset
+            .ok_or_else(|| format!("{tp} holds nothing from {next} on"))?;
         let batches = read.pieces.into_iter().collect::<Payload>().to_contiguous();
-        let piece = PullSnapshotResponse { batches, error: String::new() };
+        let piece = PullSnapshotResponse {
+            batches,
+            error: String::new(),
+        };
         if pieces.send(Ok(piece)).await.is_err() {
             return Ok(());
         }
@@ -151,18 +169,31 @@ impl<E: Env> ShardMachine<E> {
         if held.is_none() {
             self.segments.create(tp).await.map_err(store_error)?;
         }
-        self.segments.trim(tp, theirs.log_start).await.map_err(store_error)?;
+        self.segments
+            .trim(tp, theirs.log_start)
+            .await
+            .map_err(store_error)?;
         if next >= theirs.next_offset {
             return Ok(());
         }
         let starts: BTreeSet<Offset> = theirs.segments.iter().map(|s| s.base_offset).collect();
-        let range = Range { shard: self.id, tp, from: next, end: theirs.next_offset };
+        let range = Range {
+            shard: self.id,
+            tp,
+            from: next,
+            end: theirs.next_offset,
+        };
         let context = Arc::clone(&self.context);
         let segments = tokio::sync::Mutex::new(&mut self.segments);
         let (segments, starts) = (&segments, &starts);
         let take = |bytes: Bytes| async move {
             let (batches, after) = stored_batches(bytes, next, starts)?;
-            segments.lock().await.append(tp, batches).await.map_err(store_error)?;
+            segments
+                .lock()
+                .await
+                .append(tp, batches)
+                .await
+                .map_err(store_error)?;
             Ok(after)
         };
         context.snapshots.pull(from, range, take).await

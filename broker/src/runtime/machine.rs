@@ -65,7 +65,10 @@ impl<E: Env> ShardMachine<E> {
         Arc::clone(&self.views)
     }
     pub(super) fn files(&self) -> CheckpointFiles<E::Disk> {
-        let path = self.context.dir.join(format!("{:06}.checkpoint", self.id.0));
+        let path = self
+            .context
+            .dir
+            .join(format!("{:06}.checkpoint", self.id.0));
         CheckpointFiles::new(&self.context.env, path, self.context.store.clone())
     }
     /// Replaces the state by that of a checkpoint whose segments are open already.
@@ -112,7 +115,10 @@ impl<E: Env> ShardMachine<E> {
                 self.append(tp, append.leader_epoch, batch).await
             }
             Effect::Created { tp, .. } => {
-                self.segments.create(tp).await.map_err(checkpoint::store_error)?;
+                self.segments
+                    .create(tp)
+                    .await
+                    .map_err(checkpoint::store_error)?;
                 let empty = (Offset(0), Offset(0));
                 let view = PartitionView::new(tp, self.context.store.clone(), empty);
                 self.views.insert(Arc::new(view));
@@ -123,11 +129,17 @@ impl<E: Env> ShardMachine<E> {
                 if let Some(view) = self.views.get(tp) {
                     view.trim(log_start);
                 }
-                self.segments.trim(tp, log_start).await.map_err(checkpoint::store_error)
+                self.segments
+                    .trim(tp, log_start)
+                    .await
+                    .map_err(checkpoint::store_error)
             }
             Effect::Deleted { tp } => {
                 self.remove_view(tp);
-                self.segments.delete(tp).await.map_err(checkpoint::store_error)
+                self.segments
+                    .delete(tp)
+                    .await
+                    .map_err(checkpoint::store_error)
             }
         }
     }
@@ -139,10 +151,15 @@ impl<E: Env> ShardMachine<E> {
         batch: AppendBatch,
     ) -> io::Result<()> {
         let view = self.views.get(tp).ok_or_else(|| {
-            io::Error::other(format!("{tp}: the state has the partition, its view is missing"))
+            io::Error::other(format!(
+                "{tp}: the state has the partition, its view is missing"
+            ))
         })?;
         let end = batch.last_offset.plus(1);
-        self.segments.append(tp, vec![batch.clone()]).await.map_err(checkpoint::store_error)?;
+        self.segments
+            .append(tp, vec![batch.clone()])
+            .await
+            .map_err(checkpoint::store_error)?;
         self.tail.push(&view, batch);
         view.advance(end, epoch);
         Ok(())
@@ -161,7 +178,10 @@ impl<E: Env> StateMachine for ShardMachine<E> {
                 return ShardReply::Malformed.encode();
             }
         };
-        let context = EntryContext { position: at.index, leadership: at.term };
+        let context = EntryContext {
+            position: at.index,
+            leadership: at.term,
+        };
         let mut effects = std::mem::take(&mut self.effects);
         let reply = self.state.apply(context, command, &mut effects);
         for effect in effects.drain(..) {
@@ -190,11 +210,16 @@ impl<E: Env> StateMachine for ShardMachine<E> {
     }
 
     async fn load(&mut self) -> io::Result<Option<StoredCheckpoint>> {
-        let Some(checkpoint) = self.files().read().await? else { return Ok(None) };
+        let Some(checkpoint) = self.files().read().await? else {
+            return Ok(None);
+        };
         let state = ShardState::decode_snapshot(&checkpoint.state).map_err(io::Error::other)?;
         let stored = checkpoint::stored(&checkpoint);
         let partitions = checkpoint.partitions;
-        self.segments.open(partitions, false).await.map_err(checkpoint::store_error)?;
+        self.segments
+            .open(partitions, false)
+            .await
+            .map_err(checkpoint::store_error)?;
         self.adopt(state);
         Ok(Some(stored))
     }
@@ -205,13 +230,24 @@ impl<E: Env> StateMachine for ShardMachine<E> {
         for (tp, manifest) in &theirs.partitions {
             self.pull(from, *tp, manifest).await?;
         }
-        let gone = self.views.all().into_iter().filter(|tp| !state.has_partition(*tp));
+        let gone = self
+            .views
+            .all()
+            .into_iter()
+            .filter(|tp| !state.has_partition(*tp));
         for tp in gone.collect::<Vec<_>>() {
-            self.segments.delete(tp).await.map_err(checkpoint::store_error)?;
+            self.segments
+                .delete(tp)
+                .await
+                .map_err(checkpoint::store_error)?;
         }
         let ticket = self.segments.freeze();
         let partitions = ticket.wait().await.map_err(checkpoint::store_error)?;
-        let ours = Checkpoint { raft_meta: stored.raft_meta, state: theirs.state, partitions };
+        let ours = Checkpoint {
+            raft_meta: stored.raft_meta,
+            state: theirs.state,
+            partitions,
+        };
         self.files().store_durably(self.id, ours).await?;
         self.adopt(state);
         Ok(())

@@ -27,7 +27,10 @@ impl TailBudget {
     /// A budget of `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { used: AtomicUsize::new(0), limit })
+        Arc::new(Self {
+            used: AtomicUsize::new(0),
+            limit,
+        })
     }
     /// Bytes held now.
     #[must_use]
@@ -53,14 +56,20 @@ impl PartitionTail {
         if self.batches.front()?.base_offset > from {
             return None;
         }
-        let first = self.batches.partition_point(|batch| batch.last_offset < from);
+        let first = self
+            .batches
+            .partition_point(|batch| batch.last_offset < from);
         let mut pieces = Pieces::default();
         for batch in self.batches.iter().skip(first) {
             let len = batch.head.len() + batch.body.len();
             if batch.last_offset >= end || (pieces.bytes > 0 && pieces.bytes + len > max_bytes) {
                 break;
             }
-            pieces.push(Bytes::copy_from_slice(&batch.head), batch.body.clone(), batch.last_offset);
+            pieces.push(
+                Bytes::copy_from_slice(&batch.head),
+                batch.body.clone(),
+                batch.last_offset,
+            );
         }
         Some(pieces)
     }
@@ -78,11 +87,17 @@ impl PartitionTail {
             .filter(|batch| batch.max_timestamp >= timestamp);
         for batch in candidates {
             let stored = [&batch.head[..], &batch.body[..]].concat();
-            let found = RecordBatch::validate(Bytes::from(stored), usize::MAX).ok().and_then(|b| {
-                let records = b.records(&DecodeLimits::default()).ok()?;
-                let mut matching = records.flatten().filter(|record| record.timestamp >= timestamp);
-                matching.next().map(|record| (record.offset, record.timestamp))
-            });
+            let found = RecordBatch::validate(Bytes::from(stored), usize::MAX)
+                .ok()
+                .and_then(|b| {
+                    let records = b.records(&DecodeLimits::default()).ok()?;
+                    let mut matching = records
+                        .flatten()
+                        .filter(|record| record.timestamp >= timestamp);
+                    matching
+                        .next()
+                        .map(|record| (record.offset, record.timestamp))
+                });
             // A batch whose records cannot be decoded was accepted as it is: its first offset is
             // the best answer there is.
             return Some(found.unwrap_or((batch.base_offset, batch.max_timestamp)));
@@ -97,7 +112,11 @@ impl PartitionTail {
     }
     fn pop_through(&mut self, last: Offset) -> usize {
         let mut freed = 0;
-        while self.batches.front().is_some_and(|batch| batch.last_offset <= last) {
+        while self
+            .batches
+            .front()
+            .is_some_and(|batch| batch.last_offset <= last)
+        {
             freed += self.batches.pop_front().map_or(0, |batch| batch.body.len());
         }
         freed
@@ -124,7 +143,11 @@ impl Pieces {
             next_offset = Some(header.last_offset().plus(1));
             rest = rest.get(header.total_len()..).unwrap_or_default();
         }
-        Self { bytes: bytes.len(), pieces: vec![bytes], next_offset }
+        Self {
+            bytes: bytes.len(),
+            pieces: vec![bytes],
+            next_offset,
+        }
     }
     fn push(&mut self, head: Bytes, body: Bytes, last: Offset) {
         self.bytes += head.len() + body.len();
@@ -144,18 +167,25 @@ impl<D: Disk> ShardTail<D> {
     /// An empty tail.
     #[must_use]
     pub fn new(budget: Arc<TailBudget>) -> Self {
-        Self { order: VecDeque::new(), budget }
+        Self {
+            order: VecDeque::new(),
+            budget,
+        }
     }
     /// Adds a batch behind the last one of its partition and evicts what the budget demands.
     pub fn push(&mut self, view: &Arc<PartitionView<D>>, batch: AppendBatch) {
-        self.budget.used.fetch_add(batch.body.len(), Ordering::Relaxed);
+        self.budget
+            .used
+            .fetch_add(batch.body.len(), Ordering::Relaxed);
         self.order.push_back((Arc::clone(view), batch.last_offset));
         view.tail().batches.push_back(batch);
         self.evict();
     }
     fn evict(&mut self) {
         while self.budget.is_exceeded() {
-            let Some((view, last)) = self.order.front() else { return };
+            let Some((view, last)) = self.order.front() else {
+                return;
+            };
             if view.written_end() <= *last && !view.is_deleted() {
                 return;
             }

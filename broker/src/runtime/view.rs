@@ -3,8 +3,8 @@
 //! The shard's state machine alone changes a view, in apply; any number of fetches read it.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use highwater_env::{Disk, Workers};
 use highwater_proto::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
@@ -94,11 +94,13 @@ impl<D: Disk> PartitionView<D> {
     }
     /// The first offset that the segment files do not have yet.
     pub(super) fn written_end(&self) -> Offset {
-        self.reader().map_or(self.log_start(), PartitionReader::next_offset)
+        self.reader()
+            .map_or(self.log_start(), PartitionReader::next_offset)
     }
     pub(super) fn advance(&self, high_watermark: Offset, epoch: LeaderEpoch) {
         self.leader_epoch.store(epoch.0, Ordering::Release);
-        self.high_watermark.store(high_watermark.0, Ordering::Release);
+        self.high_watermark
+            .store(high_watermark.0, Ordering::Release);
         self.changed.notify_waiters();
     }
     pub(super) fn trim(&self, log_start: Offset) {
@@ -127,7 +129,9 @@ impl<D: Disk> PartitionView<D> {
             return Ok(pieces);
         }
         let end = end.min(self.written_end());
-        let Some(reader) = self.reader().cloned() else { return Ok(Pieces::default()) };
+        let Some(reader) = self.reader().cloned() else {
+            return Ok(Pieces::default());
+        };
         let read = move || reader.read(from, max_bytes, end);
         let bytes = match workers {
             Workers::Tasks => read()?,
