@@ -13,8 +13,11 @@ use crate::machine::{StateMachine, StoredCheckpoint};
 use crate::replica::Replica;
 use crate::types::{LogId, Snapshot, SnapshotResponse};
 
-/// Makes a checkpoint of everything applied, unless the last one has it already.
-pub(crate) async fn take<S: StateMachine>(replica: Replica<S>) -> Result<(), CheckpointError> {
+/// Makes a checkpoint of everything applied, unless the last one has it already. Answers with the
+/// last entry covered.
+pub(crate) async fn take<S: StateMachine>(
+    replica: Replica<S>,
+) -> Result<Option<u64>, CheckpointError> {
     let _alone = replica.checkpointing.lock().await;
     let stopped = |error: &dyn ToString| CheckpointError::Stopped(error.to_string());
     let frozen = replica.raft.with_state_machine(|machine| {
@@ -22,7 +25,7 @@ pub(crate) async fn take<S: StateMachine>(replica: Replica<S>) -> Result<(), Che
         Box::pin(async move { frozen })
     });
     let Some(frozen) = frozen.await.map_err(|error| stopped(&error))? else {
-        return Ok(());
+        return Ok(replica.current.lock().covered().map(|id| id.index()));
     };
     let made = persist(frozen, &replica.log, &replica.current).await;
     let made = made.map_err(|error| match error {
@@ -36,7 +39,8 @@ pub(crate) async fn take<S: StateMachine>(replica: Replica<S>) -> Result<(), Che
         .snapshot()
         .await
         .map_err(|error| stopped(&error))?;
-    wait_reported(&replica, made.meta.last_log_id).await
+    wait_reported(&replica, made.meta.last_log_id).await?;
+    Ok(made.meta.last_log_id.map(|id| id.index()))
 }
 
 /// Waits until openraft knows of a checkpoint, so that a purge that follows is not refused.

@@ -225,16 +225,22 @@ impl Group {
         }
     }
 
-    /// Makes a durable checkpoint of everything applied here, unless the last one has it. Goes on
-    /// to its end when the future is dropped.
+    /// Makes a durable checkpoint of everything applied here, unless the last one has it; `status()`
+    /// shows it. Goes on to its end when the future is dropped.
     ///
     /// # Errors
     /// [`CheckpointError`]; the previous checkpoint still holds.
     pub async fn checkpoint(&self) -> Result<(), CheckpointError> {
-        let making = tokio::spawn(self.inner.control.checkpoint());
-        making
-            .await
-            .unwrap_or_else(|error| Err(CheckpointError::Stopped(error.to_string())))
+        let making = tokio::spawn(self.inner.control.checkpoint()).await;
+        let stopped = |reason: String| CheckpointError::Stopped(reason);
+        let covered = making.map_err(|error| stopped(error.to_string()))??;
+        let mut status = self.status();
+        let seen = status.wait_for(|now| {
+            now.role == Role::Stopped || covered.is_none_or(|covered| now.checkpointed >= covered)
+        });
+        seen.await
+            .map(drop)
+            .map_err(|error| stopped(error.to_string()))
     }
     /// Purges the log up to an entry, or to the durable checkpoint if that comes first. Entries a
     /// replication still reads go later.

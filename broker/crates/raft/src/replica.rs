@@ -39,7 +39,8 @@ pub(crate) trait Control: Inbound {
     /// The index that a read must see applied; `None`: not the leader.
     fn read_index(&self) -> BoxFuture<'_, Result<Option<u64>, String>>;
     fn transfer_leader(&self, to: NodeId) -> BoxFuture<'_, Result<(), String>>;
-    fn checkpoint(&self) -> BoxFuture<'static, Result<(), CheckpointError>>;
+    /// Answers with the last entry covered.
+    fn checkpoint(&self) -> BoxFuture<'static, Result<Option<u64>, CheckpointError>>;
     fn purge(&self, upto: u64) -> BoxFuture<'_, Result<(), PurgeError>>;
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }
@@ -178,7 +179,7 @@ impl<S: StateMachine> Control for Replica<S> {
         })
     }
 
-    fn checkpoint(&self) -> BoxFuture<'static, Result<(), CheckpointError>> {
+    fn checkpoint(&self) -> BoxFuture<'static, Result<Option<u64>, CheckpointError>> {
         checkpoint::take(self.clone()).boxed()
     }
 

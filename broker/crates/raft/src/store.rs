@@ -349,6 +349,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let from = last.map_or(0, |last| last.index() + 1);
         {
             let mut state = self.shared.state.lock();
+            if state.last.is_none_or(|there| there.index() < from) {
+                return Ok(());
+            }
             state.last = last.max(state.purged);
         }
         self.shared.cache.truncate(self.shared.group, from);

@@ -245,10 +245,6 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Brokers 1 to 3 with one group of all three, initialized.
     pub(crate) async fn start() -> Self {
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-            .with_test_writer()
-            .try_init();
         let mut listeners = BTreeMap::new();
         let mut addresses = BTreeMap::new();
         for node in (1..=3).map(NodeId) {
