@@ -1,0 +1,134 @@
+//! The bytes of version 1, as they lie on disks: encoders still write them, decoders still read
+//! them. A file that has to change is a new format version, and the old file stays.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use highwater_metadata::{Image, MetadataCommand, MetadataReply, NewBroker, Refusal};
+use highwater_proto::v1::ErrorCode;
+use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
+
+/// The file's bytes, after holding `now` against them.
+fn golden(name: &str, now: &[u8]) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    let stored = std::fs::read(path).unwrap_or_default();
+    let hex: String = now.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert!(
+        stored == now,
+        "golden {name} differs from what is written now:\n{hex}"
+    );
+    stored
+}
+
+fn broker(id: u32, rack: &str) -> NewBroker {
+    NewBroker {
+        id: NodeId(id),
+        address: format!("broker-{id}.example:9094"),
+        incarnation: format!("{id:032x}"),
+        rack: rack.to_owned(),
+        version: "0.1.0".to_owned(),
+    }
+}
+
+fn create_topic(name: &str, partitions: u32, replication_factor: u32) -> MetadataCommand {
+    let configs = [
+        ("retention.ms", "-1"),
+        ("message.timestamp.type", "LogAppendTime"),
+    ];
+    let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    let configs: BTreeMap<String, String> = configs.into_iter().map(owned).collect();
+    MetadataCommand::CreateTopic {
+        name: name.to_owned(),
+        partitions,
+        replication_factor,
+        configs,
+    }
+}
+
+fn commands() -> Vec<(&'static str, MetadataCommand)> {
+    let create_cluster = MetadataCommand::CreateCluster {
+        cluster_id: "0123456789abcdef0123456789abcdef".to_owned(),
+        brokers: vec![broker(1, "a"), broker(2, "b"), broker(3, "")],
+    };
+    let confirm = MetadataCommand::ConfirmPartitions {
+        topic: TopicId(300),
+        partitions: [0, 1, 200].map(PartitionId).to_vec(),
+    };
+    vec![
+        ("v1.create_cluster.command", create_cluster),
+        (
+            "v1.register.command",
+            MetadataCommand::RegisterBroker(broker(300, "b")),
+        ),
+        (
+            "v1.establish.command",
+            MetadataCommand::EstablishShard { shard: ShardId(24) },
+        ),
+        ("v1.create_topic.command", create_topic("orders", 6, 3)),
+        ("v1.confirm.command", confirm),
+        (
+            "v1.producer_ids.command",
+            MetadataCommand::AllocateProducerIds { count: 1000 },
+        ),
+    ]
+}
+
+/// An image with something in every field.
+fn image() -> Image {
+    let mut image = Image::default();
+    for (_, command) in commands() {
+        image.apply(&command);
+    }
+    image.apply(&create_topic("single", 2, 1));
+    for (topic, partitions) in [(1, 0..6), (2, 0..1)] {
+        image.apply(&MetadataCommand::ConfirmPartitions {
+            topic: TopicId(topic),
+            partitions: partitions.map(PartitionId).collect(),
+        });
+    }
+    image
+}
+
+#[test]
+fn commands_of_version_1() {
+    for (name, command) in commands() {
+        let stored = golden(name, &command.encode());
+        assert_eq!(MetadataCommand::decode(&stored), Ok(command), "{name}");
+    }
+}
+
+#[test]
+fn replies_of_version_1() {
+    let ids = MetadataReply::ProducerIds {
+        first: ProducerId(70_000),
+        count: 1000,
+    };
+    let refusal = Refusal {
+        code: ErrorCode::TopicExists,
+        message: "a topic named 'orders' exists already".to_owned(),
+    };
+    let replies = [
+        ("v1.done.reply", MetadataReply::Done),
+        (
+            "v1.topic_created.reply",
+            MetadataReply::TopicCreated {
+                topic: TopicId(300),
+            },
+        ),
+        ("v1.producer_ids.reply", ids),
+        ("v1.refused.reply", MetadataReply::Refused(refusal)),
+    ];
+    for (name, reply) in replies {
+        let stored = golden(name, &reply.encode());
+        assert_eq!(MetadataReply::decode(&stored), Ok(reply), "{name}");
+    }
+}
+
+#[test]
+fn a_snapshot_of_version_1() {
+    let image = image();
+    let stored = golden("v1.snapshot", &image.encode_snapshot());
+    assert_eq!(Image::decode_snapshot(&stored), Ok(image));
+}

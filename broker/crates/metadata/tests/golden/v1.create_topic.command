@@ -1,0 +1,4 @@
+"I
+orders"'
+message.timestamp.typeLogAppendTime"
+retention.ms-1
