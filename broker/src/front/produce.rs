@@ -151,6 +151,11 @@ async fn try_hand_in<E: Env>(
     let limits = topic.write_limits();
     let batch = RecordBatch::validate(request.batch, limits.max_message_bytes)
         .map_err(|error| convert::bad_batch(tp, &error))?;
+    let attributes = batch.header().attributes;
+    if attributes.is_control() || attributes.is_transactional() {
+        let text = "control and transactional batches cannot be produced";
+        return Err(convert::rejected(ErrorCode::Unsupported, text));
+    }
     let append_time = TimestampMs(broker.env.clock().now_ms());
     let batch = if limits.log_append_time {
         batch.with_log_append_time(append_time)

@@ -175,4 +175,7 @@ impl<E: Env> Health for BrokerHealth<E> {
     fn checks(&self) -> Vec<Check> {
         checks(&self.0)
     }
+    fn exposition(&self) -> String {
+        super::exposition::exposition(&self.0)
+    }
 }

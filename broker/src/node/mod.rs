@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod channel;
+mod exposition;
 pub mod health;
 pub mod hello;
 pub mod identity;

@@ -69,7 +69,9 @@ async fn metrics(State(admin): State<Admin>) -> Response {
         header::CONTENT_TYPE,
         "text/plain; version=0.0.4; charset=utf-8",
     )];
-    (format, admin.metrics.render()).into_response()
+    let mut text = admin.metrics.render();
+    text.push_str(&admin.health.exposition());
+    (format, text).into_response()
 }
 
 async fn live(State(admin): State<Admin>) -> Response {

@@ -50,4 +50,9 @@ pub trait Health: Send + Sync + 'static {
 
     /// Every check, in an order that does not change.
     fn checks(&self) -> Vec<Check>;
+
+    /// Metrics that are read off the broker when they are asked for, in Prometheus' text format.
+    fn exposition(&self) -> String {
+        String::new()
+    }
 }
