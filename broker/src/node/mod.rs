@@ -164,3 +164,10 @@ async fn run_until<E: Env>(
         Some(Ok(Ok(()))) | None => stopped,
     }
 }
+
+/// A failed write or sync, or an entry that this release cannot apply: nothing may be built on what
+/// is there, so the process ends here and recovers from what is durable.
+pub(crate) fn stop_process(error: &dyn std::fmt::Display) -> ! {
+    tracing::error!(%error, "cannot go on; stopping at once, nothing acknowledged is lost");
+    std::process::abort();
+}

@@ -180,19 +180,12 @@ fn make_dir<E: Env>(env: &E, dir: &Path) -> anyhow::Result<std::path::PathBuf> {
     Ok(dir.to_owned())
 }
 
-/// A failed write or sync: what the disk holds is unknown, so the process ends here and recovers
-/// from what is durable.
-fn stop_process(error: &dyn std::fmt::Display) {
-    tracing::error!(%error, "the disk failed; stopping at once, nothing acknowledged is lost");
-    std::process::abort();
-}
-
 fn open_log<E: Env>(env: &E, config: &Config) -> anyhow::Result<Wal<E>> {
     let dir = make_dir(env, &config.node.data_dir.join("wal"))?;
     let wal = WalConfig {
         file_bytes: config.wal.file_bytes.0,
         budget_bytes: config.wal.budget_bytes.0,
-        on_fatal: Arc::new(|error| stop_process(error)),
+        on_fatal: Arc::new(|error| super::stop_process(error)),
         ..WalConfig::default()
     };
     let (wal, recovery) = Wal::open(env, &dir, wal)?;
@@ -208,7 +201,7 @@ fn open_segments<E: Env>(env: &E, config: &Config) -> anyhow::Result<SegmentStor
         max_open_files: config.storage.max_open_files as usize,
         ..FileCacheConfig::default()
     };
-    let on_fatal = Arc::new(|fault: &highwater_segment::SegmentFault| stop_process(fault));
+    let on_fatal = Arc::new(|fault: &highwater_segment::SegmentFault| super::stop_process(fault));
     Ok(SegmentStore::start(
         env.disk(),
         env.workers(),

@@ -15,12 +15,14 @@ use highwater_proto::ShardId;
 use highwater_raft::{Frozen, StoredCheckpoint};
 use highwater_segment::{Checkpoint, FreezeTicket, SegmentStore, StoreError};
 
+use highwater_shard::ShardState;
+
 use super::blocking;
 
 /// A shard at one applied entry, on its way to the disk.
 pub struct FrozenShard<D: Disk> {
     pub(super) shard: ShardId,
-    pub(super) state: Bytes,
+    pub(super) state: ShardState,
     pub(super) ticket: FreezeTicket,
     pub(super) files: CheckpointFiles<D>,
 }
@@ -45,7 +47,7 @@ impl<D: Disk> Frozen for FrozenShard<D> {
         let partitions = ticket.wait().await.map_err(io::Error::other)?;
         let checkpoint = Checkpoint {
             raft_meta,
-            state,
+            state: state.encode_snapshot(),
             partitions,
         };
         files.store_durably(shard, checkpoint).await

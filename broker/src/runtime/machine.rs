@@ -172,6 +172,8 @@ impl<E: Env> StateMachine for ShardMachine<E> {
     async fn apply(&mut self, at: Position, command: Payload) -> Bytes {
         let command = match ShardCommand::decode(&command) {
             Ok(command) => command,
+            // Other replicas may run the release that knows it: going on would tear them apart.
+            Err(error) if error.is_newer() => crate::node::stop_process(&error),
             // Every replica reads the same bytes and comes to the same reply: nothing changes.
             Err(error) => {
                 tracing::error!(shard = self.id.0, index = at.index, %error, "not a command");
@@ -203,7 +205,7 @@ impl<E: Env> StateMachine for ShardMachine<E> {
     fn freeze(&mut self, _at: Position) -> FrozenShard<E::Disk> {
         FrozenShard {
             shard: self.id,
-            state: self.state.encode_snapshot(),
+            state: self.state.clone(),
             ticket: self.segments.freeze(),
             files: self.files(),
         }

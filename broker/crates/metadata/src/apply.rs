@@ -30,31 +30,49 @@ impl Image {
     /// The refusal.
     pub fn validate(&self, command: &MetadataCommand) -> Result<(), Refusal> {
         match command {
-            MetadataCommand::CreateTopic { name, partitions, replication_factor, configs } => {
-                self.check_topic(name, *partitions, *replication_factor, configs).map(|_| ())
-            }
+            MetadataCommand::CreateTopic {
+                name,
+                partitions,
+                replication_factor,
+                configs,
+            } => self
+                .check_topic(name, *partitions, *replication_factor, configs)
+                .map(|_| ()),
             other => self.clone().try_apply(other).map(|_| ()),
         }
     }
 
     fn try_apply(&mut self, command: &MetadataCommand) -> Result<MetadataReply, Refusal> {
         match command {
-            MetadataCommand::CreateCluster { cluster_id, brokers } => {
-                self.create_cluster(cluster_id, brokers)
-            }
+            MetadataCommand::CreateCluster {
+                cluster_id,
+                brokers,
+            } => self.create_cluster(cluster_id, brokers),
             MetadataCommand::RegisterBroker(broker) => self.register(broker),
             MetadataCommand::EstablishShard { shard } => Ok(self.establish(*shard)),
-            MetadataCommand::CreateTopic { name, partitions, replication_factor, configs } => {
+            MetadataCommand::CreateTopic {
+                name,
+                partitions,
+                replication_factor,
+                configs,
+            } => {
                 let settings = self.check_topic(name, *partitions, *replication_factor, configs)?;
                 Ok(self.create_topic(name, *partitions, *replication_factor, configs, settings))
             }
             MetadataCommand::ConfirmPartitions { topic, partitions } => {
                 self.confirm(*topic, partitions)
             }
+            MetadataCommand::AllocateProducerIds { count: 0 } => Err(Refusal::new(
+                ErrorCode::InvalidRequest,
+                "a block has at least one id",
+            )),
             MetadataCommand::AllocateProducerIds { count } => {
                 let first = ProducerId(self.next_producer);
-                self.next_producer += u64::from(*count);
-                Ok(MetadataReply::ProducerIds { first, count: *count })
+                self.next_producer = self.next_producer.saturating_add(u64::from(*count));
+                Ok(MetadataReply::ProducerIds {
+                    first,
+                    count: *count,
+                })
             }
         }
     }
@@ -72,9 +90,22 @@ impl Image {
             }
             None => {}
         }
+        if cluster_id.is_empty() || brokers.is_empty() || brokers.iter().any(|b| b.id.0 == 0) {
+            let text = "a cluster needs an id and brokers with ids of at least 1";
+            return Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        }
         self.cluster_id = Some(cluster_id.to_owned());
-        self.brokers = brokers.iter().map(|broker| (broker.id, broker.clone())).collect();
-        self.shards = placement::first_shards(&self.brokers);
+        // A broker may have registered before this command was written: what it said is newer.
+        for founder in brokers {
+            self.brokers
+                .entry(founder.id)
+                .or_insert_with(|| founder.clone());
+        }
+        let founders: BTreeMap<NodeId, NewBroker> = brokers
+            .iter()
+            .filter_map(|founder| Some((founder.id, self.brokers.get(&founder.id)?.clone())))
+            .collect();
+        self.shards = placement::first_shards(&founders);
         self.next_topic = 1;
         Ok(MetadataReply::Done)
     }
@@ -90,23 +121,14 @@ impl Image {
             );
             return Err(Refusal::new(ErrorCode::InvalidRequest, text));
         }
-        self.check_address(broker)?;
+        if broker.id.0 == 0 {
+            return Err(Refusal::new(
+                ErrorCode::InvalidRequest,
+                "broker ids begin at 1",
+            ));
+        }
         self.brokers.insert(broker.id, broker.clone());
         Ok(MetadataReply::Done)
-    }
-
-    fn check_address(&self, broker: &NewBroker) -> Result<(), Refusal> {
-        let other = |known: &&NewBroker| known.id != broker.id && known.address == broker.address;
-        match self.brokers.values().find(other) {
-            Some(other) => {
-                let text = format!(
-                    "broker {} is registered at {} already; give broker {} an address of its own",
-                    other.id, other.address, broker.id
-                );
-                Err(Refusal::new(ErrorCode::InvalidRequest, text))
-            }
-            None => Ok(()),
-        }
     }
 
     fn establish(&mut self, shard: ShardId) -> MetadataReply {
@@ -137,7 +159,11 @@ impl Image {
             return Err(Refusal::new(ErrorCode::InvalidRequest, text));
         }
         let class = replication_factor as usize;
-        if !self.shards.values().any(|shard| shard.replicas.len() == class) {
+        if !self
+            .shards
+            .values()
+            .any(|shard| shard.replicas.len() == class)
+        {
             let text = format!(
                 "replication factor {replication_factor} needs as many brokers; the cluster has {}",
                 self.brokers.len()
@@ -197,8 +223,11 @@ impl Image {
     /// Brokers that hold replicas of some shard.
     #[must_use]
     pub fn hosts(&self) -> Vec<NodeId> {
-        let mut hosts: Vec<NodeId> =
-            self.shards.values().flat_map(|shard| shard.replicas.iter().copied()).collect();
+        let mut hosts: Vec<NodeId> = self
+            .shards
+            .values()
+            .flat_map(|shard| shard.replicas.iter().copied())
+            .collect();
         hosts.sort_unstable();
         hosts.dedup();
         hosts

@@ -78,7 +78,10 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 }
 
@@ -122,9 +125,14 @@ impl MetadataCommand {
     /// # Errors
     /// [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let failed = |reason: String| DecodeError { what: "command", reason };
+        let failed = |reason: String| DecodeError {
+            what: "command",
+            reason,
+        };
         let message = wire::Command::decode(bytes).map_err(|e| failed(e.to_string()))?;
-        message.try_into().map_err(|reason: &str| failed(reason.to_owned()))
+        message
+            .try_into()
+            .map_err(|reason: &str| failed(reason.to_owned()))
     }
 }
 
@@ -139,8 +147,13 @@ impl MetadataReply {
     /// # Errors
     /// [`DecodeError`].
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let failed = |reason: String| DecodeError { what: "reply", reason };
+        let failed = |reason: String| DecodeError {
+            what: "reply",
+            reason,
+        };
         let message = wire::Reply::decode(bytes).map_err(|e| failed(e.to_string()))?;
-        message.try_into().map_err(|reason: &str| failed(reason.to_owned()))
+        message
+            .try_into()
+            .map_err(|reason: &str| failed(reason.to_owned()))
     }
 }

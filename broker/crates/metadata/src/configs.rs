@@ -66,8 +66,15 @@ impl TopicSettings {
     /// What a batch must keep to.
     #[must_use]
     pub fn write_limits(&self) -> WriteLimits {
-        let Self { max_message_bytes, log_append_time, .. } = *self;
-        WriteLimits { max_message_bytes, log_append_time }
+        let Self {
+            max_message_bytes,
+            log_append_time,
+            ..
+        } = *self;
+        WriteLimits {
+            max_message_bytes,
+            log_append_time,
+        }
     }
 
     fn set(&mut self, key: &str, value: &str) -> Result<(), Refusal> {
@@ -94,7 +101,11 @@ impl TopicSettings {
             }
             "cleanup.policy" if value == "delete" => {}
             "cleanup.policy" => {
-                return Err(unsupported(key, value, "only 'delete' exists in this release"));
+                return Err(unsupported(
+                    key,
+                    value,
+                    "only 'delete' exists in this release",
+                ));
             }
             "min.insync.replicas" => {
                 return Err(unsupported(
@@ -103,7 +114,11 @@ impl TopicSettings {
                     "a majority of the replicas is always needed; leave it out",
                 ));
             }
-            _ => return Err(invalid(format!("there is no topic setting '{key}'; {KNOWN}"))),
+            _ => {
+                return Err(invalid(format!(
+                    "there is no topic setting '{key}'; {KNOWN}"
+                )));
+            }
         }
         Ok(())
     }
@@ -118,20 +133,27 @@ fn invalid(message: String) -> Refusal {
 }
 
 fn unsupported(key: &str, value: &str, why: &str) -> Refusal {
-    Refusal::new(ErrorCode::Unsupported, format!("{key}={value} is not supported: {why}"))
+    Refusal::new(
+        ErrorCode::Unsupported,
+        format!("{key}={value} is not supported: {why}"),
+    )
 }
 
 fn number(key: &str, value: &str, least: i64) -> Result<i64, Refusal> {
     match value.parse::<i64>() {
         Ok(number) if number >= least => Ok(number),
-        _ => Err(invalid(format!("{key}={value}: give a whole number of at least {least}"))),
+        _ => Err(invalid(format!(
+            "{key}={value}: give a whole number of at least {least}"
+        ))),
     }
 }
 
 fn largest_batch(key: &str, value: &str) -> Result<usize, Refusal> {
     let bytes = number(key, value, 1024)?.unsigned_abs();
     if bytes > LARGEST_BATCH {
-        return Err(invalid(format!("{key}={value}: the most is {LARGEST_BATCH}")));
+        return Err(invalid(format!(
+            "{key}={value}: the most is {LARGEST_BATCH}"
+        )));
     }
     usize::try_from(bytes).map_err(|_| invalid(format!("{key}={value} is too large")))
 }
@@ -140,7 +162,10 @@ fn one_of<'a>(key: &str, value: &'a str, options: &[&str]) -> Result<&'a str, Re
     if options.contains(&value) {
         return Ok(value);
     }
-    Err(invalid(format!("{key}={value}: give one of {}", options.join(", "))))
+    Err(invalid(format!(
+        "{key}={value}: give one of {}",
+        options.join(", ")
+    )))
 }
 
 /// The most characters in a topic name.
@@ -152,7 +177,10 @@ const LONGEST_NAME: usize = 249;
 /// In one line.
 pub(crate) fn check_name(name: &str) -> Result<(), Refusal> {
     let refused = |why: &str| {
-        Err(Refusal::new(ErrorCode::InvalidTopicName, format!("topic name '{name}': {why}")))
+        Err(Refusal::new(
+            ErrorCode::InvalidTopicName,
+            format!("topic name '{name}': {why}"),
+        ))
     };
     if name.is_empty() || name == "." || name == ".." {
         return refused("it must not be empty, '.' or '..'");

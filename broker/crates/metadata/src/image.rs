@@ -107,6 +107,9 @@ impl Image {
             .take(limit.max(1))
             .filter_map(|(_, id)| self.topics.get(id).cloned())
             .collect();
-        TopicsPage { topics, next: matching.next().map(|(name, _)| name.to_string()) }
+        TopicsPage {
+            topics,
+            next: matching.next().map(|(name, _)| name.to_string()),
+        }
     }
 }

@@ -19,21 +19,33 @@ pub(crate) fn first_shards(brokers: &BTreeMap<NodeId, NewBroker>) -> BTreeMap<Sh
     let ring = by_rack(brokers);
     let mut shards = BTreeMap::new();
     let mut next = 1u32;
-    for (class, per_broker) in
-        [(3, REPLICATED_PER_BROKER), (5, REPLICATED_PER_BROKER), (1, SINGLE_PER_BROKER)]
-    {
+    for (class, per_broker) in [
+        (3, REPLICATED_PER_BROKER),
+        (5, REPLICATED_PER_BROKER),
+        (1, SINGLE_PER_BROKER),
+    ] {
         if ring.len() < class {
             continue;
         }
         for turn in 0..ring.len() * per_broker {
-            let mut replicas: Vec<NodeId> =
-                ring.iter().cycle().skip(turn % ring.len()).take(class).copied().collect();
+            let mut replicas: Vec<NodeId> = ring
+                .iter()
+                .cycle()
+                .skip(turn % ring.len())
+                .take(class)
+                .copied()
+                .collect();
             let preferred_leader = replicas.first().copied();
             replicas.sort_unstable();
             let id = ShardId(next);
             next += 1;
-            let shard =
-                ShardInfo { id, replicas, preferred_leader, established: false, partitions: 0 };
+            let shard = ShardInfo {
+                id,
+                replicas,
+                preferred_leader,
+                established: false,
+                partitions: 0,
+            };
             shards.insert(id, shard);
         }
     }
@@ -45,10 +57,17 @@ pub(crate) fn first_shards(brokers: &BTreeMap<NodeId, NewBroker>) -> BTreeMap<Sh
 fn by_rack(brokers: &BTreeMap<NodeId, NewBroker>) -> Vec<NodeId> {
     let mut racks: BTreeMap<&str, Vec<NodeId>> = BTreeMap::new();
     for broker in brokers.values() {
-        racks.entry(broker.rack.as_str()).or_default().push(broker.id);
+        racks
+            .entry(broker.rack.as_str())
+            .or_default()
+            .push(broker.id);
     }
     let deepest = racks.values().map(Vec::len).max().unwrap_or(0);
-    let layer = |depth: usize| racks.values().filter_map(move |rack| rack.get(depth).copied());
+    let layer = |depth: usize| {
+        racks
+            .values()
+            .filter_map(move |rack| rack.get(depth).copied())
+    };
     (0..deepest).flat_map(layer).collect()
 }
 
@@ -59,7 +78,16 @@ pub(crate) fn place(image: &Image, topic: TopicId, count: u32, class: usize) -> 
         .shards
         .values()
         .filter(|shard| shard.replicas.len() == class)
-        .map(|shard| (shard.id, Load { of_topic: 0, of_all: shard.partitions, shard }))
+        .map(|shard| {
+            (
+                shard.id,
+                Load {
+                    of_topic: 0,
+                    of_all: shard.partitions,
+                    shard,
+                },
+            )
+        })
         .collect();
     let mut led: BTreeMap<NodeId, u32> = BTreeMap::new();
     let mut placed = Vec::with_capacity(count as usize);

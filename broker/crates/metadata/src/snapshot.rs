@@ -51,7 +51,10 @@ impl Image {
     /// # Errors
     /// [`DecodeError`]; a newer version is named as such.
     pub fn decode_snapshot(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let failed = |reason: String| DecodeError { what: "snapshot", reason };
+        let failed = |reason: String| DecodeError {
+            what: "snapshot",
+            reason,
+        };
         let snapshot = wire::Snapshot::decode(bytes).map_err(|e| failed(e.to_string()))?;
         if snapshot.version == 0 || snapshot.version > VERSION {
             return Err(failed(format!(
@@ -74,7 +77,10 @@ impl Image {
             for shard in &topic.shards {
                 let known = image.shards.get_mut(shard);
                 let known = known.ok_or_else(|| {
-                    failed(format!("topic {} is in shard {shard}, which is unknown", topic.name))
+                    failed(format!(
+                        "topic {} is in shard {shard}, which is unknown",
+                        topic.name
+                    ))
                 })?;
                 known.partitions += 1;
             }

@@ -21,14 +21,22 @@ fn broker(id: u32) -> NewBroker {
 fn cluster(brokers: u32) -> Image {
     let mut image = Image::default();
     let brokers = (1..=brokers).map(broker).collect();
-    let command = MetadataCommand::CreateCluster { cluster_id: "c".to_owned(), brokers };
+    let command = MetadataCommand::CreateCluster {
+        cluster_id: "c".to_owned(),
+        brokers,
+    };
     assert_eq!(image.apply(&command), MetadataReply::Done);
     image
 }
 
 fn create(name: &str, partitions: u32, replication_factor: u32) -> MetadataCommand {
     let (name, configs) = (name.to_owned(), BTreeMap::new());
-    MetadataCommand::CreateTopic { name, partitions, replication_factor, configs }
+    MetadataCommand::CreateTopic {
+        name,
+        partitions,
+        replication_factor,
+        configs,
+    }
 }
 
 fn refusal(reply: MetadataReply) -> Refusal {
@@ -44,7 +52,8 @@ fn three_founders_get_even_shards_of_class_three_and_one() {
     for (class, per_broker) in [(3usize, 8), (1, 2)] {
         let mut led: BTreeMap<NodeId, u32> = BTreeMap::new();
         for shard in image.shards().filter(|shard| shard.replicas.len() == class) {
-            *led.entry(shard.preferred_leader.expect("preferred")).or_default() += 1;
+            *led.entry(shard.preferred_leader.expect("preferred"))
+                .or_default() += 1;
         }
         assert_eq!(led.values().copied().collect::<Vec<_>>(), [per_broker; 3]);
     }
@@ -60,20 +69,30 @@ fn leaders_of_a_topic_are_spread_evenly() {
         let mut led: BTreeMap<NodeId, u32> = BTreeMap::new();
         for shard in topic.shards() {
             let shard = image.shard(shard).expect("known");
-            *led.entry(shard.preferred_leader.expect("preferred")).or_default() += 1;
+            *led.entry(shard.preferred_leader.expect("preferred"))
+                .or_default() += 1;
         }
         let (least, most) = (partitions / 3, partitions.div_ceil(3));
-        assert!(led.values().all(|n| (least.max(1)..=most).contains(n)), "{name}: {led:?}");
+        assert!(
+            led.values().all(|n| (least.max(1)..=most).contains(n)),
+            "{name}: {led:?}"
+        );
     }
 }
 
 #[test]
 fn a_cluster_is_created_once() {
     let mut image = cluster(3);
-    let again = MetadataCommand::CreateCluster { cluster_id: "c".to_owned(), brokers: vec![] };
+    let again = MetadataCommand::CreateCluster {
+        cluster_id: "c".to_owned(),
+        brokers: vec![],
+    };
     assert_eq!(image.apply(&again), MetadataReply::Done);
     assert_eq!(image.brokers().count(), 3);
-    let other = MetadataCommand::CreateCluster { cluster_id: "d".to_owned(), brokers: vec![] };
+    let other = MetadataCommand::CreateCluster {
+        cluster_id: "d".to_owned(),
+        brokers: vec![],
+    };
     assert_eq!(refusal(image.apply(&other)).code, ErrorCode::InvalidRequest);
 }
 
@@ -83,15 +102,62 @@ fn another_disk_under_a_known_id_is_refused_and_an_address_may_change() {
     let mut wiped = broker(2);
     wiped.incarnation = "new".to_owned();
     let refused = refusal(image.apply(&MetadataCommand::RegisterBroker(wiped)));
-    assert!(refused.message.contains("another data directory"), "{}", refused.message);
+    assert!(
+        refused.message.contains("another data directory"),
+        "{}",
+        refused.message
+    );
     let mut moved = broker(2);
     moved.address = "elsewhere:1".to_owned();
-    assert_eq!(image.apply(&MetadataCommand::RegisterBroker(moved)), MetadataReply::Done);
-    assert_eq!(image.broker(NodeId(2)).expect("known").address, "elsewhere:1");
-    let mut thief = broker(3);
-    thief.address = "elsewhere:1".to_owned();
-    let refused = refusal(image.apply(&MetadataCommand::RegisterBroker(thief)));
-    assert!(refused.message.contains("broker 2"), "{}", refused.message);
+    assert_eq!(
+        image.apply(&MetadataCommand::RegisterBroker(moved)),
+        MetadataReply::Done
+    );
+    assert_eq!(
+        image.broker(NodeId(2)).expect("known").address,
+        "elsewhere:1"
+    );
+    // Addresses may be handed round: the one that another broker had is no claim of its own.
+    let mut swapped = broker(3);
+    swapped.address = "b2:9094".to_owned();
+    assert_eq!(
+        image.apply(&MetadataCommand::RegisterBroker(swapped)),
+        MetadataReply::Done
+    );
+}
+
+#[test]
+fn what_a_broker_said_before_the_cluster_was_written_down_stays() {
+    let mut image = Image::default();
+    let mut early = broker(2);
+    early.address = "newer:1".to_owned();
+    assert_eq!(
+        image.apply(&MetadataCommand::RegisterBroker(early)),
+        MetadataReply::Done
+    );
+    let brokers = (1..=3).map(broker).collect();
+    image.apply(&MetadataCommand::CreateCluster {
+        cluster_id: "c".to_owned(),
+        brokers,
+    });
+    assert_eq!(image.broker(NodeId(2)).expect("known").address, "newer:1");
+    assert_eq!(image.brokers().count(), 3);
+}
+
+#[test]
+fn nothing_is_founded_of_nothing() {
+    let mut image = Image::default();
+    let (cluster_id, brokers) = (String::new(), vec![]);
+    let command = MetadataCommand::CreateCluster {
+        cluster_id,
+        brokers,
+    };
+    assert_eq!(
+        refusal(image.apply(&command)).code,
+        ErrorCode::InvalidRequest
+    );
+    let none = MetadataCommand::AllocateProducerIds { count: 0 };
+    assert_eq!(refusal(image.apply(&none)).code, ErrorCode::InvalidRequest);
 }
 
 #[test]
@@ -116,7 +182,10 @@ fn bad_topics_are_refused_with_a_stable_code() {
         (create("t", 1, 5), ErrorCode::NotEnoughBrokers),
         (with("retention.sm", "1"), ErrorCode::InvalidConfig),
         (with("retention.ms", "soon"), ErrorCode::InvalidConfig),
-        (with("max.message.bytes", "999999999"), ErrorCode::InvalidConfig),
+        (
+            with("max.message.bytes", "999999999"),
+            ErrorCode::InvalidConfig,
+        ),
         (with("cleanup.policy", "compact"), ErrorCode::Unsupported),
         (with("min.insync.replicas", "2"), ErrorCode::Unsupported),
         (with("compression.type", "zstd"), ErrorCode::Unsupported),
@@ -167,7 +236,10 @@ fn topics_are_listed_page_by_page() {
         let Some(next) = page.next else { break };
         token = next;
     }
-    assert_eq!(seen, (0..25).map(|n| format!("t{n:02}")).collect::<Vec<_>>());
+    assert_eq!(
+        seen,
+        (0..25).map(|n| format!("t{n:02}")).collect::<Vec<_>>()
+    );
 }
 
 fn commands() -> impl Strategy<Value = MetadataCommand> {
@@ -175,7 +247,9 @@ fn commands() -> impl Strategy<Value = MetadataCommand> {
         (1u32..5, "[a-c]{1,2}", 0u32..9, 0u32..6)
             .prop_map(|(_, name, partitions, factor)| create(&name, partitions, factor)),
         (1u32..5).prop_map(|id| MetadataCommand::RegisterBroker(broker(id))),
-        (0u32..40).prop_map(|shard| MetadataCommand::EstablishShard { shard: ShardId(shard) }),
+        (0u32..40).prop_map(|shard| MetadataCommand::EstablishShard {
+            shard: ShardId(shard)
+        }),
         (1u64..6, 0u32..9).prop_map(|(topic, p)| MetadataCommand::ConfirmPartitions {
             topic: TopicId(topic),
             partitions: vec![PartitionId(p)],

@@ -72,7 +72,9 @@ impl Topic {
     }
     /// Partitions that do not exist in their shards yet.
     pub fn unconfirmed(&self) -> impl Iterator<Item = (PartitionId, ShardId)> + '_ {
-        self.unconfirmed.iter().filter_map(|p| Some((*p, self.shard_of(*p)?)))
+        self.unconfirmed
+            .iter()
+            .filter_map(|p| Some((*p, self.shard_of(*p)?)))
     }
     /// When a segment is closed, by size.
     #[must_use]

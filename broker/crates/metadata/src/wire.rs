@@ -167,30 +167,46 @@ impl From<&NewBroker> for Broker {
 
 impl From<Broker> for NewBroker {
     fn from(broker: Broker) -> Self {
-        let Broker { id, address, incarnation, rack, version } = broker;
-        Self { id: NodeId(id), address, incarnation, rack, version }
+        let Broker {
+            id,
+            address,
+            incarnation,
+            rack,
+            version,
+        } = broker;
+        Self {
+            id: NodeId(id),
+            address,
+            incarnation,
+            rack,
+            version,
+        }
     }
 }
 
 impl From<&MetadataCommand> for Command {
     fn from(command: &MetadataCommand) -> Self {
         let kind = match command {
-            MetadataCommand::CreateCluster { cluster_id, brokers } => {
-                CommandKind::CreateCluster(CreateCluster {
-                    cluster_id: cluster_id.clone(),
-                    brokers: brokers.iter().map(Broker::from).collect(),
-                })
-            }
+            MetadataCommand::CreateCluster {
+                cluster_id,
+                brokers,
+            } => CommandKind::CreateCluster(CreateCluster {
+                cluster_id: cluster_id.clone(),
+                brokers: brokers.iter().map(Broker::from).collect(),
+            }),
             MetadataCommand::RegisterBroker(broker) => CommandKind::RegisterBroker(broker.into()),
             MetadataCommand::EstablishShard { shard } => CommandKind::EstablishShard(shard.0),
-            MetadataCommand::CreateTopic { name, partitions, replication_factor, configs } => {
-                CommandKind::CreateTopic(CreateTopic {
-                    name: name.clone(),
-                    partitions: *partitions,
-                    replication_factor: *replication_factor,
-                    configs: configs.clone(),
-                })
-            }
+            MetadataCommand::CreateTopic {
+                name,
+                partitions,
+                replication_factor,
+                configs,
+            } => CommandKind::CreateTopic(CreateTopic {
+                name: name.clone(),
+                partitions: *partitions,
+                replication_factor: *replication_factor,
+                configs: configs.clone(),
+            }),
             MetadataCommand::ConfirmPartitions { topic, partitions } => {
                 CommandKind::ConfirmPartitions(ConfirmPartitions {
                     topic: topic.0,
@@ -209,25 +225,32 @@ impl TryFrom<Command> for MetadataCommand {
     type Error = &'static str;
 
     fn try_from(command: Command) -> Result<Self, Self::Error> {
-        Ok(match command.kind.ok_or("it has no kind that this release knows")? {
-            CommandKind::CreateCluster(c) => Self::CreateCluster {
-                cluster_id: c.cluster_id,
-                brokers: c.brokers.into_iter().map(NewBroker::from).collect(),
+        Ok(
+            match command
+                .kind
+                .ok_or("it has no kind that this release knows")?
+            {
+                CommandKind::CreateCluster(c) => Self::CreateCluster {
+                    cluster_id: c.cluster_id,
+                    brokers: c.brokers.into_iter().map(NewBroker::from).collect(),
+                },
+                CommandKind::RegisterBroker(broker) => Self::RegisterBroker(broker.into()),
+                CommandKind::EstablishShard(shard) => Self::EstablishShard {
+                    shard: ShardId(shard),
+                },
+                CommandKind::CreateTopic(t) => Self::CreateTopic {
+                    name: t.name,
+                    partitions: t.partitions,
+                    replication_factor: t.replication_factor,
+                    configs: t.configs,
+                },
+                CommandKind::ConfirmPartitions(c) => Self::ConfirmPartitions {
+                    topic: TopicId(c.topic),
+                    partitions: c.partitions.into_iter().map(PartitionId).collect(),
+                },
+                CommandKind::AllocateProducerIds(count) => Self::AllocateProducerIds { count },
             },
-            CommandKind::RegisterBroker(broker) => Self::RegisterBroker(broker.into()),
-            CommandKind::EstablishShard(shard) => Self::EstablishShard { shard: ShardId(shard) },
-            CommandKind::CreateTopic(t) => Self::CreateTopic {
-                name: t.name,
-                partitions: t.partitions,
-                replication_factor: t.replication_factor,
-                configs: t.configs,
-            },
-            CommandKind::ConfirmPartitions(c) => Self::ConfirmPartitions {
-                topic: TopicId(c.topic),
-                partitions: c.partitions.into_iter().map(PartitionId).collect(),
-            },
-            CommandKind::AllocateProducerIds(count) => Self::AllocateProducerIds { count },
-        })
+        )
     }
 }
 
@@ -236,9 +259,10 @@ impl From<&MetadataReply> for Reply {
         let kind = match reply {
             MetadataReply::Done => ReplyKind::Done(true),
             MetadataReply::TopicCreated { topic } => ReplyKind::TopicCreated(topic.0),
-            MetadataReply::ProducerIds { first, count } => {
-                ReplyKind::ProducerIds(IdBlock { first: first.0, count: *count })
-            }
+            MetadataReply::ProducerIds { first, count } => ReplyKind::ProducerIds(IdBlock {
+                first: first.0,
+                count: *count,
+            }),
             MetadataReply::Refused(refusal) => ReplyKind::Refused(RefusalMessage {
                 code: refusal.code.into(),
                 message: refusal.message.clone(),
@@ -252,16 +276,21 @@ impl TryFrom<Reply> for MetadataReply {
     type Error = &'static str;
 
     fn try_from(reply: Reply) -> Result<Self, Self::Error> {
-        Ok(match reply.kind.ok_or("it has no kind that this release knows")? {
-            ReplyKind::Done(_) => Self::Done,
-            ReplyKind::TopicCreated(topic) => Self::TopicCreated { topic: TopicId(topic) },
-            ReplyKind::ProducerIds(block) => {
-                Self::ProducerIds { first: ProducerId(block.first), count: block.count }
-            }
-            ReplyKind::Refused(refusal) => Self::Refused(Refusal {
-                code: ErrorCode::try_from(refusal.code).unwrap_or(ErrorCode::Internal),
-                message: refusal.message,
-            }),
-        })
+        Ok(
+            match reply.kind.ok_or("it has no kind that this release knows")? {
+                ReplyKind::Done(_) => Self::Done,
+                ReplyKind::TopicCreated(topic) => Self::TopicCreated {
+                    topic: TopicId(topic),
+                },
+                ReplyKind::ProducerIds(block) => Self::ProducerIds {
+                    first: ProducerId(block.first),
+                    count: block.count,
+                },
+                ReplyKind::Refused(refusal) => Self::Refused(Refusal {
+                    code: ErrorCode::try_from(refusal.code).unwrap_or(ErrorCode::Internal),
+                    message: refusal.message,
+                }),
+            },
+        )
     }
 }
