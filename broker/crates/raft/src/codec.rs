@@ -382,3 +382,7 @@ pub(crate) fn decode_snapshot_reply(body: Bytes) -> Result<SnapshotResponse, Cod
         SnapshotReplyMsg::decode(body)?.vote,
     )?))
 }
+
+#[cfg(test)]
+#[path = "codec_tests.rs"]
+mod tests;

@@ -120,3 +120,7 @@ pub(crate) fn from_lane(entry: internal::RaftEntry) -> Result<Entry, CodecError>
         entry.parts.into_iter().collect(),
     )
 }
+
+#[cfg(test)]
+#[path = "entry_tests.rs"]
+mod tests;

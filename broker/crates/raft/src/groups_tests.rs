@@ -5,7 +5,7 @@ use std::time::Duration;
 use highwater_proto::NodeId;
 
 use crate::testing::{Cluster, command, numbers};
-use crate::{ProposeError, ReadError, Role};
+use crate::{CheckpointError, ProposeError, PurgeError, ReadError, Role};
 
 fn up_to(count: usize) -> Vec<usize> {
     (0..count).collect()
@@ -195,6 +195,37 @@ async fn a_follower_whose_log_was_purged_gets_the_checkpoint() {
     cluster.restart(follower).await;
     cluster.settle().await;
     assert_eq!(cluster.commands(follower), commands);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_checkpoint_costs_a_checkpoint_and_not_the_group() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 20, 500).await;
+    let follower = cluster.followers(cluster.leader().await)[0];
+    cluster.stop(follower).await;
+    cluster.write("b", 20, 500).await;
+    cluster.settle().await;
+    for (node, broker) in &cluster.brokers {
+        broker.state.lock().failures = 1;
+        let failed = broker.group.checkpoint().await.unwrap_err();
+        assert!(matches!(failed, CheckpointError::Persist(_)), "{failed:?}");
+        assert_eq!(broker.group.purge(5).await, Err(PurgeError::NoCheckpoint));
+        broker.group.checkpoint().await.unwrap();
+        broker.group.purge(u64::MAX).await.unwrap();
+        cluster
+            .wait(*node, |status| status.purged == status.checkpointed)
+            .await;
+    }
+    cluster.restart(follower).await;
+    // Fails to install it a few times before it succeeds.
+    cluster.brokers[&follower].state.lock().failures = 2;
+    cluster.write("c", 20, 500).await;
+    cluster.settle().await;
+    let state = cluster.brokers[&follower].state.lock().clone();
+    assert_eq!((state.failures, state.installs), (0, 1));
+    assert_eq!(numbers(&state.applied, "b"), up_to(20));
+    assert_eq!(numbers(&state.applied, "c"), up_to(20));
     cluster.stop_all().await;
 }
 

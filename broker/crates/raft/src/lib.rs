@@ -23,6 +23,7 @@ mod network;
 mod propose;
 mod reader;
 mod replica;
+mod runtime;
 mod status;
 mod store;
 #[cfg(test)]
@@ -38,4 +39,5 @@ pub use group::Group;
 pub use groups::Groups;
 pub use lane::service::RaftService;
 pub use machine::{Frozen, Position, StateMachine, StoredCheckpoint};
+pub use runtime::fix_randomness;
 pub use status::{GroupStatus, Role};

@@ -35,6 +35,18 @@ pub(crate) struct ToyState {
     pub terms: u64,
     pub installs: u64,
     pub last: Option<u64>,
+    /// The next so many checkpoints fail to be made or installed.
+    pub failures: u64,
+}
+
+impl ToyState {
+    fn fails(&mut self) -> io::Result<()> {
+        if self.failures == 0 {
+            return Ok(());
+        }
+        self.failures -= 1;
+        Err(io::Error::other("as the test wants it"))
+    }
 }
 
 /// Remembers every command, in a file when checkpointed.
@@ -46,6 +58,7 @@ pub(crate) struct Toy {
 pub(crate) struct ToyFrozen {
     path: PathBuf,
     state: Bytes,
+    shared: Arc<Mutex<ToyState>>,
 }
 
 fn encode(state: &ToyState) -> Bytes {
@@ -104,9 +117,11 @@ impl StateMachine for Toy {
         self.state.lock().terms += 1;
     }
     fn freeze(&mut self, _: Position) -> ToyFrozen {
+        let state = encode(&self.state.lock());
         ToyFrozen {
             path: self.path.clone(),
-            state: encode(&self.state.lock()),
+            state,
+            shared: Arc::clone(&self.state),
         }
     }
     async fn load(&mut self) -> io::Result<Option<StoredCheckpoint>> {
@@ -123,6 +138,7 @@ impl StateMachine for Toy {
         }))
     }
     async fn install(&mut self, _: NodeId, checkpoint: StoredCheckpoint) -> io::Result<()> {
+        self.state.lock().fails()?;
         store(&self.path, &checkpoint.raft_meta, &checkpoint.manifest)?;
         let mut state = self.state.lock();
         let installs = state.installs + 1;
@@ -137,6 +153,7 @@ impl StateMachine for Toy {
 
 impl Frozen for ToyFrozen {
     async fn persist(self, raft_meta: Bytes) -> io::Result<Bytes> {
+        self.shared.lock().fails()?;
         store(&self.path, &raft_meta, &self.state)?;
         Ok(self.state)
     }

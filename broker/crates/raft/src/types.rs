@@ -32,6 +32,7 @@ openraft::declare_raft_types!(
         D = Command,
         R = Reply,
         LeaderId = openraft::impls::leader_id_std::LeaderId<u64, u64>,
+        AsyncRuntime = crate::runtime::Runtime,
 );
 
 pub(crate) type Entry = alias::EntryOf<TypeConfig>;

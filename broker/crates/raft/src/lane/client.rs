@@ -223,3 +223,7 @@ impl Pending {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

@@ -1,0 +1,86 @@
+//! The stored form, byte by byte; both forms there and back; bad bytes are errors.
+
+use bytes::{Bytes, BytesMut};
+use openraft::EntryPayload;
+
+use super::{from_lane, from_stored, stored_len, to_lane, to_stored};
+use crate::testing::command;
+use crate::types::{Command, Entry, Membership, Node, log_id};
+
+fn entries() -> Vec<Entry> {
+    let members = [(1, "a:1"), (2, "b:2"), (300, "")];
+    let nodes = members.map(|(node, addr)| {
+        (
+            node,
+            Node {
+                addr: addr.to_owned(),
+            },
+        )
+    });
+    let voters = vec![[1, 2].into(), [2, 300].into()];
+    let membership = Membership::new(voters, std::collections::BTreeMap::from(nodes)).unwrap();
+    let payloads = [
+        EntryPayload::Blank,
+        EntryPayload::Normal(Command(command("x", 1, 40))),
+        EntryPayload::Membership(membership),
+    ];
+    let entry = |(index, payload)| Entry {
+        log_id: log_id(5, index),
+        payload,
+    };
+    (258..).zip(payloads).map(entry).collect()
+}
+
+#[test]
+fn the_stored_form_is_as_written_in_format_md() {
+    let golden: [&[u8]; 3] = [
+        b"\x01\x00\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\x01\x02",
+        b"\x01\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\x01\x03x:1.....................................",
+        b"\x01\x02\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\x01\x04\
+          \x0a\x04\x0a\x02\x01\x02\x0a\x05\x0a\x03\x02\xac\x02\
+          \x12\x07\x08\x01\x12\x03a:1\x12\x07\x08\x02\x12\x03b:2\x12\x03\x08\xac\x02",
+    ];
+    let mut heads = BytesMut::new();
+    for (entry, golden) in entries().iter().zip(golden) {
+        let stored = to_stored(entry, &mut heads).to_contiguous();
+        assert_eq!(stored, golden);
+        assert_eq!(
+            from_stored(entry.log_id.index(), stored.clone()).unwrap(),
+            *entry
+        );
+        if !matches!(entry.payload, EntryPayload::Membership(_)) {
+            assert_eq!(stored.len(), stored_len(entry));
+        }
+    }
+}
+
+#[test]
+fn lanes_carry_entries_there_and_back() {
+    for entry in entries() {
+        assert_eq!(from_lane(to_lane(&entry)).unwrap(), entry);
+    }
+}
+
+#[test]
+fn bad_bytes_are_errors() {
+    let mut heads = BytesMut::new();
+    for entry in entries() {
+        let index = entry.log_id.index();
+        let stored = to_stored(&entry, &mut heads).to_contiguous();
+        assert!(
+            from_stored(index + 1, stored.clone()).is_err(),
+            "another index"
+        );
+        for len in 0..super::HEAD_LEN {
+            assert!(
+                from_stored(index, stored.slice(..len)).is_err(),
+                "{len} bytes"
+            );
+        }
+        for at in [0, 1] {
+            let mut bytes = stored.to_vec();
+            bytes[at] = 9;
+            assert!(from_stored(index, Bytes::from(bytes)).is_err());
+        }
+    }
+}
