@@ -59,7 +59,9 @@ impl Cluster {
         settings: &[String],
         environment: &[(String, String)],
     ) -> anyhow::Result<Self> {
-        let directory = tempfile::Builder::new().prefix("highwater-load-").tempdir()?;
+        let directory = tempfile::Builder::new()
+            .prefix("highwater-load-")
+            .tempdir()?;
         let mut ports = Vec::new();
         for _ in 0..6 {
             ports.push(TcpListener::bind("127.0.0.1:0").await?);
@@ -71,9 +73,15 @@ impl Cluster {
         drop(ports);
         let (grpc, admin) = addresses.split_at(3);
         let join = grpc.join(",");
-        let mut cluster = Self { brokers: Vec::new(), directory };
+        let mut cluster = Self {
+            brokers: Vec::new(),
+            directory,
+        };
         for (index, (address, admin)) in grpc.iter().zip(admin).enumerate() {
-            let dir = cluster.directory.path().join(format!("broker-{}", index + 1));
+            let dir = cluster
+                .directory
+                .path()
+                .join(format!("broker-{}", index + 1));
             let mut keys = vec![
                 format!("node.id={}", index + 1),
                 format!("node.data_dir={}", dir.display()),
@@ -91,7 +99,10 @@ impl Cluster {
                 command,
                 binary: binary.to_owned(),
                 environment: environment.to_vec(),
-                log: cluster.directory.path().join(format!("broker-{}.log", index + 1)),
+                log: cluster
+                    .directory
+                    .path()
+                    .join(format!("broker-{}.log", index + 1)),
                 child: None,
                 address: address.clone(),
                 admin: admin.clone(),
@@ -109,7 +120,9 @@ impl Cluster {
     /// The broker with this id.
     pub fn broker(&mut self, id: u32) -> anyhow::Result<&mut Process> {
         let index = id.checked_sub(1).context("broker ids begin at 1")? as usize;
-        self.brokers.get_mut(index).with_context(|| format!("no broker {id}"))
+        self.brokers
+            .get_mut(index)
+            .with_context(|| format!("no broker {id}"))
     }
     /// A connection string for clients.
     pub fn connection_string(&self) -> String {
@@ -118,11 +131,10 @@ impl Cluster {
     }
     /// Process ids of the brokers that run.
     pub fn pids(&self) -> Vec<u32> {
-        self.brokers.iter().filter_map(|b| b.child.as_ref().and_then(Child::id)).collect()
-    }
-    /// Where everything lies.
-    pub fn directory(&self) -> &Path {
-        self.directory.path()
+        self.brokers
+            .iter()
+            .filter_map(|b| b.child.as_ref().and_then(Child::id))
+            .collect()
     }
     /// Waits until every broker says that it is ready.
     pub async fn wait_ready(&self) -> anyhow::Result<()> {
@@ -130,7 +142,11 @@ impl Cluster {
         for broker in &self.brokers {
             while !broker.is_ready().await {
                 if Instant::now() > deadline {
-                    bail!("{} is not ready; its log is {}", broker.address, broker.log.display());
+                    bail!(
+                        "{} is not ready; its log is {}",
+                        broker.address,
+                        broker.log.display()
+                    );
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
@@ -142,7 +158,10 @@ impl Cluster {
 impl Process {
     /// Starts it.
     pub fn start(&mut self) -> anyhow::Result<()> {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(&self.log)?;
         let child = Command::new(&self.binary)
             .args(&self.command)
             .envs(self.environment.iter().cloned())
@@ -175,6 +194,9 @@ impl Process {
             stream.read_to_end(&mut answer).await?;
             std::io::Result::Ok(answer.starts_with(b"HTTP/1.1 200"))
         };
-        matches!(tokio::time::timeout(Duration::from_secs(1), ask).await, Ok(Ok(true)))
+        matches!(
+            tokio::time::timeout(Duration::from_secs(1), ask).await,
+            Ok(Ok(true))
+        )
     }
 }

@@ -33,14 +33,25 @@ pub async fn run(binary: &Path, options: &Options) -> anyhow::Result<()> {
     let library = compile_counter(work.path())?;
     let environment = [
         ("LD_PRELOAD".to_owned(), library.display().to_string()),
-        ("COPYCOUNT_DIR".to_owned(), work.path().display().to_string()),
+        (
+            "COPYCOUNT_DIR".to_owned(),
+            work.path().display().to_string(),
+        ),
     ];
     let cluster = Cluster::start(binary, &[], &environment).await?;
     let client = Client::connect(&cluster.connection_string()).await?;
     let topic = raw::make_topic(&client, TOPIC, 1).await?;
-    let leader = topic.partitions.first().and_then(|p| p.leader).context("no leader")?;
+    let leader = topic
+        .partitions
+        .first()
+        .and_then(|p| p.leader)
+        .context("no leader")?;
     let counts = || -> anyhow::Result<Vec<u64>> {
-        cluster.pids().iter().map(|pid| read_count(work.path(), *pid)).collect()
+        cluster
+            .pids()
+            .iter()
+            .map(|pid| read_count(work.path(), *pid))
+            .collect()
     };
     let before = counts()?;
     produce(&client, options).await?;
@@ -49,13 +60,24 @@ pub async fn run(binary: &Path, options: &Options) -> anyhow::Result<()> {
     fetch(&client, options).await?;
     let fetched = counts()?;
     println!("machine: {}", machine());
-    println!("copies of 4 KiB and more, bytes per byte produced or fetched ({} MiB)", options.mib);
+    println!(
+        "copies of 4 KiB and more, bytes per byte produced or fetched ({} MiB)",
+        options.mib
+    );
     println!("{:<22} {:>10} {:>10}", "process", "produce", "fetch");
     let total = (options.mib << 20) as f64;
     for (index, ((a, b), c)) in before.iter().zip(&produced).zip(&fetched).enumerate() {
-        let role = if index as u32 + 1 == leader { "leader" } else { "follower" };
+        let role = if index as u32 + 1 == leader {
+            "leader"
+        } else {
+            "follower"
+        };
         let name = format!("broker {} ({role})", index + 1);
-        println!("{name:<22} {:>10.2} {:>10.2}", (b - a) as f64 / total, (c - b) as f64 / total);
+        println!(
+            "{name:<22} {:>10.2} {:>10.2}",
+            (b - a) as f64 / total,
+            (c - b) as f64 / total
+        );
     }
     Ok(())
 }
@@ -64,9 +86,16 @@ fn compile_counter(dir: &Path) -> anyhow::Result<PathBuf> {
     let (source, library) = (dir.join("copycount.c"), dir.join("copycount.so"));
     std::fs::write(&source, COUNTER)?;
     let mut compiler = std::process::Command::new("cc");
-    compiler.args(["-O2", "-shared", "-fPIC", "-fno-builtin", "-o"]).arg(&library).arg(&source);
+    compiler
+        .args(["-O2", "-shared", "-fPIC", "-fno-builtin", "-o"])
+        .arg(&library)
+        .arg(&source);
     compiler.args(["-ldl"]);
-    if !compiler.status().context("a C compiler is needed")?.success() {
+    if !compiler
+        .status()
+        .context("a C compiler is needed")?
+        .success()
+    {
         bail!("the counter did not compile");
     }
     Ok(library)
@@ -84,7 +113,7 @@ async fn produce(client: &Client, options: &Options) -> anyhow::Result<()> {
     let value = vec![b'x'; options.bytes];
     let mut acks = Vec::new();
     for _ in 0..(options.mib << 20) / options.bytes as u64 {
-        let record = ProducerRecord::new(TOPIC).partition(0).value(value.clone());
+        let record = ProducerRecord::to(TOPIC).partition(0).value(value.clone());
         acks.push(producer.enqueue(record).await?);
     }
     for ack in acks {
@@ -95,7 +124,11 @@ async fn produce(client: &Client, options: &Options) -> anyhow::Result<()> {
 }
 
 async fn fetch(client: &Client, options: &Options) -> anyhow::Result<()> {
-    let mut consumer = client.consumer().assign(TOPIC, 0, Start::Earliest).build().await?;
+    let mut consumer = client
+        .consumer()
+        .assign(TOPIC, 0, Start::Earliest)
+        .build()
+        .await?;
     for _ in 0..(options.mib << 20) / options.bytes as u64 {
         consumer.next().await.context("the stream ended")??;
     }

@@ -72,9 +72,10 @@ fn write(
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         while !sender.is_closed() {
             beat.tick().await;
-            let record = ProducerRecord::new(TOPIC).partition(partition).value(&b"x"[..]);
-            if let Ok(delivery) = producer.send(record).await {
-                drop(delivery);
+            let record = ProducerRecord::to(TOPIC)
+                .partition(partition)
+                .value(&b"x"[..]);
+            if producer.send(record).await.is_ok() {
                 sender.send_replace(Some(Instant::now()));
             }
         }
@@ -93,7 +94,9 @@ async fn kill_leader(
     let described = client.admin().describe_topic(TOPIC).await?;
     let topic = described.topic.context("the topic is missing")?;
     let found = topic.partitions.iter().find(|p| p.partition == partition);
-    let leader = found.and_then(|p| p.leader).context("the partition has no leader")?;
+    let leader = found
+        .and_then(|p| p.leader)
+        .context("the partition has no leader")?;
     acknowledged.borrow_and_update();
     acknowledged.changed().await?;
     let broker = cluster.broker(leader)?;

@@ -44,22 +44,38 @@ struct Cost {
 /// Runs the experiment and prints its table.
 pub async fn run(binary: &Path, options: &Options) -> anyhow::Result<()> {
     let mut cluster = Cluster::start(binary, &[], &[]).await?;
-    let addresses: BTreeMap<u32, String> =
-        (1..).zip(cluster.brokers().iter().map(|b| b.address.clone())).collect();
+    let addresses: BTreeMap<u32, String> = (1..)
+        .zip(cluster.brokers().iter().map(|b| b.address.clone()))
+        .collect();
     let client = Client::connect(&cluster.connection_string()).await?;
     let one = raw::make_topic(&client, "one", 1).await?;
     let many = raw::make_topic(&client, "many", options.many).await?;
-    let bench = Bench { options, addresses, pids: cluster.pids() };
+    let bench = Bench {
+        options,
+        addresses,
+        pids: cluster.pids(),
+    };
     println!("machine: {}", machine());
-    println!("three brokers, factor 3, window {}, {} B per record", options.window, options.bytes);
+    println!(
+        "three brokers, factor 3, window {}, {} B per record",
+        options.window, options.bytes
+    );
     bench.measure(&one).await?;
     bench.measure(&many).await?;
     let (mut ones, mut manys) = (Vec::new(), Vec::new());
     for pair in 0..options.pairs {
-        let order = if pair % 2 == 0 { [&one, &many] } else { [&many, &one] };
+        let order = if pair % 2 == 0 {
+            [&one, &many]
+        } else {
+            [&many, &one]
+        };
         for topic in order {
             let cost = bench.measure(topic).await?;
-            if topic.name == "one" { ones.push(cost) } else { manys.push(cost) }
+            if topic.name == "one" {
+                ones.push(cost)
+            } else {
+                manys.push(cost)
+            }
         }
     }
     print_table(options, &ones, &manys)
@@ -100,15 +116,27 @@ fn print_table(options: &Options, ones: &[Cost], manys: &[Cost]) -> anyhow::Resu
         Spread::of(&pairs).context("no runs")
     };
     println!("min / median / max over {} pairs", ones.len());
-    println!("{:<34} {:>28} {:>28} {:>22}", "", "1 partition", format!("{} partitions", options.many), "ratio");
+    println!(
+        "{:<34} {:>28} {:>28} {:>22}",
+        "",
+        "1 partition",
+        format!("{} partitions", options.many),
+        "ratio"
+    );
     let rows: [(&str, fn(&Cost) -> f64); 3] = [
         ("broker CPU per acknowledgement, us", |c| c.cpu_us),
         ("acknowledgements per second", |c| c.per_second),
         ("median latency, ms", |c| c.median_ms),
     ];
     for (name, of) in rows {
-        let (one, many) = (spread(ones, of)?.to_string(), spread(manys, of)?.to_string());
-        println!("{name:<34} {one:>28} {many:>28} {:>22}", ratios(of)?.to_string());
+        let (one, many) = (
+            spread(ones, of)?.to_string(),
+            spread(manys, of)?.to_string(),
+        );
+        println!(
+            "{name:<34} {one:>28} {many:>28} {:>22}",
+            ratios(of)?.to_string()
+        );
     }
     Ok(())
 }

@@ -21,12 +21,20 @@ pub async fn make_topic(
     name: &str,
     partitions: u32,
 ) -> anyhow::Result<TopicMetadata> {
-    let topic = NewTopic::named(name).partitions(partitions).replication_factor(3);
+    let topic = NewTopic::named(name)
+        .partitions(partitions)
+        .replication_factor(3);
     client.admin().create_topic(topic).await?;
     for _ in 0..200 {
         let described = client.admin().describe_topic(name).await?;
-        let topic = described.topic.context("the topic that was just made is missing")?;
-        if topic.partitions.iter().all(|partition| partition.leader.is_some()) {
+        let topic = described
+            .topic
+            .context("the topic that was just made is missing")?;
+        if topic
+            .partitions
+            .iter()
+            .all(|partition| partition.leader.is_some())
+        {
             return Ok(topic);
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -63,7 +71,10 @@ pub async fn run(
     let mut by_leader: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for partition in &topic.partitions {
         let leader = partition.leader.context("a partition lost its leader")?;
-        by_leader.entry(leader).or_default().push(partition.partition);
+        by_leader
+            .entry(leader)
+            .or_default()
+            .push(partition.partition);
     }
     let share = (window / by_leader.len().max(1)).max(1);
     let mut tasks = Vec::new();
@@ -93,7 +104,10 @@ async fn one_broker(
     let channel = tonic_channel(address).await?;
     let mut client = LogClient::new(channel).max_decoding_message_size(128 << 20);
     let (requests, receiver) = mpsc::channel(window);
-    let mut replies = client.produce(ReceiverStream::new(receiver)).await?.into_inner();
+    let mut replies = client
+        .produce(ReceiverStream::new(receiver))
+        .await?
+        .into_inner();
     let deadline = Instant::now() + span;
     let mut sent_at: BTreeMap<u64, Instant> = BTreeMap::new();
     let mut turn = partitions.iter().cycle();
@@ -102,8 +116,16 @@ async fn one_broker(
     loop {
         while sent_at.len() < window && Instant::now() < deadline {
             let partition = *turn.next().context("no partition")?;
-            let batches = vec![PartitionBatch { topic_id, partition, batch: batch.clone() }];
-            let request = ProduceRequest { correlation_id: next_id, timeout_ms: 10_000, batches };
+            let batches = vec![PartitionBatch {
+                topic_id,
+                partition,
+                batch: batch.clone(),
+            }];
+            let request = ProduceRequest {
+                correlation_id: next_id,
+                timeout_ms: 10_000,
+                batches,
+            };
             requests.send(request).await?;
             sent_at.insert(next_id, Instant::now());
             next_id += 1;
@@ -111,8 +133,13 @@ async fn one_broker(
         if sent_at.is_empty() {
             return Ok(run);
         }
-        let reply = replies.message().await?.context("the broker ended the stream")?;
-        let sent = sent_at.remove(&reply.correlation_id).context("a reply to nothing")?;
+        let reply = replies
+            .message()
+            .await?
+            .context("the broker ended the stream")?;
+        let sent = sent_at
+            .remove(&reply.correlation_id)
+            .context("a reply to nothing")?;
         for result in reply.results {
             if result.outcome() != Outcome::Acknowledged {
                 bail!("not acknowledged: {:?}", result.error);

@@ -32,8 +32,10 @@ const RECORD: usize = 16 << 10;
 
 /// Runs the experiment and prints its line.
 pub async fn run(binary: &Path, options: &Options) -> anyhow::Result<()> {
-    let no_checkpoints =
-        ["storage.checkpoint_bytes=64GiB".to_owned(), "storage.checkpoint_interval_ms=24h".to_owned()];
+    let no_checkpoints = [
+        "storage.checkpoint_bytes=64GiB".to_owned(),
+        "storage.checkpoint_interval_ms=24h".to_owned(),
+    ];
     let mut seconds = Vec::new();
     for round in 0..options.rounds {
         let mut cluster = Cluster::start(binary, &no_checkpoints, &[]).await?;
@@ -61,7 +63,9 @@ async fn fill(client: &Client, options: &Options) -> anyhow::Result<()> {
     let mut acks = Vec::new();
     for number in 0..records {
         let partition = u32::try_from(number % u64::from(options.partitions))?;
-        let record = ProducerRecord::new(TOPIC).partition(partition).value(value.clone());
+        let record = ProducerRecord::to(TOPIC)
+            .partition(partition)
+            .value(value.clone());
         acks.push(producer.enqueue(record).await?);
     }
     for ack in acks {
@@ -87,7 +91,9 @@ async fn kill_all(cluster: &mut Cluster, client: &Client, partitions: u32) -> an
         .build();
     let mut acks = Vec::new();
     for partition in 0..partitions {
-        let record = ProducerRecord::new(TOPIC).partition(partition).value(&b"again"[..]);
+        let record = ProducerRecord::to(TOPIC)
+            .partition(partition)
+            .value(&b"again"[..]);
         acks.push(producer.enqueue(record).await?);
     }
     for ack in acks {
