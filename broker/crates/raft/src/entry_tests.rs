@@ -79,7 +79,7 @@ fn bad_bytes_are_errors() {
         }
         for at in [0, 1] {
             let mut bytes = stored.to_vec();
-            bytes[at] = 9;
+            *bytes.get_mut(at).unwrap() = 9;
             assert!(from_stored(index, Bytes::from(bytes)).is_err());
         }
     }

@@ -194,20 +194,7 @@ impl<E: Env> Groups<E> {
         if self.registry.get(group.0).is_some() {
             return Err(StartError::Running(group));
         }
-        let recovered = self.journal.recovered(GroupId(group.0));
-        let log = |reason: String| StartError::Log { group, reason };
-        let (journal, cache) = (Arc::clone(&self.journal), self.cache.clone());
-        let mut store = LogStore::open(group, journal, cache, &recovered)
-            .map_err(|error| log(error.to_string()))?;
-        let adapter = Adapter::load(self.config.node_id, machine, store.shared())
-            .await
-            .map_err(|source| StartError::Checkpoint { group, source })?;
-        refuse_gap(&mut store, &adapter)
-            .await
-            .map_err(|error| log(error.to_string()))?;
-        cut_conflict(&mut store, &adapter)
-            .await
-            .map_err(|error| log(error.to_string()))?;
+        let (store, adapter) = self.recover(group, machine).await?;
         let (shared, current) = (store.shared(), adapter.current());
         let at_start = shared.last_index();
         let network = Network {
@@ -257,6 +244,29 @@ impl<E: Env> Groups<E> {
         Ok(Group {
             inner: Arc::new(inner),
         })
+    }
+
+    /// What the log and the checkpoint hold of a group, fitted together.
+    async fn recover<S: StateMachine>(
+        &self,
+        group: ShardId,
+        machine: S,
+    ) -> Result<(LogStore, Adapter<S>), StartError> {
+        let recovered = self.journal.recovered(GroupId(group.0));
+        let log = |reason: String| StartError::Log { group, reason };
+        let (journal, cache) = (Arc::clone(&self.journal), self.cache.clone());
+        let mut store = LogStore::open(group, journal, cache, &recovered)
+            .map_err(|error| log(error.to_string()))?;
+        let adapter = Adapter::load(self.config.node_id, machine, store.shared())
+            .await
+            .map_err(|source| StartError::Checkpoint { group, source })?;
+        refuse_gap(&mut store, &adapter)
+            .await
+            .map_err(|error| log(error.to_string()))?;
+        cut_conflict(&mut store, &adapter)
+            .await
+            .map_err(|error| log(error.to_string()))?;
+        Ok((store, adapter))
     }
 
     /// Ends the lanes, both ways, and lets none in any more. Groups are shut down one by one,

@@ -8,7 +8,20 @@ use futures_util::future::BoxFuture;
 use highwater_env::{Env, Workers};
 use highwater_wal::{Done, GroupId, LogIndex, Op, Wal};
 
-use crate::store::{COMMITTED_SLOT, Recovered, VOTE_SLOT};
+/// The slot of the log that holds the vote.
+pub(crate) const VOTE_SLOT: u8 = 0;
+/// The slot that holds the last committed entry's id.
+pub(crate) const COMMITTED_SLOT: u8 = 1;
+
+/// What the log holds of a group when it starts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Recovered {
+    pub purged: Option<Bytes>,
+    pub first_index: Option<u64>,
+    pub last_index: Option<u64>,
+    pub vote: Option<Bytes>,
+    pub committed: Option<Bytes>,
+}
 
 /// A log shared by all groups.
 pub(crate) trait Journal: Send + Sync + 'static {

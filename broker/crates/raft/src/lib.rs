@@ -28,6 +28,8 @@ mod status;
 mod store;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod toy;
 mod types;
 
 pub use config::{Admission, Caller, GroupsConfig, Identity, Peers, Timings};

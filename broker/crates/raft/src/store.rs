@@ -17,24 +17,9 @@ use tokio::sync::{oneshot, watch};
 use crate::cache::EntryCache;
 use crate::codec::{CodecError, decode_log_id, decode_vote, encode_log_id, encode_vote};
 use crate::entry::{HEAD_LEN, from_stored, stored_len, to_stored};
-use crate::journal::Journal;
+use crate::journal::{COMMITTED_SLOT, Journal, Recovered, VOTE_SLOT};
 use crate::reader::LogReader;
 use crate::types::{Entry, LogId, TypeConfig, Vote};
-
-/// The slot of the log that holds the vote.
-pub(crate) const VOTE_SLOT: u8 = 0;
-/// The slot that holds the last committed entry's id.
-pub(crate) const COMMITTED_SLOT: u8 = 1;
-
-/// What the log holds of a group when it starts.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Recovered {
-    pub purged: Option<Bytes>,
-    pub first_index: Option<u64>,
-    pub last_index: Option<u64>,
-    pub vote: Option<Bytes>,
-    pub committed: Option<Bytes>,
-}
 
 /// How far the log of a group has become durable.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -1,10 +1,12 @@
 //! openraft's own storage suite over a real log, and what it does not ask.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
-use highwater_env::{Env as _, OsEnv};
+use highwater_env::{Disk as _, Env, Loss, OsEnv, SimDisk, SystemClock, TcpNet, Workers};
 use highwater_proto::{NodeId, ShardId};
-use highwater_wal::{GroupId, Wal};
+use highwater_wal::{GroupId, Wal, WalConfig};
 use openraft::StorageError;
 use openraft::storage::{RaftLogReader as _, RaftLogStorage as _, RaftLogStorageExt as _};
 use openraft::testing::log::{StoreBuilder, Suite};
@@ -13,7 +15,8 @@ use super::LogStore;
 use crate::adapter::Adapter;
 use crate::cache::EntryCache;
 use crate::journal::{Journal, WalJournal};
-use crate::testing::{Toy, command, wal_config};
+use crate::testing::command;
+use crate::toy::Toy;
 use crate::types::{Command, Entry, TypeConfig, Vote, log_id};
 
 const GROUP: ShardId = ShardId(3);
@@ -25,9 +28,16 @@ struct Builder {
 /// A directory and the log in it.
 type Guard = (tempfile::TempDir, Wal<OsEnv>);
 
-fn open(dir: &std::path::Path, cache_bytes: usize) -> (Wal<OsEnv>, LogStore) {
-    let env = OsEnv::default();
-    let (wal, _) = Wal::open(&env, dir, wal_config()).unwrap();
+fn open(dir: &Path, cache_bytes: usize) -> (Wal<OsEnv>, LogStore) {
+    open_in(&OsEnv::default(), dir, cache_bytes)
+}
+
+fn open_in<E: Env>(env: &E, dir: &Path, cache_bytes: usize) -> (Wal<E>, LogStore) {
+    let config = WalConfig {
+        file_bytes: 1 << 20,
+        ..WalConfig::default()
+    };
+    let (wal, _) = Wal::open(env, dir, config).unwrap();
     let journal = Arc::new(WalJournal {
         wal: wal.clone(),
         workers: env.workers(),
@@ -136,4 +146,87 @@ async fn a_limited_read_stops_near_a_mebibyte_and_yields_at_least_one() {
         );
         wal.close().await;
     }
+}
+
+/// A disk that forgets what was not synced, and a log driven by tasks.
+#[derive(Clone, Default)]
+struct SimEnv {
+    disk: SimDisk,
+}
+
+impl Env for SimEnv {
+    type Disk = SimDisk;
+    type Clock = SystemClock;
+    type Net = TcpNet;
+
+    fn disk(&self) -> &SimDisk {
+        &self.disk
+    }
+    fn clock(&self) -> &SystemClock {
+        &SystemClock
+    }
+    fn net(&self) -> &TcpNet {
+        &TcpNet
+    }
+    fn workers(&self) -> Workers {
+        Workers::Tasks
+    }
+}
+
+#[tokio::test]
+async fn what_was_reported_durable_survives_a_power_loss() {
+    let dir = Path::new("/wal");
+    let env = SimEnv::default();
+    env.disk.create_dir_all(dir).unwrap();
+    env.disk.sync_dir(Path::new("/")).unwrap();
+    let (_wal, mut store) = open_in(&env, dir, 0);
+    for round in 0..20_u64 {
+        let vote = Vote::new_committed(round + 1, 2);
+        store.save_vote(&vote).await.unwrap();
+        let indexes = round * 10..round * 10 + 10;
+        store
+            .blocking_append(indexes.map(|i| entry(round + 1, i, 200)))
+            .await
+            .unwrap();
+        let losses = [Loss::Everything, Loss::Random { seed: round }];
+        for loss in losses {
+            let after = SimEnv {
+                disk: env.disk.crash(loss),
+            };
+            let (_wal, mut store) = open_in(&after, dir, 0);
+            let state = store.get_log_state().await.unwrap();
+            assert_eq!(
+                state.last_log_id,
+                Some(log_id(round + 1, round * 10 + 9)),
+                "{loss:?}"
+            );
+            let mut reader = store.reader();
+            assert_eq!(reader.read_vote().await.unwrap(), Some(vote), "{loss:?}");
+            let entries = reader.try_get_log_entries(..).await.unwrap();
+            assert_eq!(entries.len() as u64, round * 10 + 10);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failed_write_reaches_whoever_waits() {
+    let dir = Path::new("/wal");
+    let env = SimEnv::default();
+    env.disk.create_dir_all(dir).unwrap();
+    let (_wal, mut store) = open_in(&env, dir, 0);
+    store.blocking_append([entry(1, 0, 100)]).await.unwrap();
+    env.disk.fail_after(0, io::ErrorKind::Other);
+    assert!(store.blocking_append([entry(1, 1, 100)]).await.is_err());
+    assert!(store.save_vote(&Vote::new(9, 1)).await.is_err());
+    assert_ne!(
+        store.reader().read_vote().await.unwrap(),
+        Some(Vote::new(9, 1))
+    );
+    assert!(
+        store
+            .shared()
+            .wait_flushed(store.shared().submitted())
+            .await
+            .is_err()
+    );
 }

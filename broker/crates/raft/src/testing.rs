@@ -1,17 +1,13 @@
-//! What the tests share: a toy state machine, surroundings whose connections can be cut, and a
+//! What the tests share: surroundings whose connections can be cut, and a
 //! cluster of brokers with one group each in one process.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use highwater_env::{
-    Disk as _, Env, Net, OsDisk, OsEnv, SystemClock, TcpNet, Workers, read_if_exists,
-    replace_durably,
-};
+use bytes::Bytes;
+use highwater_env::{Disk as _, Env, Net, OsDisk, OsEnv, SystemClock, TcpNet, Workers};
 use highwater_proto::{NodeId, Payload, ShardId};
 use highwater_wal::{Wal, WalConfig};
 use parking_lot::Mutex;
@@ -20,144 +16,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 
-use crate::{
-    Caller, Frozen, Group, GroupStatus, Groups, GroupsConfig, Peers, Position, StateMachine,
-    StoredCheckpoint, Timings,
-};
+use crate::toy::{Toy, ToyState};
+use crate::{Caller, Group, GroupStatus, Groups, GroupsConfig, Peers, Timings};
 
 pub(crate) const GROUP: ShardId = ShardId(7);
 const PATIENCE: Duration = Duration::from_secs(30);
-
-/// What a toy state machine knows; shared with the test that looks at it.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct ToyState {
-    pub applied: Vec<Bytes>,
-    pub terms: u64,
-    pub installs: u64,
-    pub last: Option<u64>,
-    /// The next so many checkpoints fail to be made or installed.
-    pub failures: u64,
-}
-
-impl ToyState {
-    fn fails(&mut self) -> io::Result<()> {
-        if self.failures == 0 {
-            return Ok(());
-        }
-        self.failures -= 1;
-        Err(io::Error::other("as the test wants it"))
-    }
-}
-
-/// Remembers every command, in a file when checkpointed.
-pub(crate) struct Toy {
-    path: PathBuf,
-    pub(crate) state: Arc<Mutex<ToyState>>,
-}
-
-pub(crate) struct ToyFrozen {
-    path: PathBuf,
-    state: Bytes,
-    shared: Arc<Mutex<ToyState>>,
-}
-
-fn encode(state: &ToyState) -> Bytes {
-    let mut bytes = BytesMut::new();
-    bytes.put_u64(state.terms);
-    for command in &state.applied {
-        bytes.put_u32(u32::try_from(command.len()).unwrap());
-        bytes.put_slice(command);
-    }
-    bytes.freeze()
-}
-
-fn decode(mut bytes: Bytes) -> ToyState {
-    let mut state = ToyState {
-        terms: bytes.get_u64(),
-        ..ToyState::default()
-    };
-    while !bytes.is_empty() {
-        let len = bytes.get_u32() as usize;
-        state.applied.push(bytes.split_to(len));
-    }
-    state
-}
-
-fn store(path: &Path, raft_meta: &Bytes, manifest: &Bytes) -> io::Result<()> {
-    let mut bytes = BytesMut::new();
-    bytes.put_u32(u32::try_from(raft_meta.len()).unwrap());
-    bytes.put_slice(raft_meta);
-    bytes.put_slice(manifest);
-    replace_durably(&OsDisk, path, &bytes)
-}
-
-impl Toy {
-    pub(crate) fn new(dir: &Path) -> Self {
-        Self {
-            path: dir.join("checkpoint"),
-            state: Arc::default(),
-        }
-    }
-}
-
-impl StateMachine for Toy {
-    type Frozen = ToyFrozen;
-
-    async fn apply(&mut self, at: Position, command: Payload) -> Bytes {
-        let mut state = self.state.lock();
-        assert!(
-            state.last.is_none_or(|last| last < at.index),
-            "applied twice"
-        );
-        state.last = Some(at.index);
-        state.applied.push(command.to_contiguous());
-        Bytes::copy_from_slice(&(state.applied.len() as u64).to_be_bytes())
-    }
-    fn new_term(&mut self, _: Position) {
-        self.state.lock().terms += 1;
-    }
-    fn freeze(&mut self, _: Position) -> ToyFrozen {
-        let state = encode(&self.state.lock());
-        ToyFrozen {
-            path: self.path.clone(),
-            state,
-            shared: Arc::clone(&self.state),
-        }
-    }
-    async fn load(&mut self) -> io::Result<Option<StoredCheckpoint>> {
-        let Some(bytes) = read_if_exists(&OsDisk, &self.path)? else {
-            return Ok(None);
-        };
-        let mut bytes = Bytes::from(bytes);
-        let len = bytes.get_u32() as usize;
-        let raft_meta = bytes.split_to(len);
-        *self.state.lock() = decode(bytes.clone());
-        Ok(Some(StoredCheckpoint {
-            raft_meta,
-            manifest: bytes,
-        }))
-    }
-    async fn install(&mut self, _: NodeId, checkpoint: StoredCheckpoint) -> io::Result<()> {
-        self.state.lock().fails()?;
-        store(&self.path, &checkpoint.raft_meta, &checkpoint.manifest)?;
-        let mut state = self.state.lock();
-        let installs = state.installs + 1;
-        *state = ToyState {
-            installs,
-            last: state.last,
-            ..decode(checkpoint.manifest)
-        };
-        Ok(())
-    }
-}
-
-impl Frozen for ToyFrozen {
-    async fn persist(self, raft_meta: Bytes) -> io::Result<Bytes> {
-        self.shared.lock().fails()?;
-        store(&self.path, &raft_meta, &self.state)?;
-        Ok(self.state)
-    }
-}
 
 /// TCP whose open connections can be cut.
 #[derive(Clone, Default)]
@@ -227,7 +90,7 @@ impl Env for TestEnv {
     }
 }
 
-pub(crate) fn wal_config() -> WalConfig {
+fn wal_config() -> WalConfig {
     WalConfig {
         file_bytes: 8 << 20,
         ..WalConfig::default()
