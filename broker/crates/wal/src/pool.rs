@@ -206,14 +206,18 @@ impl<D: Disk> Pool<D> {
     }
 
     fn begin(&mut self, len: u64) -> Result<Step, WalError> {
-        let (path, mode) = if let Some(path) = self.unfinished.pop() {
-            (path, OpenMode::Truncate)
+        let path = if let Some(path) = self.unfinished.pop() {
+            // Created again, because its name may be one that a failed sync left undurable.
+            self.disk
+                .remove_file(&path)
+                .map_err(write_error("remove", &path))?;
+            path
         } else {
             let path = self.dir.join(file_name(self.next_number));
             self.next_number += 1;
-            (path, OpenMode::CreateNew)
+            path
         };
-        let file = match self.disk.open(&path, mode) {
+        let file = match self.disk.open(&path, OpenMode::CreateNew) {
             Ok(file) => file,
             Err(e) if is_full(&e) => return Ok(Step::Full),
             Err(e) => return Err(write_error("create", &path)(e)),

@@ -7,6 +7,7 @@ mod scan;
 mod window;
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -71,21 +72,30 @@ pub(crate) fn open<D: Disk>(
     config: &WalConfig,
     shared: &Shared<D::File>,
 ) -> Result<(Start<D>, Recovery), WalOpenError> {
-    make_dir(disk, dir)?;
+    disk.create_dir_all(dir)
+        .map_err(open_error("create", dir))?;
     let found = find(disk, dir, config)?;
     if found.used.is_empty() {
         refuse_lost_head(&found.invalid, 1)?;
+        sync_ancestors(disk, dir)?;
         return create(found, dir, shared);
     }
     recover(found, dir, config, shared)
 }
 
-fn make_dir<D: Disk>(disk: &D, dir: &Path) -> Result<(), WalOpenError> {
-    disk.create_dir_all(dir)
-        .map_err(open_error("create", dir))?;
-    if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        disk.sync_dir(parent)
-            .map_err(open_error("sync_dir", parent))?;
+/// Makes the names of the log's directory and of those above it durable. A process that ended in
+/// between may have left any of them behind undurable, so all are synced when a log is begun; the
+/// first that may not be opened was not made by this process either.
+fn sync_ancestors<D: Disk>(disk: &D, dir: &Path) -> Result<(), WalOpenError> {
+    for above in dir
+        .ancestors()
+        .skip(1)
+        .filter(|above| !above.as_os_str().is_empty())
+    {
+        match disk.sync_dir(above) {
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(()),
+            outcome => outcome.map_err(open_error("sync_dir", above))?,
+        }
     }
     Ok(())
 }
@@ -184,7 +194,7 @@ fn create<D: Disk>(
             break file;
         }
         if found.pool.step().map_err(as_open_error)? == Step::Full {
-            let full = std::io::ErrorKind::StorageFull.into();
+            let full = io::ErrorKind::StorageFull.into();
             return Err(open_error("create the first file in", dir)(full));
         }
     };

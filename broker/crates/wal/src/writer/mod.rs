@@ -64,6 +64,8 @@ pub(crate) struct Writer<D: Disk> {
     pass: Pass,
     /// Whether an idle marker lies at the head's position.
     marked: bool,
+    /// Whether the head is the last file: entries stay out of it, so that votes go on.
+    on_reserve: bool,
 }
 
 /// What recovery hands to the writer.
@@ -94,6 +96,7 @@ impl<D: Disk> Writer<D> {
             relocating: None,
             pass: Pass::NONE,
             marked: false,
+            on_reserve: false,
         }
     }
 
@@ -137,6 +140,10 @@ impl<D: Disk> Writer<D> {
     /// Makes sure that a group of `span` bytes fits behind the head's position, in a new file if
     /// need be. `false`: there is no room on the disk.
     fn make_room(&mut self, span: u64, need: Need) -> Result<bool, WalError> {
+        let reserved = self.on_reserve && need == Need::Entries;
+        if reserved && !self.ready_files(1)? {
+            return Ok(false);
+        }
         if span <= self.head.room() {
             return Ok(true);
         }
@@ -159,13 +166,24 @@ impl<D: Disk> Writer<D> {
             Need::Entries => KEPT_READY,
             Need::States => 1,
         };
+        if !self.ready_files(wanted)? {
+            return Ok(None);
+        }
+        let file = self.pool.take();
+        self.on_reserve = self.pool.usable() == 0;
+        Ok(file)
+    }
+
+    /// Sees to it that at least `wanted` files can be taken. `false`: the disk is full.
+    fn ready_files(&mut self, wanted: usize) -> Result<bool, WalError> {
         while self.pool.usable() < wanted {
             if self.pool.step()? == Step::Full {
-                return Ok(None);
+                self.set_full(true);
+                return Ok(false);
             }
         }
-        self.set_full(false);
-        Ok(self.pool.take())
+        self.on_reserve = false;
+        Ok(true)
     }
 
     /// Goes on in `file`. Its header is durable before any group is written into it.

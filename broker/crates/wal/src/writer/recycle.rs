@@ -9,7 +9,7 @@ use highwater_env::Disk;
 
 use super::group::{Frame, group_span};
 use super::{Need, Writer};
-use crate::frame::FrameKind;
+use crate::frame::{FIRST_GROUP, FrameKind};
 use crate::index::{FileUse, Index, Kept};
 use crate::{GroupId, LogIndex, WalError, read};
 
@@ -140,12 +140,14 @@ impl<D: Disk> Writer<D> {
         index.files.len() >= EARLY_FILES && needed * EARLY_PART <= oldest.file.len
     }
 
-    /// Whether the log is over its budget while at most half of it is needed: what is written
-    /// again is then paid for by what becomes free. A log that is needed grows until its groups
+    /// Whether the log is over its budget while at most half of what was written is needed: what
+    /// is written again is then paid for by what becomes free. A log that is needed grows until its groups
     /// purge. One pass over the log is made, and another only when less is needed than before.
     fn is_wasteful(&self, index: &Index<D::File>, generation: u64) -> Option<Pass> {
-        let (used, needed) = (index.used_bytes(), index.live_bytes());
-        if used <= self.config.budget_bytes || needed * 2 > used {
+        let needed = index.live_bytes();
+        let unwritten = self.head.room() + FIRST_GROUP * index.files.len() as u64;
+        let written = index.used_bytes().saturating_sub(unwritten);
+        if index.used_bytes() <= self.config.budget_bytes || needed * 2 > written {
             return None;
         }
         if generation < self.pass.end {

@@ -1,0 +1,81 @@
+//! A full disk: appends wait, votes go on, and space that comes back is noticed.
+
+use std::sync::atomic::Ordering;
+
+use highwater_env::SimDisk;
+use highwater_wal::GroupId;
+
+use crate::support::{Fatal, History, append, config, open, open_with, purge, run, settle, vote};
+
+/// Lets the writer take what was submitted.
+async fn writer_runs() {
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn appends_wait_votes_go_on_and_a_purge_frees_space() {
+    let disk = SimDisk::new();
+    let fatal = Fatal::default();
+    run(async {
+        let (wal, _) = open_with(&disk, config(&fatal)).unwrap();
+        wal.write(GroupId(0), vec![vote("first")]).await.unwrap();
+        disk.set_capacity(Some(7 * (16 << 10)));
+        let mut history = History::default();
+        history.submit(&wal, 0, vec![vote("first")]).await;
+        let mut next = 0;
+        while !wal.stats().storage_full || history.answers.lock().iter().all(Option::is_some) {
+            history
+                .submit(&wal, 1, vec![append(next, vec![1; 3000])])
+                .await;
+            next += 1;
+            writer_runs().await;
+            assert!(next < 100);
+        }
+        for number in 0..60 {
+            let ballot = format!("ballot {number}");
+            wal.write(GroupId(0), vec![vote(&ballot)]).await.unwrap();
+            assert!(wal.stats().storage_full);
+        }
+        let waiting = history
+            .answers
+            .lock()
+            .iter()
+            .filter(|answer| answer.is_none())
+            .count();
+        assert!(waiting > 0 && fatal.load(Ordering::SeqCst) == 0);
+        let last = wal.bounds(GroupId(1)).last.unwrap();
+        wal.write(GroupId(1), vec![purge(last.0)]).await.unwrap();
+        settle(&history).await;
+        assert_eq!(history.acknowledged(), history.submitted.len());
+        assert!(!wal.stats().storage_full);
+        wal.close().await;
+        let (wal, recovery) = open(&disk).unwrap();
+        assert_eq!(recovery.groups[&GroupId(0)].states[&0], "ballot 59");
+        assert_eq!(wal.bounds(GroupId(1)).last.unwrap().0, next - 1);
+    });
+}
+
+#[test]
+fn space_that_comes_back_is_noticed_without_another_submission() {
+    let disk = SimDisk::new();
+    run(async {
+        let (wal, _) = open(&disk).unwrap();
+        disk.set_capacity(Some(4 * (16 << 10)));
+        let mut history = History::default();
+        for index in 0..30 {
+            history
+                .submit(&wal, 1, vec![append(index, vec![1; 3000])])
+                .await;
+            writer_runs().await;
+            if wal.stats().storage_full && history.answers.lock().iter().any(Option::is_none) {
+                break;
+            }
+        }
+        assert!(history.answers.lock().iter().any(Option::is_none));
+        disk.set_capacity(None);
+        settle(&history).await;
+        history.check(&wal);
+    });
+}
