@@ -121,12 +121,14 @@ impl Numbers {
     }
 }
 
+/// Answers by submission; `None` while there is none.
+type Answers = Vec<Option<Result<(), WalError>>>;
+
 /// What was submitted, in order, and what became of it.
 #[derive(Default)]
 pub struct History {
     pub submitted: Vec<(GroupId, Vec<Op>)>,
-    /// Answers by submission; `None` while there is none.
-    pub answers: Arc<Mutex<Vec<Option<Result<(), WalError>>>>>,
+    pub answers: Arc<Mutex<Answers>>,
 }
 
 impl History {
