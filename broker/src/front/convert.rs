@@ -4,7 +4,7 @@ use highwater_env::Disk;
 use highwater_proto::batch::BatchError;
 use highwater_proto::v1::{BatchResult, Error, ErrorCode, LeaderHint, Outcome};
 use highwater_proto::{Offset, TopicPartition};
-use highwater_raft::ReadError as BarrierError;
+use highwater_raft::{ReadError as BarrierError, RecoveryError};
 use highwater_segment::ReadError;
 use highwater_shard::{RejectReason, Verdict};
 
@@ -117,6 +117,15 @@ pub fn not_leader<D: Disk>(router: &Router<D>, tp: TopicPartition) -> Error {
 pub fn not_here_yet(tp: TopicPartition) -> Error {
     let text = format!("{tp} is not yet on this replica; try again");
     error(ErrorCode::TopicNotReady, text, None)
+}
+
+/// The replica has just started and does not know yet what it had shown before.
+pub fn not_recovered(tp: TopicPartition, cause: &RecoveryError) -> Error {
+    error(
+        ErrorCode::LeaderUnavailable,
+        format!("{tp} is recovering: {cause}; try again"),
+        None,
+    )
 }
 
 /// An offset outside the log.

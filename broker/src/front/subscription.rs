@@ -5,6 +5,7 @@
 //! beyond the end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use highwater_env::Env;
 use highwater_proto::v1::{Error, ErrorCode, FetchResponse, Subscribe};
@@ -22,6 +23,8 @@ use crate::runtime::view::PartitionView;
 /// Bytes of one response when the subscriber names no limit, and the most it may name.
 const DEFAULT_RESPONSE_BYTES: usize = 1 << 20;
 const MAX_RESPONSE_BYTES: usize = 16 << 20;
+/// How long a subscription waits for a replica that has just started.
+const RECOVERY_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Where a subscription's responses go.
 #[derive(Debug, Clone)]
@@ -68,6 +71,10 @@ async fn follow<E: Env>(
         .views
         .get(tp)
         .ok_or_else(|| convert::not_here_yet(tp))?;
+    // Until everything that was applied before a restart is applied again, this replica's view may
+    // lie behind what it showed before.
+    let recovered = shard.group.wait_for_recovery(RECOVERY_DEADLINE).await;
+    recovered.map_err(|error| convert::not_recovered(tp, &error))?;
     let mut next = Offset(subscribe.offset);
     check_start(&shard, &view, next, subscribe.allow_follower).await?;
     let max_bytes = match subscribe.max_bytes as usize {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use highwater_env::Env;
+use highwater_raft::Role;
 
 use super::Broker;
 use crate::observe::{Check, CheckState, Health, REPLICATION_CHECK};
@@ -20,6 +21,7 @@ pub fn checks<E: Env>(broker: &Broker<E>) -> Vec<Check> {
         brokers(broker),
         metadata(broker),
         replicas(broker),
+        stopped(broker),
         replication(broker),
         leaders(broker),
         disk(broker),
@@ -104,6 +106,22 @@ fn replicas<E: Env>(broker: &Broker<E>) -> Check {
         problem,
         "every shard of this broker has recovered",
     )
+}
+
+/// A group ends by itself only when its log or its state cannot be used any more.
+fn stopped<E: Env>(broker: &Broker<E>) -> Check {
+    let ended = |shard: &Arc<crate::runtime::Shard<E::Disk>>| {
+        let role = shard.group.status().borrow().role;
+        (role == Role::Stopped).then(|| shard.id.to_string())
+    };
+    let stopped: Vec<String> = broker.shards.all().iter().filter_map(ended).collect();
+    let problem = (!stopped.is_empty()).then(|| {
+        let list = stopped.join(", ");
+        let text =
+            format!("shards {list} have stopped on this broker; its log says why, restart it");
+        (CheckState::Failed, text)
+    });
+    check("shards", problem, "every shard of this broker runs")
 }
 
 /// Whether this broker's replicas have applied what others were heard to have applied.
