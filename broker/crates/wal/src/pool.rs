@@ -123,13 +123,6 @@ impl<D: Disk> Pool<D> {
         Ok(())
     }
 
-    /// Makes the names of all files durable.
-    pub(crate) fn sync_names(&self) -> Result<(), WalError> {
-        self.disk
-            .sync_dir(&self.dir)
-            .map_err(write_error("sync_dir", &self.dir))
-    }
-
     /// Does a part of what makes a file ready.
     pub(crate) fn step(&mut self) -> Result<Step, WalError> {
         let len = self.file_bytes;

@@ -210,8 +210,6 @@ fn create<D: Disk>(
     file.file
         .sync_data()
         .map_err(open_error("sync", &file.path))?;
-    // The name of a file that was found ready may not be durable yet.
-    found.pool.sync_names().map_err(as_open_error)?;
     shared.index.write().add_file(1, Arc::clone(&file));
     let head = Head {
         file,
@@ -310,7 +308,6 @@ fn recover<D: Disk>(
         .pool
         .trim(config.max_free_files)
         .map_err(as_open_error)?;
-    found.pool.sync_names().map_err(as_open_error)?;
     let head = Head {
         file: head.file,
         generation,
