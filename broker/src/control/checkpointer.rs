@@ -33,7 +33,7 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
             () = broker.stop.cancelled() => return,
         }
         watch_disk(&broker);
-        retry_segments(&broker).await;
+        drive_segments(&broker).await;
         for group in groups(&broker) {
             if is_due(&broker, &group, &mut since) {
                 checkpoint(&broker, &group, &mut since).await;
@@ -66,12 +66,16 @@ fn watch_disk<E: Env>(broker: &Broker<E>) {
     }
 }
 
-/// The segment writer holds what found no space until it is told to try again.
-async fn retry_segments<E: Env>(broker: &Broker<E>) {
+/// The segment writer gathers small batches until it is told to write them, and holds what found no
+/// space until it is told to try again.
+async fn drive_segments<E: Env>(broker: &Broker<E>) {
     let store = &broker.shard_context.store;
-    if store.is_storage_full()
-        && let Err(error) = store.retry_storage().await
-    {
+    let told = if store.is_storage_full() {
+        store.retry_storage().await
+    } else {
+        store.write().await
+    };
+    if let Err(error) = told {
         tracing::error!(%error, "the segment store has stopped");
     }
 }

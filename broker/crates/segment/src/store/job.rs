@@ -54,6 +54,8 @@ pub(super) enum WriteJob {
     Shard(ShardJob),
     /// A barrier was set while nothing else may come.
     Wake,
+    /// What was gathered is to be written now.
+    Write,
     /// There may be space again.
     Retry,
     TakeUnlinkable {

@@ -49,6 +49,10 @@ pub struct SegmentStoreConfig {
     pub queue_jobs: usize,
     /// The most bytes that wait to be written. A batch larger than this takes all of it.
     pub queue_bytes: usize,
+    /// Appends are gathered until they have this many bytes, or until [`SegmentStore::write`]: many
+    /// small batches of many partitions then cost one write each partition. 0: written at once.
+    /// Well below `queue_bytes`, which bounds what is gathered too.
+    pub gather_bytes: usize,
 }
 
 impl SegmentStoreConfig {
@@ -61,6 +65,7 @@ impl SegmentStoreConfig {
             files: FileCacheConfig::default(),
             queue_jobs: 4096,
             queue_bytes: 64 << 20,
+            gather_bytes: 0,
         }
     }
 }
@@ -204,6 +209,14 @@ impl<D: Disk> SegmentStore<D> {
     pub fn open_files(&self) -> usize {
         self.shared.files.open_files()
     }
+    /// Writes what was gathered. To be called now and then when `gather_bytes` is not 0.
+    /// Cancellation-safe.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or the fault.
+    pub async fn write(&self) -> Result<(), StoreError> {
+        self.write_job(WriteJob::Write).await
+    }
     /// Tries again what waits for space. To be called now and then while
     /// [`Self::is_storage_full`]. Cancellation-safe.
     ///
@@ -341,3 +354,7 @@ fn make_root<D: Disk>(disk: &D, root: &Path) -> io::Result<()> {
 #[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "gather_tests.rs"]
+mod gather_tests;

@@ -37,6 +37,8 @@ pub(super) struct WriteWorker<D: Disk> {
     /// Deleted, but a durable checkpoint may still name them.
     deleted: BTreeMap<Key, PartitionLog<D>>,
     pending: BTreeMap<Key, Pending>,
+    /// Bytes of the appends that are gathered.
+    pending_bytes: usize,
     /// Waiting for space, in order. Bounded by the permits that the jobs hold.
     held: VecDeque<ShardJob>,
     /// The last job of each shard that was done.
@@ -48,16 +50,22 @@ impl<D: Disk> Worker for WriteWorker<D> {
 
     fn run(&mut self, jobs: &mut Vec<WriteJob>) -> bool {
         let mut go_on = true;
+        let mut write_now = false;
         for job in jobs.drain(..) {
+            write_now |= !matches!(job, WriteJob::Shard(_));
             match job {
                 WriteJob::Shard(job) => self.take(job),
-                WriteJob::Wake => {}
+                WriteJob::Wake | WriteJob::Write => {}
                 WriteJob::Retry => self.retry(),
                 WriteJob::Stop => go_on = false,
                 other => self.answer(other),
             }
         }
-        self.flush();
+        // A barrier may have been set without a wake that found room.
+        write_now |= !self.shared.barriers.shards().is_empty();
+        if write_now || self.pending_bytes >= self.shared.config.gather_bytes {
+            self.flush();
+        }
         self.freeze_due();
         self.shared
             .storage_full
@@ -81,6 +89,7 @@ impl<D: Disk> WriteWorker<D> {
             logs: BTreeMap::new(),
             deleted: BTreeMap::new(),
             pending: BTreeMap::new(),
+            pending_bytes: 0,
             held: VecDeque::new(),
             done: BTreeMap::new(),
         }
@@ -129,6 +138,7 @@ impl<D: Disk> WriteWorker<D> {
         }
     }
     fn gather(&mut self, key: Key, new: Pending) {
+        self.pending_bytes += new.batches.iter().map(AppendBatch::len).sum::<usize>();
         match self.pending.entry(key) {
             std::collections::btree_map::Entry::Vacant(vacant) => {
                 vacant.insert(new);
@@ -143,6 +153,7 @@ impl<D: Disk> WriteWorker<D> {
     }
     /// Writes what was gathered.
     fn flush(&mut self) {
+        self.pending_bytes = 0;
         for (key, pending) in std::mem::take(&mut self.pending) {
             match self.append(key, &pending.batches) {
                 Ok(()) => {
