@@ -257,26 +257,16 @@ fn recover<D: Disk>(
     refuse_lost_head(&found.invalid, generation + 1)?;
     let mut window = Window::new();
     let tail = scan(&head.file, &head.header, None, &mut window)?;
-    let mut replay = Replay::default();
-    let mut next = (generation, head.header);
-    let mut scans = Vec::new();
-    // From the newest to the oldest, because each header says where the file before it ends.
-    while next.0 > tail.oldest {
-        let generation = next.0 - 1;
-        let Some(used) = found.used.remove(&generation) else {
-            let unreadable = found.invalid.iter().map(|file| file.path.clone()).collect();
-            return Err(WalOpenError::MissingFile {
-                dir: dir.to_owned(),
-                generation,
-                unreadable,
-            });
-        };
-        let scanned = scan(&used.file, &used.header, Some(&next.1), &mut window)?;
-        next = (generation, used.header);
-        scans.push((generation, used.file, scanned));
-    }
+    let older = scan_older(
+        &mut found,
+        dir,
+        (generation, head.header),
+        tail.oldest,
+        &mut window,
+    )?;
     let mut index = shared.index.write();
-    for (generation, file, scanned) in scans.into_iter().rev() {
+    let mut replay = Replay::default();
+    for (generation, file, scanned) in older.into_iter().rev() {
         index.add_file(generation, file);
         replay.apply_all(scanned.changes);
     }
@@ -327,6 +317,38 @@ fn recover<D: Disk>(
         bytes_read: window.bytes_read(),
     };
     Ok((start, recovery))
+}
+
+/// A file behind the newest: its generation, itself, and what it holds.
+type Older<F> = (u64, Arc<WalFile<F>>, Scan);
+
+/// Reads the files before the newest, from the newest to the oldest needed, because each header
+/// says where the file before it ends.
+fn scan_older<D: Disk>(
+    found: &mut Found<D>,
+    dir: &Path,
+    newest: (u64, FileHeader),
+    oldest: u64,
+    window: &mut Window,
+) -> Result<Vec<Older<D::File>>, WalOpenError> {
+    let mut next = newest;
+    let mut scans = Vec::new();
+    while next.0 > oldest {
+        let generation = next.0 - 1;
+        let Some(used) = found.used.remove(&generation) else {
+            let unreadable = found.invalid.iter().map(|file| file.path.clone()).collect();
+            let dir = dir.to_owned();
+            return Err(WalOpenError::MissingFile {
+                dir,
+                generation,
+                unreadable,
+            });
+        };
+        let scanned = scan(&used.file, &used.header, Some(&next.1), window)?;
+        next = (generation, used.header);
+        scans.push((generation, used.file, scanned));
+    }
+    Ok(scans)
 }
 
 /// Makes durable what the log ends with, before anything bears witness that it is.
