@@ -90,6 +90,16 @@ pub enum IdentityError {
         /// The directory.
         dir: PathBuf,
     },
+    /// The directory belongs to a cluster, but its write-ahead log is gone.
+    #[error(
+        "{dir}: this broker is a member of a cluster, but its write-ahead log is not there; without \
+         its votes and entries it must not take part. Bring the files back (is the disk mounted?), \
+         or move the data directory away and replace this broker"
+    )]
+    LogMissing {
+        /// The log's directory.
+        dir: PathBuf,
+    },
     /// Another process uses the directory.
     #[error("{dir}: in use by another process; stop it or use another data directory")]
     InUse {
@@ -163,6 +173,32 @@ impl Identity {
             });
         }
         Ok(identity)
+    }
+
+    /// Whether the write-ahead log in `log` may be opened. A member's log exists: it is begun
+    /// before there is a cluster. A new one in its place would know nothing of the votes cast and
+    /// the entries acknowledged.
+    ///
+    /// # Errors
+    /// [`IdentityError::LogMissing`], or those of the file system.
+    pub fn check_log<D: Disk>(&self, disk: &D, log: &Path) -> Result<(), IdentityError> {
+        let io = |source| IdentityError::Io {
+            path: log.to_owned(),
+            source,
+        };
+        if self.cluster_id.is_none() {
+            return Ok(());
+        }
+        // Whatever else lies there, such as a file system's own directory, is no log.
+        let is_log = |path: &PathBuf| path.extension().is_some_and(|end| end == "wal");
+        let there = disk.exists(log).map_err(io)?
+            && disk.read_dir(log).map_err(io)?.iter().any(is_log);
+        if there {
+            Ok(())
+        } else {
+            let dir = log.to_owned();
+            Err(IdentityError::LogMissing { dir })
+        }
     }
 
     /// Makes the identity durable.

@@ -48,3 +48,18 @@ fn damage_and_loss_are_told_apart_from_an_empty_directory() {
     ));
     assert_eq!(std::fs::read(dir.path().join(FILE)).expect("read"), b"{");
 }
+
+#[test]
+fn a_member_whose_log_is_gone_is_refused() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let log = dir.path().join("wal");
+    let mut identity = load(dir.path(), 3).expect("created");
+    identity.check_log(&OsDisk, &log).expect("no member yet");
+    identity.cluster_id = Some("c".to_owned());
+    std::fs::create_dir(&log).expect("log directory");
+    std::fs::create_dir(log.join("lost+found")).expect("not a log file");
+    let message = identity.check_log(&OsDisk, &log).expect_err("refused");
+    assert!(message.to_string().contains("is the disk mounted?"));
+    std::fs::write(log.join("0000000001.wal"), b"").expect("written");
+    identity.check_log(&OsDisk, &log).expect("a log");
+}

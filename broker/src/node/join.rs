@@ -24,7 +24,9 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// One line when the cluster refuses it for good.
 pub async fn join<E: Env>(broker: &Arc<Broker<E>>) -> anyhow::Result<()> {
     if broker.membership.cluster_id().is_some() {
-        check_cluster(broker).await?;
+        check_cluster(broker)
+            .await
+            .map_err(|error| with_directory(broker, error))?;
     } else {
         found_or_adopt(broker).await?;
     }
@@ -47,13 +49,26 @@ async fn check_cluster<E: Env>(broker: &Broker<E>) -> Result<(), JoinError> {
     Ok(())
 }
 
+/// A refusal is about what lies in the data directory: the line names it.
+fn with_directory<E: Env>(broker: &Broker<E>, error: JoinError) -> anyhow::Error {
+    let about_data = matches!(error, JoinError::Refused { .. });
+    let error = anyhow::Error::new(error);
+    if about_data {
+        error.context(broker.config.node.data_dir.display().to_string())
+    } else {
+        error
+    }
+}
+
 async fn found_or_adopt<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
     let me = broker.membership.identity();
     let mut announced = vec![String::new()];
     loop {
         let net = broker.env.net();
         let answers = bootstrap::ask_all(net, &me, &broker.join, &broker.address).await;
-        match bootstrap::decide(&me, &broker.join, &answers)? {
+        let verdict = bootstrap::decide(&me, &broker.join, &answers)
+            .map_err(|error| with_directory(broker, error))?;
+        match verdict {
             Verdict::Wait { missing } => bootstrap::pause(&missing, &mut announced).await,
             Verdict::Adopt { cluster_id } => {
                 tracing::info!(cluster_id, "adopting the cluster");

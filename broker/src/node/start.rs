@@ -23,7 +23,7 @@ use crate::control::machine::MetadataMachine;
 use crate::control::peers::{Addresses, PeerClients};
 use crate::control::producer_ids::ProducerIds;
 use crate::control::proposer::Proposer;
-use crate::control::{checkpointer, controller, heartbeat, host};
+use crate::control::{checkpointer, controller, heartbeat, host, storage};
 use crate::gate::Gate;
 use crate::router::{Router, ShardTable};
 use crate::runtime::install::SnapshotSource;
@@ -74,6 +74,7 @@ async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             heartbeat::run(Arc::clone(&broker)),
             controller::run(Arc::clone(&broker)),
             checkpointer::run(Arc::clone(&broker)),
+            storage::run(Arc::clone(&broker)),
         );
         Ok(())
     };
@@ -109,6 +110,7 @@ async fn assemble<E: Env>(
     ));
     let peers = Arc::new(PeerClients::new(env.clone(), Arc::clone(&addresses)));
     let membership = Arc::new(Membership::new(identity.clone(), Arc::clone(&cluster)));
+    identity.check_log(env.disk(), &log_dir(&config))?;
     let wal = open_log(&env, &config)?;
     let groups = Groups::new(
         super::raft_config::groups_config(&config, &membership)?,
@@ -184,8 +186,12 @@ fn make_dir<E: Env>(env: &E, dir: &Path) -> anyhow::Result<std::path::PathBuf> {
     Ok(dir.to_owned())
 }
 
+fn log_dir(config: &Config) -> std::path::PathBuf {
+    config.node.data_dir.join("wal")
+}
+
 fn open_log<E: Env>(env: &E, config: &Config) -> anyhow::Result<Wal<E>> {
-    let dir = make_dir(env, &config.node.data_dir.join("wal"))?;
+    let dir = make_dir(env, &log_dir(config))?;
     let wal = WalConfig {
         file_bytes: config.wal.file_bytes.0,
         budget_bytes: config.wal.budget_bytes.0,

@@ -29,8 +29,7 @@ fn meta() -> SnapshotMeta {
 
 #[test]
 fn the_meta_of_a_checkpoint_is_as_written_in_format_md() {
-    let golden = b"\x0a\x05\x08\x03\x10\xac\x02\x12\x00\
-                   \x1a\x12\x0a\x03\x0a\x01\x01\x12\x07\x08\x01\x12\x03a:1\x12\x02\x08\x02";
+    let golden = include_bytes!("../golden/checkpoint-meta-v1.bin");
     let encoded = encode_meta(&meta());
     assert_eq!(encoded, golden.as_slice());
     assert_eq!(decode_meta(&encoded).unwrap(), meta());

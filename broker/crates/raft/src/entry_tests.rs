@@ -34,11 +34,9 @@ fn entries() -> Vec<Entry> {
 #[test]
 fn the_stored_form_is_as_written_in_format_md() {
     let golden: [&[u8]; 3] = [
-        b"\x01\x00\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\x01\x02",
-        b"\x01\x01\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\x01\x03x:1.....................................",
-        b"\x01\x02\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\x01\x04\
-          \x0a\x04\x0a\x02\x01\x02\x0a\x05\x0a\x03\x02\xac\x02\
-          \x12\x07\x08\x01\x12\x03a:1\x12\x07\x08\x02\x12\x03b:2\x12\x03\x08\xac\x02",
+        include_bytes!("../golden/entry-blank-v1.bin"),
+        include_bytes!("../golden/entry-command-v1.bin"),
+        include_bytes!("../golden/entry-membership-v1.bin"),
     ];
     let mut heads = BytesMut::new();
     for (entry, golden) in entries().iter().zip(golden) {

@@ -72,6 +72,17 @@ async fn a_freeze_holds_exactly_what_came_before_it() {
     ));
 }
 
+/// Three partitions with the same batches.
+async fn fill<D: Disk>(shard: &mut ShardSegments<D>, batches: &[AppendBatch]) {
+    for partition in 0..3 {
+        shard.create(tp(partition)).await.expect("create");
+        for batch in batches {
+            let batch = vec![batch.clone()];
+            shard.append(tp(partition), batch).await.expect("append");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_checkpoint_brings_everything_back_and_only_then_are_files_unlinked() {
     let dir = tempfile::tempdir().expect("a temporary directory");
@@ -81,15 +92,7 @@ async fn a_checkpoint_brings_everything_back_and_only_then_are_files_unlinked() 
     let store = SegmentStore::start(&OsDisk, workers, settings(dir.path()), hook).expect("start");
     let mut shard = store.shard(SHARD);
     let batches = rolled(run(20, 30), 5);
-    for partition in 0..3 {
-        shard.create(tp(partition)).await.expect("create");
-        for batch in &batches {
-            shard
-                .append(tp(partition), vec![batch.clone()])
-                .await
-                .expect("append");
-        }
-    }
+    fill(&mut shard, &batches).await;
     let first = shard.freeze().wait().await.expect("frozen");
     let report = store.sync(SHARD).await.expect("sync");
     assert_eq!(report.files, 12);

@@ -282,22 +282,9 @@ fn recover<D: Disk>(
     } = tail;
     replay.apply_all(changes);
     let tips = replay.finish(dir, &mut index)?;
-    let groups = index
-        .groups
-        .iter()
-        .map(|(id, group)| (*id, Bounds::from(group)))
-        .collect();
-    for (_, used) in std::mem::take(&mut found.used) {
-        retire(&mut found, used.file);
-    }
-    found
-        .pool
-        .unfinished
-        .extend(found.invalid.iter().map(|file| file.path.clone()));
-    found
-        .pool
-        .trim(config.max_free_files)
-        .map_err(as_open_error)?;
+    let recovered = |(id, group): (&GroupId, _)| (*id, Bounds::from(group));
+    let groups = index.groups.iter().map(recovered).collect();
+    tidy_up(&mut found, config)?;
     let head = Head {
         file: head.file,
         generation,
@@ -317,6 +304,21 @@ fn recover<D: Disk>(
         bytes_read: window.bytes_read(),
     };
     Ok((start, recovery))
+}
+
+/// Puts files that the log does not need any more, or that were never finished, into the pool.
+fn tidy_up<D: Disk>(found: &mut Found<D>, config: &WalConfig) -> Result<(), WalOpenError> {
+    for (_, used) in std::mem::take(&mut found.used) {
+        retire(found, used.file);
+    }
+    found
+        .pool
+        .unfinished
+        .extend(found.invalid.iter().map(|file| file.path.clone()));
+    found
+        .pool
+        .trim(config.max_free_files)
+        .map_err(as_open_error)
 }
 
 /// A file behind the newest: its generation, itself, and what it holds.
