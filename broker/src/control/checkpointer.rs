@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_env::{Disk, Env};
+use highwater_env::Env;
 use highwater_proto::ShardId;
 use highwater_raft::Group;
 use tokio::time::Instant;
@@ -32,8 +32,6 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
             () = tokio::time::sleep(INTERVAL) => {}
             () = broker.stop.cancelled() => return,
         }
-        watch_disk(&broker);
-        drive_segments(&broker).await;
         for group in groups(&broker) {
             if is_due(&broker, &group, &mut since) {
                 checkpoint(&broker, &group, &mut since).await;
@@ -47,37 +45,6 @@ fn groups<E: Env>(broker: &Broker<E>) -> Vec<Group> {
     let mut groups = vec![broker.metadata.group().clone()];
     groups.extend(broker.shards.all().iter().map(|shard| shard.group.clone()));
     groups
-}
-
-/// Closes the gate while free space is below the reserve; everything else goes on.
-fn watch_disk<E: Env>(broker: &Broker<E>) {
-    let dir = &broker.config.node.data_dir;
-    match broker.env.disk().free_bytes(dir) {
-        Ok(free) => {
-            let full =
-                free < broker.config.storage.reserve_bytes.0 || broker.wal.stats().storage_full;
-            if full != broker.gate.is_storage_full() {
-                tracing::warn!(free, full, "free disk space crossed the reserve");
-            }
-            broker.gate.set_storage_full(full);
-            metrics::gauge!("highwater_disk_free_bytes").set(free as f64);
-        }
-        Err(error) => tracing::warn!(%error, dir = %dir.display(), "cannot read free disk space"),
-    }
-}
-
-/// The segment writer gathers small batches until it is told to write them, and holds what found no
-/// space until it is told to try again.
-async fn drive_segments<E: Env>(broker: &Broker<E>) {
-    let store = &broker.shard_context.store;
-    let told = if store.is_storage_full() {
-        store.retry_storage().await
-    } else {
-        store.write().await
-    };
-    if let Err(error) = told {
-        tracing::error!(%error, "the segment store has stopped");
-    }
 }
 
 fn is_due<E: Env>(broker: &Broker<E>, group: &Group, since: &mut HashMap<ShardId, Since>) -> bool {

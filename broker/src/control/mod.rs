@@ -9,4 +9,5 @@ pub mod machine;
 pub mod peers;
 pub mod producer_ids;
 pub mod proposer;
+pub mod storage;
 pub mod transfer;
