@@ -181,6 +181,20 @@ pub struct ShardCommandFailure {
     pub leader: Option<NodeId>,
 }
 
+/// Whether a shard command that came in from outside may be proposed. What a replica cannot apply
+/// must not get into a log: it would stay there, and stop every replica that comes to it. Batches
+/// come in through the front alone, which validates them.
+///
+/// # Errors
+/// Why not, in one line.
+pub fn check_forwarded(command: &Bytes) -> Result<(), String> {
+    match ShardCommand::decode(&command.clone().into()) {
+        Ok(ShardCommand::Append { .. }) => Err("batches are produced, not commanded".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 /// Proposes an encoded shard command to a shard hosted here.
 ///
 /// # Errors
@@ -254,3 +268,7 @@ fn misplaced<E: Env>(
     });
     misplaced.collect()
 }
+
+#[cfg(test)]
+#[path = "controller_tests.rs"]
+mod tests;

@@ -151,6 +151,10 @@ impl<E: Env> Proposer<E> {
         command: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, (bool, Option<NodeId>, String)> {
+        // What cannot be applied must not get into the log, where it would stay.
+        if let Err(error) = MetadataCommand::decode(&command) {
+            return Err((true, None, error.to_string()));
+        }
         match self.propose_here(command, Instant::now() + timeout).await {
             Attempt::Replied(reply) => Ok(reply),
             Attempt::NotHere(leader, reason) => Err((true, leader, reason)),

@@ -79,6 +79,13 @@ impl<E: Env> Peer for PeerService<E> {
     ) -> Result<Response<ShardCommandResponse>, Status> {
         let request = request.into_inner();
         let (shard, timeout) = (ShardId(request.shard), millis(request.timeout_ms));
+        if let Err(error) = controller::check_forwarded(&request.command) {
+            return Ok(Response::new(ShardCommandResponse {
+                error,
+                certainly_not: true,
+                ..ShardCommandResponse::default()
+            }));
+        }
         let response =
             match controller::propose_here(&self.0, shard, request.command, timeout).await {
                 Ok(result) => ShardCommandResponse {
