@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_env::{Env, Workers};
-use highwater_metadata::{Image, MetadataCommand, MetadataReply, Refusal};
-use highwater_proto::v1::ErrorCode;
+use highwater_metadata::{Image, MetadataCommand};
 use highwater_proto::{NodeId, Payload};
 use highwater_raft::{Frozen, Position, StateMachine, StoredCheckpoint};
 use highwater_segment::Checkpoint;
 
 use super::cluster::Cluster;
+use crate::node::stop_if_sync_failed;
 use crate::runtime::blocking;
 
 /// Applies metadata commands and publishes the image after each.
@@ -62,8 +62,10 @@ impl<E: Env> CheckpointFile<E> {
             state: image,
             partitions: Vec::new(),
         };
-        self.call(move |file| checkpoint.write(file.env.disk(), &file.path))
-            .await
+        let written = self
+            .call(move |file| checkpoint.write(file.env.disk(), &file.path))
+            .await;
+        stop_if_sync_failed(written)
     }
     async fn read(&self) -> io::Result<Option<Checkpoint>> {
         let read = self
@@ -98,12 +100,12 @@ impl<E: Env> StateMachine for MetadataMachine<E> {
                 self.replace(image);
                 reply
             }
-            // Every replica reads the same bytes and comes to the same reply: nothing changes.
-            Err(error) => {
-                tracing::error!(index = at.index, %error, "not a metadata command");
-                let (code, message) = (ErrorCode::Internal, error.to_string());
-                MetadataReply::Refused(Refusal { code, message })
-            }
+            // Only commands that decode are proposed, so a newer release wrote it: replicas that
+            // run that release change their image, and this one must not go on without.
+            Err(error) => crate::node::stop_process(&format!(
+                "entry {} of the metadata log: {error}; run the release that wrote it",
+                at.index
+            )),
         };
         reply.encode()
     }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
-use highwater_env::{Env, OsEnv};
+use highwater_env::{Env, OsEnv, SyncFailed};
 use highwater_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 
@@ -170,4 +170,12 @@ async fn run_until<E: Env>(
 pub(crate) fn stop_process(error: &dyn std::fmt::Display) -> ! {
     tracing::error!(%error, "cannot go on; stopping at once, nothing acknowledged is lost");
     std::process::abort();
+}
+
+/// Passes the outcome of a durable replacement on, unless a sync failed: that is never retried.
+pub(crate) fn stop_if_sync_failed(outcome: std::io::Result<()>) -> std::io::Result<()> {
+    match outcome {
+        Err(error) if SyncFailed::is_in(&error) => stop_process(&error),
+        outcome => outcome,
+    }
 }

@@ -18,6 +18,7 @@ use highwater_segment::{Checkpoint, FreezeTicket, SegmentStore, StoreError};
 use highwater_shard::ShardState;
 
 use super::blocking;
+use crate::node::stop_if_sync_failed;
 
 /// A shard at one applied entry, on its way to the disk.
 pub struct FrozenShard<D: Disk> {
@@ -80,10 +81,11 @@ impl<D: Disk> CheckpointFiles<D> {
         let (disk, path) = (self.disk, self.path);
         let written = content.clone();
         let write = move || highwater_env::replace_durably(&disk, &path, &written);
-        match self.workers {
-            Workers::Tasks => write()?,
-            Workers::Threads => blocking(write).await?,
-        }
+        let replaced = match self.workers {
+            Workers::Tasks => write(),
+            Workers::Threads => blocking(write).await,
+        };
+        stop_if_sync_failed(replaced)?;
         let durable = Arc::new(checkpoint.partitions);
         self.store
             .unlink(shard, durable)

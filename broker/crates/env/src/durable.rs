@@ -1,24 +1,56 @@
 //! The durable replacement of a small file, written once for the whole broker.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Disk, DiskFile, OpenMode};
+
+/// A sync failed: nobody knows what of it is durable, and the kernel may say yes when it is asked
+/// again. The process must stop.
+#[derive(Debug, thiserror::Error)]
+#[error("syncing {path} failed: {source}", path = path.display())]
+pub struct SyncFailed {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl SyncFailed {
+    fn wrap(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+        let path = path.to_owned();
+        |source| io::Error::new(source.kind(), Self { path, source })
+    }
+    /// Whether this is what an error of [`replace_durably`] says.
+    #[must_use]
+    pub fn is_in(error: &io::Error) -> bool {
+        error.get_ref().is_some_and(|inner| inner.is::<Self>())
+    }
+}
+
+/// Whether a disk or a quota is full: the content is written anew when there is room.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
 
 /// Replaces `path` by a file that holds `content`, atomically and durably: after `Ok`, a power
 /// loss leaves the new content; before, the old or the new, never a mixture.
 ///
 /// # Errors
-/// Those of the file system. The caller must treat a failed sync as fatal.
+/// Those of the file system. The caller must stop the process when [`SyncFailed::is_in`] it.
 pub fn replace_durably<D: Disk>(disk: &D, path: &Path, content: &[u8]) -> io::Result<()> {
     let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = path.with_extension("tmp");
     let file = disk.open(&temporary, OpenMode::Truncate)?;
     file.write_at(content, 0)?;
-    file.sync_data()?;
+    match file.sync_data() {
+        Err(error) if !is_full(&error) => return Err(SyncFailed::wrap(&temporary)(error)),
+        synced => synced?,
+    }
     drop(file);
     disk.rename(&temporary, path)?;
-    disk.sync_dir(dir)
+    disk.sync_dir(dir).map_err(SyncFailed::wrap(dir))
 }
 
 /// The content of `path`, or `None` if nothing has that name.
@@ -35,3 +67,7 @@ pub fn read_if_exists<D: Disk>(disk: &D, path: &Path) -> io::Result<Option<Vec<u
     file.read_exact_at(&mut content, 0)?;
     Ok(Some(content))
 }
+
+#[cfg(test)]
+#[path = "durable_tests.rs"]
+mod tests;
