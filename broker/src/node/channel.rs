@@ -15,6 +15,10 @@ use tonic::transport::{Channel, Endpoint, Uri};
 
 /// How long a connection attempt between brokers may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
+/// A peer that does not answer a ping within this long after it was due is gone. Streams have no
+/// other deadline: a snapshot that is being pulled would wait for a dead peer for ever.
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(2);
+const KEEPALIVE_PATIENCE: Duration = Duration::from_secs(4);
 
 /// A channel to `address` (host:port) that connects when it is first used and again when needed.
 ///
@@ -23,6 +27,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 pub fn lazy_channel<N: Net>(net: &N, address: &str) -> Result<Channel, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_DEADLINE)
+        .http2_keep_alive_interval(KEEPALIVE_EVERY)
+        .keep_alive_timeout(KEEPALIVE_PATIENCE)
         .tcp_nodelay(true);
     let net = net.clone();
     Ok(
