@@ -63,7 +63,11 @@ impl Payload {
     /// Reads from the start.
     #[must_use]
     pub fn reader(&self) -> PayloadReader<'_> {
-        PayloadReader { parts: &self.parts, at: 0, rest: self.len }
+        PayloadReader {
+            parts: &self.parts,
+            at: 0,
+            rest: self.len,
+        }
     }
 }
 
@@ -86,7 +90,11 @@ impl FromIterator<Bytes> for Payload {
 impl PartialEq for Payload {
     fn eq(&self, other: &Self) -> bool {
         self.len == other.len
-            && self.parts.iter().flat_map(|p| p.iter()).eq(other.parts.iter().flat_map(|p| p.iter()))
+            && self
+                .parts
+                .iter()
+                .flat_map(|p| p.iter())
+                .eq(other.parts.iter().flat_map(|p| p.iter()))
     }
 }
 
@@ -112,7 +120,9 @@ impl PayloadReader<'_> {
     /// [`PayloadTooShort`]; nothing is taken then.
     pub fn take(&mut self, count: usize) -> Result<Bytes, PayloadTooShort> {
         if count > self.rest {
-            return Err(PayloadTooShort { missing: count - self.rest });
+            return Err(PayloadTooShort {
+                missing: count - self.rest,
+            });
         }
         self.rest -= count;
         if let Some(shared) = self.take_shared(count) {
@@ -121,7 +131,9 @@ impl PayloadReader<'_> {
         let mut copy = BytesMut::with_capacity(count);
         while copy.len() < count {
             let wanted = count - copy.len();
-            let Some((part, others)) = self.parts.split_first() else { break };
+            let Some((part, others)) = self.parts.split_first() else {
+                break;
+            };
             let mut rest = part.slice(self.at..);
             if rest.len() > wanted {
                 rest.truncate(wanted);

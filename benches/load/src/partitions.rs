@@ -107,6 +107,9 @@ impl Bench<'_> {
     }
 }
 
+/// One of the figures.
+type Of = fn(&Cost) -> f64;
+
 fn print_table(options: &Options, ones: &[Cost], manys: &[Cost]) -> anyhow::Result<()> {
     let spread = |costs: &[Cost], of: fn(&Cost) -> f64| {
         Spread::of(&costs.iter().map(of).collect::<Vec<_>>()).context("no runs")
@@ -123,7 +126,7 @@ fn print_table(options: &Options, ones: &[Cost], manys: &[Cost]) -> anyhow::Resu
         format!("{} partitions", options.many),
         "ratio"
     );
-    let rows: [(&str, fn(&Cost) -> f64); 3] = [
+    let rows: [(&str, Of); 3] = [
         ("broker CPU per acknowledgement, us", |c| c.cpu_us),
         ("acknowledgements per second", |c| c.per_second),
         ("median latency, ms", |c| c.median_ms),

@@ -80,29 +80,25 @@ impl PartitionTail {
         timestamp: TimestampMs,
         end: Offset,
     ) -> Option<(Offset, TimestampMs)> {
-        let candidates = self
+        let batch = self
             .batches
             .iter()
             .take_while(|batch| batch.last_offset < end)
-            .filter(|batch| batch.max_timestamp >= timestamp);
-        for batch in candidates {
-            let stored = [&batch.head[..], &batch.body[..]].concat();
-            let found = RecordBatch::validate(Bytes::from(stored), usize::MAX)
-                .ok()
-                .and_then(|b| {
-                    let records = b.records(&DecodeLimits::default()).ok()?;
-                    let mut matching = records
-                        .flatten()
-                        .filter(|record| record.timestamp >= timestamp);
-                    matching
-                        .next()
-                        .map(|record| (record.offset, record.timestamp))
-                });
-            // A batch whose records cannot be decoded was accepted as it is: its first offset is
-            // the best answer there is.
-            return Some(found.unwrap_or((batch.base_offset, batch.max_timestamp)));
-        }
-        None
+            .find(|batch| batch.max_timestamp >= timestamp)?;
+        let stored = [&batch.head[..], &batch.body[..]].concat();
+        let opened = RecordBatch::validate(Bytes::from(stored), usize::MAX).ok();
+        let found = opened.and_then(|opened| {
+            let records = opened.records(&DecodeLimits::default()).ok()?;
+            let mut matching = records
+                .flatten()
+                .filter(|record| record.timestamp >= timestamp);
+            matching
+                .next()
+                .map(|record| (record.offset, record.timestamp))
+        });
+        // A batch whose records cannot be decoded was accepted as it is: its first offset is the
+        // best answer there is.
+        Some(found.unwrap_or((batch.base_offset, batch.max_timestamp)))
     }
     /// Drops everything.
     pub fn clear(&mut self) -> usize {

@@ -46,7 +46,10 @@ fn names_are_created_listed_renamed_and_removed() {
     OsDisk.rename(&a, &b).unwrap();
     OsDisk.sync_dir(dir.path()).unwrap();
     OsDisk.sync_file_system(dir.path()).unwrap();
-    assert_eq!(OsDisk.read_dir(dir.path()).unwrap(), std::slice::from_ref(&b));
+    assert_eq!(
+        OsDisk.read_dir(dir.path()).unwrap(),
+        std::slice::from_ref(&b)
+    );
     assert!(!OsDisk.exists(&a).unwrap());
     assert!(OsDisk.free_bytes(dir.path()).unwrap() > 0);
     OsDisk.remove_file(&b).unwrap();
