@@ -89,9 +89,9 @@ async fn follow<E: Env>(
     };
     loop {
         let end = follower.wait_beyond(next).await?;
-        let credit = follower.unless_lost(outlet.credit.available()).await?;
+        let turn = follower.unless_lost(outlet.credit.turn()).await?;
         let bytes = max_bytes
-            .min(usize::try_from(credit).unwrap_or(max_bytes))
+            .min(usize::try_from(turn.available()).unwrap_or(max_bytes))
             .max(1);
         let pieces = view
             .read((next, end), bytes, broker.env.workers())
@@ -106,8 +106,6 @@ async fn follow<E: Env>(
                 view.high_watermark(),
             ));
         };
-        outlet.credit.spend(pieces.bytes);
-        next = after;
         let response = FetchResponse {
             subscription_id: outlet.id,
             pieces: pieces.pieces,
@@ -115,9 +113,16 @@ async fn follow<E: Env>(
             log_start_offset: view.log_start().0,
             error: None,
         };
-        if outlet.responses.send(Ok(response)).await.is_err() {
+        // Spent only with a place for the response: a subscription that is ended in between must
+        // not take the stream's credit with it.
+        let place = follower.unless_lost(outlet.responses.reserve()).await?;
+        let Ok(place) = place else {
             return Ok(());
-        }
+        };
+        turn.spend(pieces.bytes);
+        place.send(Ok(response));
+        next = after;
+        drop(turn);
     }
 }
 
