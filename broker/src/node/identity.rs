@@ -191,8 +191,8 @@ impl Identity {
         }
         // Whatever else lies there, such as a file system's own directory, is no log.
         let is_log = |path: &PathBuf| path.extension().is_some_and(|end| end == "wal");
-        let there = disk.exists(log).map_err(io)?
-            && disk.read_dir(log).map_err(io)?.iter().any(is_log);
+        let there =
+            disk.exists(log).map_err(io)? && disk.read_dir(log).map_err(io)?.iter().any(is_log);
         if there {
             Ok(())
         } else {
