@@ -25,7 +25,10 @@ impl Family {
     }
     fn add(&mut self, labels: &str, value: u64) {
         // Writing to a String cannot fail.
-        let _ = writeln!(self.text, "{}{{{labels}}} {value}", self.name);
+        let _ = match labels {
+            "" => writeln!(self.text, "{} {value}", self.name),
+            labels => writeln!(self.text, "{}{{{labels}}} {value}", self.name),
+        };
     }
 }
 
@@ -146,7 +149,6 @@ fn shards<E: Env>(broker: &Broker<E>) -> String {
 }
 
 fn resources<E: Env>(broker: &Broker<E>) -> String {
-    let wal = broker.wal.stats();
     let gauges = [
         (
             "highwater_admission_bytes",
@@ -157,12 +159,6 @@ fn resources<E: Env>(broker: &Broker<E>) -> String {
             "highwater_tail_bytes",
             "Bytes of batches in memory",
             broker.tail.used() as u64,
-        ),
-        ("highwater_wal_files", "Files of the log", wal.files),
-        (
-            "highwater_wal_live_bytes",
-            "Bytes of the log that are needed",
-            wal.live_bytes,
         ),
         (
             "highwater_open_segments",
