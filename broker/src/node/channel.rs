@@ -1,7 +1,6 @@
 //! gRPC channels and servers over the network that the broker was given.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,6 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::connections::Place;
 
 /// How long a connection attempt between brokers may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
@@ -44,12 +45,12 @@ pub fn lazy_channel<N: Net>(net: &N, address: &str) -> Result<Channel, tonic::tr
 
 /// A connection that was accepted, in the shape that the gRPC server wants.
 #[derive(Debug)]
-pub struct Accepted<S>(S, SocketAddr);
+pub struct Accepted<S>(S, Place);
 
 impl<S> Connected for Accepted<S> {
-    type ConnectInfo = SocketAddr;
-    fn connect_info(&self) -> SocketAddr {
-        self.1
+    type ConnectInfo = Place;
+    fn connect_info(&self) -> Place {
+        self.1.clone()
     }
 }
 
@@ -97,7 +98,7 @@ where
 {
     futures_util::stream::unfold(listener, |mut listener| async move {
         let accepted = match listener.accept().await {
-            Ok((stream, peer)) => Ok(Accepted(stream, peer)),
+            Ok((stream, _peer)) => Ok(Accepted(stream, Place::default())),
             Err(error) => {
                 // Out of descriptors, typically: accepting at full speed would only burn the CPU.
                 tracing::warn!(%error, "could not accept a connection");

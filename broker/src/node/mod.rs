@@ -2,6 +2,7 @@
 
 pub mod bootstrap;
 pub mod channel;
+pub mod connections;
 mod exposition;
 pub mod health;
 pub mod hello;
@@ -14,7 +15,7 @@ mod serve;
 mod start;
 mod stop;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
@@ -172,10 +173,31 @@ pub(crate) fn stop_process(error: &dyn std::fmt::Display) -> ! {
     std::process::abort();
 }
 
+/// What [`end`] does instead of ending the process.
+static ENDING: OnceLock<fn(&str)> = OnceLock::new();
+
+/// Has `ending` called where this process would end because nothing may be built on what is on its
+/// disk. For simulations, where one process runs many brokers and ends them itself.
+pub fn end_with(ending: fn(&str)) {
+    // The first one stays: a process is a simulation or it is none.
+    let _ = ENDING.set(ending);
+}
+
+/// A failed write or sync: ends the process, or what a simulation has in its place.
+pub(crate) fn end(error: &dyn std::fmt::Display) {
+    match ENDING.get() {
+        Some(ending) => ending(&error.to_string()),
+        None => stop_process(error),
+    }
+}
+
 /// Passes the outcome of a durable replacement on, unless a sync failed: that is never retried.
 pub(crate) fn stop_if_sync_failed(outcome: std::io::Result<()>) -> std::io::Result<()> {
     match outcome {
-        Err(error) if SyncFailed::is_in(&error) => stop_process(&error),
+        Err(error) if SyncFailed::is_in(&error) => {
+            end(&error);
+            Err(error)
+        }
         outcome => outcome,
     }
 }

@@ -12,7 +12,9 @@ use highwater_proto::v1::log_server::LogServer;
 use highwater_proto::v1::metadata_server::MetadataServer;
 use highwater_proto::v1::records_server::RecordsServer;
 use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
 
+use super::connections::ClientConnections;
 use super::{Broker, channel};
 use crate::front::admin::AdminService;
 use crate::front::log::LogService;
@@ -20,8 +22,11 @@ use crate::front::metadata::MetadataService;
 use crate::front::peer::PeerService;
 use crate::front::records::RecordsService;
 
-/// Entries and snapshots of other brokers, and batches of 64 MiB, fit into one message.
+/// Entries and snapshots of other brokers fit into one message.
 const MAX_MESSAGE_BYTES: usize = 128 << 20;
+/// A client's request: the largest batch, and a bit for what is around it. It is in memory before
+/// the gate sees it.
+const MAX_REQUEST_BYTES: usize = (64 << 20) + (64 << 10);
 /// What one stream, and one connection, may have under way before the reader takes it.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
@@ -50,8 +55,9 @@ where
     E: Env,
     L: Listener<Stream = <E::Net as Net>::Stream>,
 {
+    let clients = ClientConnections::new(broker.config.limits.max_connections);
     let log = LogServer::new(LogService(Arc::clone(&broker)))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let raft = RaftServer::new(broker.groups.service())
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
@@ -60,16 +66,19 @@ where
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let records = RecordsServer::new(RecordsService::new(Arc::clone(&broker)))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES);
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let metadata = MetadataServer::new(MetadataService(Arc::clone(&broker)));
+    let admin = AdminServer::new(AdminService(Arc::clone(&broker)));
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .initial_stream_window_size(Some(STREAM_WINDOW))
         .initial_connection_window_size(Some(CONNECTION_WINDOW))
-        .add_service(log)
-        .add_service(records)
-        .add_service(MetadataServer::new(MetadataService(Arc::clone(&broker))))
-        .add_service(AdminServer::new(AdminService(Arc::clone(&broker))))
+        .add_service(InterceptedService::new(log, clients.clone()))
+        .add_service(InterceptedService::new(records, clients.clone()))
+        .add_service(InterceptedService::new(metadata, clients.clone()))
+        .add_service(InterceptedService::new(admin, clients))
         .add_service(raft)
         .add_service(peer)
         .serve_with_incoming_shutdown(channel::incoming(listener), stop.cancelled_owned())
