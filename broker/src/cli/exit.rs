@@ -54,8 +54,22 @@ impl Failure {
 
     /// Tells the person at the terminal, and gives the code.
     pub fn report(&self) -> ExitCode {
-        eprintln!("highwater: {:#}", self.error);
+        eprintln!("highwater: {}", self.line());
         ExitCode::from(self.code)
+    }
+
+    /// The error and its causes. Some errors name their cause themselves: it is said once.
+    fn line(&self) -> String {
+        let mut line = String::new();
+        for cause in self.error.chain().map(ToString::to_string) {
+            if line.is_empty() {
+                line = cause;
+            } else if !line.contains(&cause) {
+                line.push_str(": ");
+                line.push_str(&cause);
+            }
+        }
+        line
     }
 }
 
