@@ -224,10 +224,15 @@ impl<E: Env> Reader<E> {
             }
             Ok(())
         };
+        tokio::pin!(deliver);
         tokio::select! {
-            () = follow => Ok(()),
-            delivered = deliver => delivered,
+            delivered = &mut deliver => return delivered,
+            () = follow => {}
+            // Nothing else would notice it while the partition is idle.
+            () = self.sender.closed() => return Err(None),
         }
+        // Its last words, an error among them, may still be on their way.
+        deliver.await
     }
 
     async fn start(&self, request: &ReadRequest) -> Result<u64, Option<Error>> {
