@@ -16,7 +16,7 @@ use highwater_segment::Checkpoint;
 
 use super::cluster::Cluster;
 use crate::node::stop_if_sync_failed;
-use crate::runtime::blocking;
+use crate::runtime::{blocking, unreadable};
 
 /// Applies metadata commands and publishes the image after each.
 pub struct MetadataMachine<E: Env> {
@@ -71,7 +71,7 @@ impl<E: Env> CheckpointFile<E> {
         let read = self
             .call(|file| Checkpoint::read(file.env.disk(), &file.path))
             .await;
-        read.map_err(io::Error::other)
+        read.map_err(unreadable)
     }
 }
 

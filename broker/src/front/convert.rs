@@ -50,7 +50,8 @@ pub fn gate_closed(closed: Closed) -> BatchResult {
     match closed {
         Closed::StorageFull => rejected(
             ErrorCode::StorageFull,
-            "free disk space is below the reserve; free space or shorten retention",
+            "this broker's free disk space is below storage.reserve_bytes; free space or shorten \
+             retention",
         ),
         Closed::ShuttingDown => rejected(ErrorCode::ShuttingDown, "this broker is stopping"),
     }
@@ -90,7 +91,8 @@ pub fn route_error<D: Disk>(router: &Router<D>, tp: TopicPartition, route: &Rout
         ),
         Route::UnknownPartition { partitions } => {
             let text = format!(
-                "topic {} has partitions 0 to {}",
+                "there is no partition {}: topic {} has partitions 0 to {}",
+                tp.partition,
                 tp.topic,
                 partitions.saturating_sub(1)
             );

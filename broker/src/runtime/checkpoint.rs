@@ -17,7 +17,7 @@ use highwater_segment::{Checkpoint, FreezeTicket, SegmentStore, StoreError};
 
 use highwater_shard::ShardState;
 
-use super::blocking;
+use super::{blocking, unreadable};
 use crate::node::stop_if_sync_failed;
 
 /// A shard at one applied entry, on its way to the disk.
@@ -100,7 +100,7 @@ impl<D: Disk> CheckpointFiles<D> {
     /// Names the file and what is wrong with it; it is left alone.
     pub(super) async fn read(&self) -> io::Result<Option<Checkpoint>> {
         let (disk, path) = (self.disk.clone(), self.path.clone());
-        let read = move || Checkpoint::read(&disk, &path).map_err(io::Error::other);
+        let read = move || Checkpoint::read(&disk, &path).map_err(unreadable);
         match self.workers {
             Workers::Tasks => read(),
             Workers::Threads => blocking(read).await,

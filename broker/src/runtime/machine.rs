@@ -252,6 +252,11 @@ impl<E: Env> StateMachine for ShardMachine<E> {
         };
         self.files().store_durably(self.id, ours).await?;
         self.adopt(state);
+        tracing::info!(
+            shard = self.id.0,
+            from = from.0,
+            "the log that this replica lacked is gone; took a checkpoint instead"
+        );
         Ok(())
     }
 }

@@ -8,11 +8,13 @@ pub mod machine;
 pub mod tail;
 pub mod view;
 
+use std::io;
 use std::sync::Arc;
 
 use highwater_env::Disk;
 use highwater_proto::ShardId;
 use highwater_raft::Group;
+use highwater_segment::{CheckpointError, ReadCheckpointError};
 
 use accumulate::Accumulator;
 use view::Views;
@@ -27,6 +29,21 @@ pub struct Shard<D: Disk> {
     pub views: Arc<Views<D>>,
     /// Where batches are handed in.
     pub accumulator: Accumulator,
+}
+
+/// A checkpoint that cannot be read, with what a person can do about it.
+pub(crate) fn unreadable(error: ReadCheckpointError) -> io::Error {
+    let cure = match &error {
+        ReadCheckpointError::Content {
+            source: CheckpointError::NewerVersion { .. },
+            ..
+        } => "run a newer highwater",
+        _ => {
+            "keep a copy of the directory, then replace this broker so that it is filled again \
+             from the other replicas"
+        }
+    };
+    io::Error::other(format!("{error}; nothing was changed: {cure}"))
 }
 
 /// Runs a short blocking call away from the async threads.
