@@ -1,0 +1,32 @@
+//! Real clusters of real broker processes: how they form, what they refuse, what they promise, and
+//! what is left when brokers die.
+//!
+//! Clusters run one after the other, so that a machine with two cores is enough. Every message that
+//! a person may get to read is printed on the way: `cargo test -- --nocapture` shows them all.
+
+#[path = "clusters/admission.rs"]
+mod admission;
+#[path = "clusters/damage.rs"]
+mod damage;
+#[path = "clusters/failover.rs"]
+mod failover;
+#[path = "clusters/fleet.rs"]
+mod fleet;
+#[path = "clusters/formation.rs"]
+mod formation;
+#[path = "clusters/journal.rs"]
+mod journal;
+#[path = "clusters/lagging.rs"]
+mod lagging;
+#[path = "clusters/raw.rs"]
+mod raw;
+#[path = "clusters/reading.rs"]
+mod reading;
+#[path = "clusters/refusals.rs"]
+mod refusals;
+#[path = "clusters/thin_door.rs"]
+mod thin_door;
+#[path = "clusters/verdicts.rs"]
+mod verdicts;
+#[path = "clusters/wal_file.rs"]
+mod wal_file;

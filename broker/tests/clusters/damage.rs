@@ -1,0 +1,117 @@
+//! Broken files: a torn tail is cut in silence, everything else is named and nothing is built on it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use highwater_client::NewTopic;
+
+use super::fleet::{Fleet, copy_dir, eventually};
+use super::journal::{Journal, make_topic};
+use super::wal_file::WalFile;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_tail_is_cut_and_damage_is_named() {
+    let settings = [("storage.checkpoint_interval_ms", "500ms")];
+    let mut fleet = Fleet::started(3, &settings).await;
+    let client = fleet.client().await;
+    make_topic(&client, NewTopic::named("orders").partitions(6)).await;
+    let mut journal = Journal::of("orders");
+    let producer = client.producer().build();
+    for _ in 0..10 {
+        journal.produce(&producer, 20).await;
+    }
+
+    torn_tail(&mut fleet).await;
+    journal.produce(&producer, 20).await;
+    for node in fleet.nodes() {
+        fleet.caught_up(node).await;
+    }
+    journal.check_everywhere(&client, &fleet.nodes()).await;
+
+    damaged_middle(&mut fleet).await;
+    // Two of three go on.
+    journal.produce(&producer, 20).await;
+    damaged_checkpoints(&mut fleet).await;
+    journal.produce(&producer, 20).await;
+
+    eprintln!("the damage is undone: the broker comes back");
+    fleet.start(3);
+    fleet.ready(3).await;
+    fleet.caught_up(3).await;
+    journal.check_everywhere(&client, &fleet.nodes()).await;
+}
+
+/// A group that was being written when the power went.
+async fn torn_tail(fleet: &mut Fleet) {
+    fleet.kill(3).await;
+    let mut file = WalFile::newest(&fleet.data_dir(3).join("wal"));
+    let groups = file.groups();
+    let last = groups.last().expect("groups");
+    let end = if last.idle_marker { last.at } else { last.end };
+    // A header of this use of the file, and nothing behind it that matches it.
+    let mut torn = file.bytes()[groups[0].at..groups[0].at + 24].to_vec();
+    torn.extend((0..700_u32).map(|n| (n * 37 % 251) as u8));
+    file.overwrite(end, &torn);
+    fleet.start(3);
+    fleet.ready(3).await;
+    let log = fleet.log(3);
+    let cut = log.lines().find(|line| line.contains("torn tail"));
+    eprintln!("  a torn tail: {}", cut.expect("said so"));
+}
+
+/// A byte that rotted below a position known durable.
+async fn damaged_middle(fleet: &mut Fleet) {
+    fleet.kill(3).await;
+    let mut file = WalFile::newest(&fleet.data_dir(3).join("wal"));
+    let groups = file.groups();
+    assert!(groups.len() > 8, "only {} groups", groups.len());
+    let middle = groups[groups.len() / 2];
+    for (what, at) in [
+        ("a group's frames", middle.at + 70),
+        ("its header", middle.at + 9),
+    ] {
+        eprintln!("rot in {what}:");
+        file.flip(at);
+        let name = file.path.display().to_string();
+        let place = format!("byte {}", middle.at);
+        let words = [name.as_str(), place.as_str(), "damaged", "replica"];
+        fleet.refused(3).await.expect(1, &words);
+        file.flip(at);
+    }
+}
+
+async fn damaged_checkpoints(fleet: &mut Fleet) {
+    let data = fleet.data_dir(3);
+    let shard = eventually("a shard's checkpoint", async || {
+        checkpoints(&data.join("shards")).into_iter().next()
+    })
+    .await;
+    let kept = fleet.directory().join("kept");
+    for file in [shard, data.join("metadata").join("checkpoint")] {
+        eprintln!("rot in {}:", file.display());
+        copy_dir(&data, &kept);
+        let mut bytes = fs::read(&file).expect("a checkpoint");
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 0xff;
+        fs::write(&file, bytes).expect("written");
+        let name = file.display().to_string();
+        let words = [name.as_str(), "damaged", "replace this broker"];
+        fleet.refused(3).await.expect(1, &words);
+        fs::remove_dir_all(&data).expect("removed");
+        fs::rename(&kept, &data).expect("put back");
+    }
+}
+
+fn checkpoints(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("listed") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(checkpoints(&path));
+        } else if fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,0 +1,109 @@
+//! Brokers that know only each other's addresses become one cluster, and stay it.
+
+use std::collections::BTreeSet;
+
+use highwater_client::{NewTopic, ReadFrom};
+use highwater_proto::v1::DescribeClusterRequest;
+use highwater_proto::v1::admin_client::AdminClient;
+
+use super::fleet::{Fleet, eventually};
+use super::journal::{Journal, make_topic};
+
+async fn cluster_id(fleet: &Fleet, node: u32) -> String {
+    let mut admin = AdminClient::connect(fleet.uri(node)).await.expect("a door");
+    let answer = admin.describe_cluster(DescribeClusterRequest {}).await;
+    let answer = answer.expect("described").into_inner();
+    assert_eq!(answer.brokers.len(), fleet.nodes().len());
+    answer.cluster_id
+}
+
+/// The one cluster id that all brokers name.
+async fn same_cluster(fleet: &Fleet) -> String {
+    let mut ids = BTreeSet::new();
+    for node in fleet.nodes() {
+        ids.insert(cluster_id(fleet, node).await);
+    }
+    assert_eq!(ids.len(), 1, "one cluster: {ids:?}");
+    ids.pop_first().expect("one")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_brokers_become_one_cluster_in_any_order_and_stay_it() {
+    let mut fleet = Fleet::of(3, &[]).await;
+    fleet.start(3);
+    fleet.logged(3, "waiting for the other founders").await;
+    fleet.start(1);
+    fleet.logged(1, "waiting for the other founders").await;
+    // Two of three found nothing, not even when one of them starts over.
+    fleet.kill(1).await;
+    fleet.start(1);
+    fleet.start(2);
+    for node in fleet.nodes() {
+        fleet.ready(node).await;
+    }
+    let id = same_cluster(&fleet).await;
+    let client = fleet.client().await;
+    make_topic(&client, NewTopic::named("orders").partitions(4)).await;
+    let mut journal = Journal::of("orders");
+    let producer = client.producer().build();
+    journal.produce(&producer, 200).await;
+
+    eprintln!("one is restarted gracefully, one after a crash");
+    fleet.stop(2).await;
+    journal.produce(&producer, 50).await;
+    fleet.start(2);
+    fleet.kill(3).await;
+    fleet.start(3);
+    fleet.ready(2).await;
+    fleet.ready(3).await;
+    assert_eq!(same_cluster(&fleet).await, id);
+    journal.produce(&producer, 50).await;
+
+    eprintln!("all are stopped, and started the other way round");
+    fleet.stop_all().await;
+    for node in [3, 2, 1] {
+        fleet.start(node);
+    }
+    for node in fleet.nodes() {
+        fleet.ready(node).await;
+    }
+    assert_eq!(same_cluster(&fleet).await, id);
+    journal.produce(&producer, 50).await;
+    for node in fleet.nodes() {
+        fleet.caught_up(node).await;
+    }
+    journal.check_everywhere(&client, &fleet.nodes()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_alone_is_a_cluster() {
+    let mut fleet = Fleet::started(1, &[]).await;
+    let id = same_cluster(&fleet).await;
+    let client = fleet.client().await;
+    // The cluster's default of three replicas is more than there can be.
+    make_topic(&client, NewTopic::named("orders").partitions(2)).await;
+    let factor = client.admin().describe_topic("orders").await;
+    let factor = factor.expect("described").topic.expect("a topic");
+    assert_eq!(factor.replication_factor, 1);
+    let too_many = NewTopic::named("more").replication_factor(3);
+    let error = client.admin().create_topic(too_many).await;
+    let error = error.expect_err("one broker cannot have three replicas");
+    eprintln!("  says: {error}");
+    let mut journal = Journal::of("orders");
+    let producer = client.producer().build();
+    journal.produce(&producer, 300).await;
+
+    fleet.kill_all().await;
+    fleet.start_all().await;
+    assert_eq!(same_cluster(&fleet).await, id);
+    journal.produce(&producer, 50).await;
+    journal.check(&client, ReadFrom::Leader, &[]).await;
+    fleet.stop_all().await;
+    fleet.start_all().await;
+    journal.check(&client, ReadFrom::Leader, &[]).await;
+    let healthy = eventually("health after a restart", async || {
+        let (code, body) = fleet.http(1, "/healthz?verbose").await;
+        (code == 200).then_some(body)
+    });
+    eprintln!("{}", healthy.await);
+}
