@@ -195,7 +195,7 @@ fn open_log<E: Env>(env: &E, config: &Config) -> anyhow::Result<Wal<E>> {
     let wal = WalConfig {
         file_bytes: config.wal.file_bytes.0,
         budget_bytes: config.wal.budget_bytes.0,
-        on_fatal: Arc::new(|error| super::stop_process(error)),
+        on_fatal: Arc::new(|error| super::end(error)),
         ..WalConfig::default()
     };
     let (wal, recovery) = Wal::open(env, &dir, wal)?;
@@ -212,7 +212,7 @@ fn open_segments<E: Env>(env: &E, config: &Config) -> anyhow::Result<SegmentStor
         ..FileCacheConfig::default()
     };
     store.gather_bytes = GATHER_BYTES;
-    let on_fatal = Arc::new(|fault: &highwater_segment::SegmentFault| super::stop_process(fault));
+    let on_fatal = Arc::new(|fault: &highwater_segment::SegmentFault| super::end(fault));
     Ok(SegmentStore::start(
         env.disk(),
         env.workers(),

@@ -1,1 +1,13 @@
 //! Whole clusters in one process with simulated time, network and disk.
+//!
+//! One process runs one seed: everything that happens follows from it, and from the code. The
+//! brokers are the real ones, from the gRPC door to the log; only their surroundings are ours.
+
+pub mod board;
+pub mod clients;
+pub mod cluster;
+pub mod faults;
+pub mod run;
+pub mod seeds;
+pub mod surroundings;
+pub mod trace;

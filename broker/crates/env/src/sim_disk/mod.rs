@@ -122,6 +122,12 @@ impl SimDisk {
     pub fn trace(&self) -> Vec<Call> {
         self.state.lock().faults.trace.clone().unwrap_or_default()
     }
+    /// The calls noted since this was asked last, without a copy.
+    #[must_use]
+    pub fn take_trace(&self) -> Vec<Call> {
+        let trace = &mut self.state.lock().faults.trace;
+        trace.as_mut().map(std::mem::take).unwrap_or_default()
+    }
     /// Flips a bit, for good.
     ///
     /// # Errors

@@ -1,0 +1,183 @@
+//! What the clients of a run share: its phase, its history, and what was read at the end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::{bail, ensure};
+use highwater_checker::{
+    Action, Conclusion, Function, History, Key, Kind, Offset, Operation, Options, Process, Value,
+    check,
+};
+use parking_lot::Mutex;
+
+use crate::surroundings::elapsed;
+use crate::trace;
+
+/// Where a run is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// The cluster is being founded and the topic made.
+    Founding,
+    /// Clients work while things break.
+    Breaking,
+    /// Nothing breaks any more; everyone must come to an end.
+    Healed,
+}
+
+/// One value at its place.
+type Placed = BTreeMap<(Key, Offset), Value>;
+
+/// Shared by all clients. Clones are the same board.
+#[derive(Debug, Clone)]
+pub struct Board(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    phase: Phase,
+    history: History,
+    next_index: u64,
+    next_process: u64,
+    next_value: i64,
+    producers: u32,
+    acknowledged: Placed,
+    /// What each of the last readers found.
+    read: BTreeMap<String, Placed>,
+}
+
+/// What a run has shown.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Values that were acknowledged.
+    pub acknowledged: usize,
+    /// Values in the log at the end.
+    pub stored: usize,
+    /// The checker's report.
+    pub verdict: String,
+}
+
+impl Board {
+    /// A board for a run with so many producers.
+    #[must_use]
+    pub fn new(producers: u32) -> Self {
+        Self(Arc::new(Mutex::new(State {
+            phase: Phase::Founding,
+            history: History::new(),
+            next_index: 0,
+            next_process: 0,
+            next_value: 0,
+            producers,
+            acknowledged: BTreeMap::new(),
+            read: BTreeMap::new(),
+        })))
+    }
+
+    /// Where the run is.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.0.lock().phase
+    }
+    /// Moves the run on.
+    pub fn set_phase(&self, phase: Phase) {
+        self.0.lock().phase = phase;
+    }
+    /// A producer has heard about everything it sent.
+    pub fn producer_done(&self) {
+        let producers = &mut self.0.lock().producers;
+        *producers = producers.saturating_sub(1);
+    }
+    /// Whether every producer has.
+    #[must_use]
+    pub fn producers_done(&self) -> bool {
+        self.0.lock().producers == 0
+    }
+    /// A client process that no operation was made by.
+    #[must_use]
+    pub fn process(&self) -> Process {
+        let next = &mut self.0.lock().next_process;
+        *next += 1;
+        Process(*next)
+    }
+    /// A value that nobody sent.
+    #[must_use]
+    pub fn value(&self) -> Value {
+        let next = &mut self.0.lock().next_value;
+        *next += 1;
+        Value(*next)
+    }
+
+    /// Adds an entry to the history.
+    ///
+    /// # Errors
+    /// When the history is full.
+    pub fn push(
+        &self,
+        process: Process,
+        kind: Kind,
+        function: Function,
+        actions: Vec<Action>,
+    ) -> anyhow::Result<()> {
+        let mut state = self.0.lock();
+        if kind == Kind::Ok {
+            for action in &actions {
+                if let Action::Send {
+                    key,
+                    value,
+                    offset: Some(offset),
+                } = *action
+                {
+                    trace::note(
+                        "acknowledged",
+                        "",
+                        format_args!(" partition {key} offset {offset} value {value}"),
+                    );
+                    state.acknowledged.insert((key, offset), value);
+                }
+            }
+        }
+        let index = state.next_index;
+        state.next_index += 1;
+        let now = u64::try_from(elapsed().as_nanos())?;
+        let mut operation = Operation::new(index, now, kind, process, function, actions);
+        operation.seek_to_beginning = function == Function::Assign;
+        state.history.push(&operation)?;
+        Ok(())
+    }
+
+    /// Notes what one of the last readers found.
+    pub fn found(&self, reader: &str, read: Placed) {
+        self.0.lock().read.insert(reader.to_owned(), read);
+    }
+
+    /// Judges the run: the history by the checker, and what each last reader found.
+    ///
+    /// # Errors
+    /// The first promise that was broken.
+    pub fn judge(&self, readers: usize) -> anyhow::Result<Outcome> {
+        let state = self.0.lock();
+        let verdict = check(&state.history, &Options::default())?;
+        ensure!(
+            verdict.conclusion == Conclusion::Pass,
+            "the history does not pass: {verdict}"
+        );
+        ensure!(state.read.len() == readers, "a last reader is missing");
+        let mut first: Option<(&String, &Placed)> = None;
+        for (reader, read) in &state.read {
+            for ((key, offset), value) in &state.acknowledged {
+                if read.get(&(*key, *offset)) != Some(value) {
+                    bail!("{reader} lacks value {value}, acknowledged at {offset} of {key}");
+                }
+            }
+            let mut values: Vec<_> = read.values().collect();
+            values.sort_unstable();
+            values.dedup();
+            ensure!(values.len() == read.len(), "{reader} has a value twice");
+            let (other, all) = *first.get_or_insert((reader, read));
+            ensure!(all == read, "{reader} and {other} hold different logs");
+        }
+        Ok(Outcome {
+            acknowledged: state.acknowledged.len(),
+            stored: first.map_or(0, |(_, read)| read.len()),
+            verdict: verdict.to_string(),
+        })
+    }
+}

@@ -1,0 +1,60 @@
+//! A seed twice gives the same trace, line by line; other seeds keep every promise too.
+
+use std::process::{Child, Command, Output, Stdio};
+
+const SIM: &str = env!("CARGO_BIN_EXE_highwater-sim");
+
+/// Starts a seed in its own process, which writes its trace to standard output.
+fn start(seed: u64) -> Child {
+    Command::new(SIM)
+        .args(["--seed", &seed.to_string(), "--trace", "-"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn text(output: Output) -> String {
+    let text = String::from_utf8(output.stdout).unwrap();
+    let end: Vec<_> = text.lines().rev().take(20).collect();
+    assert!(
+        output.status.success(),
+        "{}: {:#?}",
+        output.status,
+        end.into_iter().rev().collect::<Vec<_>>()
+    );
+    text
+}
+
+/// Both runs at once, each on a processor of its own.
+fn both(seeds: [u64; 2]) -> [String; 2] {
+    let [one, other] = seeds.map(start);
+    // The second waits at a full pipe until the first has been read.
+    [one, other].map(|child| text(child.wait_with_output().unwrap()))
+}
+
+#[test]
+fn a_seed_repeats_itself_and_others_pass() {
+    let [one, again] = both([7, 7]);
+    let differing = one
+        .lines()
+        .zip(again.lines())
+        .enumerate()
+        .find(|(_, (one, again))| one != again);
+    assert_eq!(differing, None, "the first line that differs");
+    assert_eq!(one.lines().count(), again.lines().count());
+    for what in [
+        "Send",
+        "Delivered",
+        "file",
+        "leader",
+        "acknowledged",
+        "fault",
+    ] {
+        assert!(
+            one.contains(&format!("; {what} ")),
+            "the trace has no {what:?}"
+        );
+    }
+    let [other, another] = both([1, 2]);
+    assert_ne!(other.lines().last(), another.lines().last());
+}
