@@ -169,6 +169,7 @@ fn founders(answers: &BTreeMap<String, HelloResponse>) -> Vec<Founder> {
             node_id: answer.node_id,
             incarnation: answer.incarnation.clone(),
             address: address.clone(),
+            rack: answer.rack.clone(),
         };
         by_id.insert(answer.node_id, founder);
     }

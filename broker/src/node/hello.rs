@@ -19,5 +19,6 @@ pub fn answer<E: Env>(broker: &Broker<E>, caller: &HelloRequest) -> HelloRespons
         refusal: broker.membership.refusal(caller),
         known_incarnation: known.unwrap_or_default(),
         address: broker.address.clone(),
+        rack: broker.config.node.rack.clone(),
     }
 }

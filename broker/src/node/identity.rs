@@ -41,6 +41,9 @@ pub struct Founder {
     pub incarnation: String,
     /// host:port of its gRPC door.
     pub address: String,
+    /// Its failure domain.
+    #[serde(default)]
+    pub rack: String,
 }
 
 /// Why a data directory cannot be used.

@@ -152,7 +152,7 @@ fn founder(founder: &Founder) -> NewBroker {
         id: NodeId(founder.node_id),
         address: founder.address.clone(),
         incarnation: founder.incarnation.clone(),
-        rack: String::new(),
+        rack: founder.rack.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

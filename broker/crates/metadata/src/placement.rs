@@ -28,13 +28,7 @@ pub(crate) fn first_shards(brokers: &BTreeMap<NodeId, NewBroker>) -> BTreeMap<Sh
             continue;
         }
         for turn in 0..ring.len() * per_broker {
-            let mut replicas: Vec<NodeId> = ring
-                .iter()
-                .cycle()
-                .skip(turn % ring.len())
-                .take(class)
-                .copied()
-                .collect();
+            let mut replicas = pick(brokers, &ring, turn, class);
             let preferred_leader = replicas.first().copied();
             replicas.sort_unstable();
             let id = ShardId(next);
@@ -50,6 +44,40 @@ pub(crate) fn first_shards(brokers: &BTreeMap<NodeId, NewBroker>) -> BTreeMap<Sh
         }
     }
     shards
+}
+
+/// `class` brokers, the one at `turn` first, then always one whose rack holds the fewest of those
+/// chosen; ties go by the ring.
+fn pick(
+    brokers: &BTreeMap<NodeId, NewBroker>,
+    ring: &[NodeId],
+    turn: usize,
+    class: usize,
+) -> Vec<NodeId> {
+    let rack = |id: &NodeId| brokers.get(id).map_or("", |broker| broker.rack.as_str());
+    let mut rest: Vec<NodeId> = ring
+        .iter()
+        .cycle()
+        .skip(turn % ring.len())
+        .take(ring.len())
+        .copied()
+        .collect();
+    let mut chosen: Vec<NodeId> = Vec::with_capacity(class);
+    while chosen.len() < class {
+        let crowd = |id: &NodeId| {
+            chosen
+                .iter()
+                .filter(|other| rack(other) == rack(id))
+                .count()
+        };
+        let best = rest
+            .iter()
+            .enumerate()
+            .min_by_key(|(at, id)| (crowd(id), *at));
+        let Some((at, _)) = best else { break };
+        chosen.push(rest.remove(at));
+    }
+    chosen
 }
 
 /// The brokers in an order in which neighbours are in different racks as far as possible: one of

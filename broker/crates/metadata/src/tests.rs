@@ -60,6 +60,27 @@ fn three_founders_get_even_shards_of_class_three_and_one() {
 }
 
 #[test]
+fn no_shard_stands_in_one_rack_while_there_are_two() {
+    let mut image = Image::default();
+    let in_rack = |(id, rack): (u32, &str)| NewBroker {
+        rack: rack.to_owned(),
+        ..broker(id)
+    };
+    let brokers = (1..).zip(["a", "a", "a", "b"]).map(in_rack).collect();
+    image.apply(&MetadataCommand::CreateCluster {
+        cluster_id: "c".to_owned(),
+        brokers,
+    });
+    for shard in image.shards().filter(|shard| shard.replicas.len() == 3) {
+        assert!(
+            shard.replicas.contains(&NodeId(4)),
+            "shard {} is all in rack a",
+            shard.id
+        );
+    }
+}
+
+#[test]
 fn leaders_of_a_topic_are_spread_evenly() {
     let mut image = cluster(3);
     for (name, partitions) in [("a", 6), ("b", 1), ("c", 24), ("d", 7)] {
