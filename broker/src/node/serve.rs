@@ -24,9 +24,9 @@ use crate::front::records::RecordsService;
 
 /// Entries and snapshots of other brokers fit into one message.
 const MAX_MESSAGE_BYTES: usize = 128 << 20;
-/// A client's request: the largest batch, and a bit for what is around it. It is in memory before
-/// the gate sees it.
-const MAX_REQUEST_BYTES: usize = (64 << 20) + (64 << 10);
+/// A request of a client: the largest batch, behind as many smaller ones as make a request. It is
+/// in memory before the gate sees it.
+const MAX_REQUEST_BYTES: usize = 80 << 20;
 /// What one stream, and one connection, may have under way before the reader takes it.
 const STREAM_WINDOW: u32 = 4 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
