@@ -16,6 +16,8 @@ const HANDOVER: Duration = Duration::from_secs(10);
 const HANDOVERS_AT_ONCE: usize = 8;
 /// Streams and calls are given this long to end.
 const CALLS: Duration = Duration::from_secs(3);
+/// Groups, segments and log are given this long to write what they have.
+const CLOSING: Duration = Duration::from_secs(15);
 
 /// Stops a broker so that clients notice as little as possible.
 ///
@@ -37,6 +39,19 @@ pub async fn stop<E: Env>(running: Running<E>) -> anyhow::Result<()> {
     if tokio::time::timeout(CALLS, ended).await.is_err() {
         tasks.abort_all();
     }
+    match tokio::time::timeout(CLOSING, close(&broker)).await {
+        Ok(closed) => closed?,
+        // On a full disk what waits for space would wait for ever, and the stop with it.
+        Err(_elapsed) => {
+            tracing::warn!("not all could be written in time; nothing acknowledged is lost");
+        }
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Writes and syncs what was taken in, from the groups down to the log.
+async fn close<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
     for shard in broker.shards.take_all() {
         shard.group.shutdown().await;
     }
@@ -44,7 +59,6 @@ pub async fn stop<E: Env>(running: Running<E>) -> anyhow::Result<()> {
     broker.groups.close().await;
     broker.shard_context.store.clone().close().await?;
     broker.wal.clone().close().await;
-    tracing::info!("stopped");
     Ok(())
 }
 
