@@ -169,13 +169,22 @@ impl<E: Env> ShardMachine<E> {
         if held.is_none() {
             self.segments.create(tp).await.map_err(store_error)?;
         }
+        if next < theirs.next_offset {
+            self.pull_from(from, tp, (held, next), theirs).await?;
+        }
         self.segments
             .trim(tp, theirs.log_start)
             .await
-            .map_err(store_error)?;
-        if next >= theirs.next_offset {
-            return Ok(());
-        }
+            .map_err(store_error)
+    }
+
+    async fn pull_from(
+        &mut self,
+        from: NodeId,
+        tp: TopicPartition,
+        (held, next): (Option<Offset>, Offset),
+        theirs: &PartitionManifest,
+    ) -> io::Result<()> {
         let starts: BTreeSet<Offset> = theirs.segments.iter().map(|s| s.base_offset).collect();
         let range = Range {
             shard: self.id,
@@ -188,20 +197,27 @@ impl<E: Env> ShardMachine<E> {
         let (segments, starts) = (&segments, &starts);
         let take = |bytes: Bytes| async move {
             let (batches, after) = stored_batches(bytes, next, starts)?;
-            segments
-                .lock()
-                .await
-                .append(tp, batches)
-                .await
-                .map_err(store_error)?;
+            let mut segments = segments.lock().await;
+            if let Some(start) = start_over(held, next, &batches) {
+                segments.trim(tp, start).await.map_err(store_error)?;
+            }
+            segments.append(tp, batches).await.map_err(store_error)?;
             Ok(after)
         };
         context.snapshots.pull(from, range, take).await
     }
 }
 
-/// The batches of a pulled piece at or after `from`, validated, with the segment starts of their
-/// source.
+/// Where the log begins anew when the first piece does not continue what is held: what lies between
+/// is gone everywhere. The batch that their start, `next`, lies in comes whole, so the log begins
+/// with it until all is there.
+fn start_over(held: Option<Offset>, next: Offset, batches: &[AppendBatch]) -> Option<Offset> {
+    let first = batches.first()?.base_offset;
+    (first <= next && held.is_some_and(|held| held < first)).then_some(first)
+}
+
+/// The batches of a pulled piece from the one that holds `from` on, validated, with the segment
+/// starts of their source.
 fn stored_batches(
     bytes: Bytes,
     from: Offset,
@@ -214,7 +230,7 @@ fn stored_batches(
         let header = batch.header();
         let (base_offset, last_offset) = (header.base_offset, header.last_offset());
         after = last_offset.plus(1);
-        if base_offset < from {
+        if last_offset < from {
             continue;
         }
         let stamped = batch.stamp(base_offset, header.leader_epoch.unwrap_or_default());
@@ -230,3 +246,7 @@ fn stored_batches(
     }
     Ok((batches, after))
 }
+
+#[cfg(test)]
+#[path = "install_tests.rs"]
+mod tests;
