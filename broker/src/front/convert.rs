@@ -154,7 +154,7 @@ pub fn read_error(tp: TopicPartition, cause: &ReadError, log_start: Offset) -> E
 pub fn barrier_error(tp: TopicPartition, cause: &BarrierError) -> Error {
     error(
         ErrorCode::LeaderUnavailable,
-        format!("{tp}: {cause}; try again"),
+        format!("{tp}: this broker cannot make sure that it still leads ({cause}); try again"),
         None,
     )
 }
@@ -174,7 +174,10 @@ pub fn outcome<D: Disk>(
         ),
         ProduceOutcome::Unknown(reason) => unknown(
             ErrorCode::LeadershipLost,
-            format!("{reason}; retry with the same sequence, it is stored once"),
+            format!(
+                "{tp}: the outcome is not known ({reason}); retry with the same sequence, it is \
+                 stored once"
+            ),
         ),
     }
 }
@@ -199,6 +202,11 @@ fn decided(tp: TopicPartition, verdict: Verdict) -> BatchResult {
             log_append_time_ms: -1,
             ..BatchResult::default()
         },
+        // These sequences were appended before, most likely as this very batch: it is not written
+        // now, but nobody may say that it never was.
+        Verdict::Rejected(reason @ RejectReason::DuplicateSequence) => {
+            unknown(reject_code(reason), format!("{tp}: {reason}"))
+        }
         Verdict::Rejected(reason) => rejected(reject_code(reason), format!("{tp}: {reason}")),
     }
 }

@@ -122,6 +122,12 @@ pub fn rejected(result: &BatchResult, code: ErrorCode) {
     said(result.error.as_ref(), code);
 }
 
+/// Nobody says whether it is written.
+pub fn undecided(result: &BatchResult, code: ErrorCode) {
+    assert_eq!(result.outcome(), Outcome::Unknown, "{result:?}");
+    said(result.error.as_ref(), code);
+}
+
 /// Checks an error's code, and that its message is one line.
 pub fn said(error: Option<&highwater_proto::v1::Error>, code: ErrorCode) {
     let error = error.expect("an error");

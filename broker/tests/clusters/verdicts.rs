@@ -13,7 +13,7 @@ use highwater_proto::{BatchSequence, ProducerEpoch, ProducerId};
 
 use super::fleet::Fleet;
 use super::journal::make_topic;
-use super::raw::{Raw, acknowledged, append, batch, numbered, rejected, said};
+use super::raw::{Raw, acknowledged, append, batch, numbered, rejected, said, undecided};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_batch_gets_its_verdict() {
@@ -77,7 +77,7 @@ async fn sequences_are_kept(raw: &mut Raw) {
         let sequence = u32::try_from(index).expect("small") * 3;
         let again = raw.one(numbered(id, 0, sequence, 3)).await;
         if index < 5 {
-            rejected(&again, ErrorCode::DuplicateSequence);
+            undecided(&again, ErrorCode::DuplicateSequence);
         } else {
             assert_eq!(acknowledged(&again), *offset);
             assert!(again.duplicate, "the original offset, said to be one");

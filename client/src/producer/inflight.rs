@@ -262,8 +262,9 @@ impl<B> Queue<B> {
                 false
             }
             RefusalKind::Gap => head,
-            RefusalKind::Fatal => {
-                let outcome = if slot.maybe_written {
+            RefusalKind::Fatal | RefusalKind::Past => {
+                let unknown = slot.maybe_written || refusal.kind == RefusalKind::Past;
+                let outcome = if unknown {
                     Outcome::Unknown(refusal)
                 } else {
                     Outcome::Rejected(refusal)

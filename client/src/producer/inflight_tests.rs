@@ -3,6 +3,7 @@
 use highwater_proto::{NodeId, Offset};
 
 use super::*;
+use crate::error::{Cause, ErrorCode};
 
 fn queue(batches: u64, records: u32) -> Queue<u64> {
     let mut queue = Queue::new();
@@ -72,4 +73,20 @@ fn an_unsent_batch_expires_as_rejected_and_a_sent_one_as_unknown() {
     };
     queue.acknowledged(0, late, &mut done);
     assert_eq!(done.len(), 2, "an outcome is final");
+}
+
+#[test]
+fn a_batch_whose_numbers_were_used_before_is_not_said_to_be_absent() {
+    for certain in [true, false] {
+        let mut queue = queue(1, 1);
+        queue.mark_sent(0, 7, 1, NodeId(1)).expect("sent");
+        let cause = Cause::Deadline("its numbers were used before".to_owned());
+        let refusal = Refusal::of_code(ErrorCode::DuplicateSequence, certain, cause);
+        let mut done = Vec::new();
+        let effect = queue
+            .refused((0, 7), refusal, &mut done)
+            .expect("its attempt");
+        assert!(effect.gap && !effect.again, "no attempt can succeed");
+        assert!(matches!(done.as_slice(), [(_, Outcome::Unknown(_))]));
+    }
 }

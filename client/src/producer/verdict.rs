@@ -17,6 +17,9 @@ pub(crate) enum RefusalKind {
     Gap,
     /// Certainly not written by this attempt, and no attempt can succeed.
     Fatal,
+    /// Not written by this attempt, because its numbers were used before: whether for this very
+    /// batch, the broker no longer knows.
+    Past,
 }
 
 /// What is collected into batches.
@@ -52,6 +55,7 @@ impl Refusal {
     /// What a broker's error means. `certain` says that the broker called the batch rejected.
     pub(crate) fn of_code(code: ErrorCode, certain: bool, cause: Cause) -> Self {
         let kind = match code {
+            ErrorCode::DuplicateSequence => RefusalKind::Past,
             _ if !certain => RefusalKind::Unknown,
             ErrorCode::OutOfOrderSequence | ErrorCode::UnknownProducer => RefusalKind::Gap,
             _ => match classify(code) {
