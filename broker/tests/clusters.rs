@@ -18,6 +18,8 @@ mod formation;
 mod journal;
 #[path = "clusters/lagging.rs"]
 mod lagging;
+#[path = "clusters/paused.rs"]
+mod paused;
 #[path = "clusters/raw.rs"]
 mod raw;
 #[path = "clusters/reading.rs"]

@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use highwater_client::NewTopic;
+use futures_util::StreamExt as _;
+use highwater_client::{NewTopic, NodeId, ReadFrom};
+use tokio::time::timeout;
 
-use super::fleet::{Fleet, copy_dir, eventually};
+use super::fleet::{Fleet, PATIENCE, copy_dir, eventually};
 use super::journal::{Journal, make_topic};
 use super::wal_file::WalFile;
 
@@ -39,6 +41,49 @@ async fn a_torn_tail_is_cut_and_damage_is_named() {
     fleet.ready(3).await;
     fleet.caught_up(3).await;
     journal.check_everywhere(&client, &fleet.nodes()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rot_in_a_segment_is_never_handed_out() {
+    let settings = [("storage.checkpoint_interval_ms", "200ms")];
+    let mut fleet = Fleet::started(3, &settings).await;
+    let client = fleet.client().await;
+    make_topic(&client, NewTopic::named("orders")).await;
+    let mut journal = Journal::of("orders");
+    let producer = client.producer().build();
+    journal.produce(&producer, 200).await;
+    let partitions = fleet.data_dir(3).join("partitions");
+    eventually("everything is behind a checkpoint", async || {
+        let lag = fleet.metric(3, "highwater_shard_checkpoint_lag").await;
+        (lag == Some(0.0)).then_some(())
+    })
+    .await;
+    fleet.stop(3).await;
+    let files = files_below(&partitions);
+    let file = files
+        .iter()
+        .find(|file| file.extension().is_some_and(|e| e == "log"));
+    let file = file.expect("a segment");
+    let mut bytes = fs::read(file).expect("read");
+    // Within the first batch, behind its header.
+    bytes[90] ^= 0xff;
+    fs::write(file, bytes).expect("written");
+    fleet.start(3);
+    fleet.ready(3).await;
+    fleet.caught_up(3).await;
+
+    let from = ReadFrom::Broker(NodeId(3));
+    let consumer = client.consumer().read_from(from).topic("orders");
+    let mut consumer = consumer.build().await.expect("assigned");
+    let first = timeout(PATIENCE, consumer.next()).await.expect("in time");
+    let error = first.expect("a stream without end").expect_err("rot");
+    eprintln!("  says: {error}");
+    // The others have it whole.
+    for node in [1, 2] {
+        let from = ReadFrom::Broker(NodeId(node));
+        journal.check(&client, from, &[]).await;
+    }
+    journal.produce(&producer, 20).await;
 }
 
 /// A group that was being written when the power went.
@@ -83,7 +128,7 @@ async fn damaged_middle(fleet: &mut Fleet) {
 async fn damaged_checkpoints(fleet: &mut Fleet) {
     let data = fleet.data_dir(3);
     let shard = eventually("a shard's checkpoint", async || {
-        checkpoints(&data.join("shards")).into_iter().next()
+        files_below(&data.join("shards")).into_iter().next()
     })
     .await;
     let kept = fleet.directory().join("kept");
@@ -102,12 +147,12 @@ async fn damaged_checkpoints(fleet: &mut Fleet) {
     }
 }
 
-fn checkpoints(dir: &Path) -> Vec<PathBuf> {
+fn files_below(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).expect("listed") {
         let path = entry.expect("an entry").path();
         if path.is_dir() {
-            found.extend(checkpoints(&path));
+            found.extend(files_below(&path));
         } else if fs::metadata(&path).is_ok_and(|file| file.len() > 0) {
             found.push(path);
         }

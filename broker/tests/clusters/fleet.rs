@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use highwater_broker::process::{Broker, BrokerSpec, ProcessError};
 use highwater_client::{Client, NodeId};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -148,6 +149,20 @@ impl Fleet {
             .await
             .expect("killed");
         self.running.clear();
+    }
+    /// Makes it stand still, connections open, until [`Self::resume`].
+    pub fn pause(&self, node: u32) {
+        self.signal(node, Signal::STOP);
+    }
+    pub fn resume(&self, node: u32) {
+        self.signal(node, Signal::CONT);
+    }
+    fn signal(&self, node: u32, signal: Signal) {
+        let pid = self.running[&node]
+            .pid()
+            .and_then(|pid| i32::try_from(pid).ok());
+        let pid = pid.and_then(Pid::from_raw).expect("a process");
+        kill_process(pid, signal).expect("signalled");
     }
     /// Gracefully.
     pub async fn stop(&mut self, node: u32) {

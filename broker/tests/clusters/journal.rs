@@ -75,10 +75,15 @@ impl Journal {
 
     /// [`Self::check`] of the leaders and of each of these brokers.
     pub async fn check_everywhere(&self, client: &Client, brokers: &[u32]) {
-        self.check(client, ReadFrom::Leader, &[]).await;
+        self.check_with(client, brokers, &[]).await;
+    }
+
+    /// [`Self::check_everywhere`] when the outcome of some values is not known.
+    pub async fn check_with(&self, client: &Client, brokers: &[u32], unknown: &[String]) {
+        self.check(client, ReadFrom::Leader, unknown).await;
         for broker in brokers {
             let from = ReadFrom::Broker(NodeId(*broker));
-            self.check(client, from, &[]).await;
+            self.check(client, from, unknown).await;
         }
     }
 }

@@ -30,6 +30,7 @@ async fn what_was_written_is_read_from_wherever_a_reader_wants() {
     followers_wait(&fleet, &client).await;
     offsets_off_the_log(&fleet, &client).await;
     slow_reader(&client).await;
+    credit_is_kept(&fleet, &client).await;
     one_replica(&fleet, &client).await;
     surface(&fleet).await;
 }
@@ -148,6 +149,48 @@ async fn slow_reader(client: &Client) {
     assert!(seen.iter().all(|times| *times == 1), "{seen:?}");
     let more = timeout(Duration::from_millis(5), consumer.next()).await;
     assert!(more.is_err(), "nothing twice: {more:?}");
+}
+
+/// Without credit nothing is sent; a batch larger than what is left overdraws it once.
+async fn credit_is_kept(fleet: &Fleet, client: &Client) {
+    let mut raw = Raw::to_leader(fleet, client, "orders", 0).await;
+    let (requests, stream) = tokio::sync::mpsc::channel(4);
+    let stream = tokio_stream::wrappers::ReceiverStream::new(stream);
+    let send = async |request| {
+        let request = FetchRequest {
+            request: Some(request),
+        };
+        requests.send(request).await.expect("open");
+    };
+    send(Request::Subscribe(Subscribe {
+        subscription_id: 1,
+        topic_id: raw.topic,
+        partition: 0,
+        offset: 0,
+        max_bytes: 1,
+        allow_follower: false,
+    }))
+    .await;
+    let answers = raw.log.fetch(stream).await.expect("open");
+    let mut answers = answers.into_inner();
+    let moment = Duration::from_millis(20);
+    for _ in 0..5 {
+        let nothing = timeout(moment, answers.message()).await;
+        assert!(nothing.is_err(), "without credit: {nothing:?}");
+        // One byte is enough for one batch, and not for the next.
+        send(Request::CreditBytes(100)).await;
+        let one = timeout(PATIENCE, answers.message()).await.expect("in time");
+        let one = one.expect("no error").expect("a batch");
+        let bytes: usize = one.pieces.iter().map(bytes::Bytes::len).sum();
+        assert!((61..=100).contains(&bytes), "one small batch: {bytes}");
+        // Pays for what was sent, so that the account is at zero again.
+        drain(&mut answers, moment).await;
+    }
+}
+
+/// Takes what the rest of the credit is good for.
+async fn drain(answers: &mut tonic::Streaming<FetchResponse>, moment: Duration) {
+    while timeout(moment, answers.message()).await.is_ok() {}
 }
 
 /// Topics of one replica live on one broker each, spread over all of them.
