@@ -8,8 +8,8 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use highwater_checker::{Action, Function, Key, Kind, Offset, Value};
 use highwater_client::{
-    Client, ClientBuilder, Consumer, NewTopic, NodeId, Producer, ProducerRecord, ReadFrom,
-    SendError,
+    Client, ClientBuilder, Consumer, ErrorCode, NewTopic, NodeId, Producer, ProducerRecord,
+    ReadFrom, SendError,
 };
 use highwater_env::Clock;
 use http::Uri;
@@ -63,10 +63,7 @@ pub async fn found(board: Board, seed: u64) -> anyhow::Result<()> {
             .replication_factor(3);
         match admin.create_topic(topic).await {
             Ok(_) => break,
-            Err(error) if admin.describe_topic(TOPIC).await.is_ok() => {
-                tracing::info!(%error, "made all the same");
-                break;
-            }
+            Err(error) if error.cause().code() == Some(ErrorCode::TopicExists) => break,
             Err(error) => tracing::info!(%error, "no topic yet"),
         }
         sleep(AGAIN).await;
@@ -113,6 +110,16 @@ async fn send_all(board: Board, producer: Producer, seed: u64) -> anyhow::Result
     Ok(())
 }
 
+/// A value with padding behind it, so that a short run fills more than one log file.
+fn encode(value: Value) -> String {
+    let padding = usize::try_from(value.0.unsigned_abs() * 37 % 700).unwrap_or(0);
+    format!("{value} {:padding$}", "")
+}
+
+fn decode(bytes: &[u8]) -> anyhow::Result<Value> {
+    Ok(Value(std::str::from_utf8(bytes)?.trim_end().parse()?))
+}
+
 /// One send, with its place in the history.
 async fn send(
     board: &Board,
@@ -125,7 +132,7 @@ async fn send(
     board.push(*process, Kind::Invoke, Function::Send, action(None))?;
     let record = ProducerRecord::to(TOPIC)
         .partition(partition)
-        .value(value.0.to_string());
+        .value(encode(value));
     let (kind, offset, outcome) = match producer.send(record).await {
         Ok(delivery) => (Kind::Ok, Some(Offset(delivery.offset.0)), Ok(())),
         Err(error) if error.may_be_written() => (Kind::Info, None, Err(error)),
@@ -256,8 +263,7 @@ impl<'a> Reader<'a> {
         {
             match next {
                 Ok(record) => {
-                    let text = record.value.as_deref().unwrap_or_default();
-                    let value = Value(std::str::from_utf8(text)?.parse()?);
+                    let value = decode(record.value.as_deref().unwrap_or_default())?;
                     let (key, offset) = (Key(record.partition.0), Offset(record.offset.0));
                     self.found.insert((key, offset), value);
                     read.push(Action::Read { key, offset, value });

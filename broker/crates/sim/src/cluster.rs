@@ -6,7 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use highwater_broker::config::{Address, Config, Millis};
 use highwater_broker::node;
-use highwater_env::{Disk, Loss, SimDisk};
+use highwater_env::{Disk, Env, Loss, SimDisk};
 use highwater_proto::{ByteSize, NodeId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +26,8 @@ struct Node {
     /// The disk stops at this call, and the node with it.
     stops_at: Option<(u64, Loss)>,
     running: bool,
+    /// What a lying disk really holds, see [`Cluster::lie`].
+    really: Option<SimDisk>,
 }
 
 /// The nodes.
@@ -60,14 +62,20 @@ impl Cluster {
                 let env = SimEnv::new(current.lock().clone(), skew);
                 let config = config.clone();
                 async move {
-                    node::run_in(env, config, CancellationToken::new()).await?;
-                    Ok(())
+                    let disk = env.disk().clone();
+                    let ran = node::run_in(env, config, CancellationToken::new()).await;
+                    // A broker whose disk has stopped may end as it likes until it is taken down.
+                    if ran.is_err() && disk.exists(data_dir()).is_err() {
+                        return std::future::pending().await;
+                    }
+                    Ok(ran?)
                 }
             });
             nodes.push(Node {
                 disk,
                 stops_at: None,
                 running: true,
+                really: None,
             });
         }
         Ok(Self { nodes })
@@ -93,6 +101,14 @@ impl Cluster {
                 node.stops_at = None;
                 node.fail(sim, name, loss);
             }
+        }
+    }
+
+    /// Every disk lies: what is synced from now on is not durable until the next call. This is a
+    /// control: a run with it must fail, or it would not notice a loss.
+    pub fn lie(&mut self) {
+        for node in self.nodes.iter_mut().filter(|node| node.running) {
+            node.really = Some(node.disk.lock().crash(Loss::Everything));
         }
     }
 
@@ -152,7 +168,10 @@ impl Node {
     fn fail(&mut self, sim: &mut Sim<'_>, name: &str, loss: Loss) {
         trace::note("power fails", name, format_args!(" {loss:?}"));
         // What the dying node still writes while it is taken apart goes to the disk it had.
-        let left = self.disk.lock().crash(loss);
+        let left = match self.really.take() {
+            Some(really) => really,
+            None => self.disk.lock().crash(loss),
+        };
         left.start_trace();
         sim.crash(name);
         *self.disk.lock() = left;

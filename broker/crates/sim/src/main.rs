@@ -16,6 +16,9 @@ struct Arguments {
     /// Write the trace to this file, `-` for standard output.
     #[arg(long, requires = "seed")]
     trace: Option<std::path::PathBuf>,
+    /// A control: disks lie about what is durable, so that the run must fail.
+    #[arg(long, requires = "seed")]
+    lying_disks: bool,
     /// Run every seed of `A..B` (B not included), each in its own process.
     #[arg(long, conflicts_with = "seed")]
     seeds: Option<seeds::Range>,
@@ -24,7 +27,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match (arguments.seed, arguments.seeds) {
-        (Some(seed), _) => one(seed, arguments.trace.as_deref()),
+        (Some(seed), _) => one(seed, arguments.lying_disks, arguments.trace.as_deref()),
         (None, Some(range)) => seeds::run(range),
         (None, None) => Ok(false),
     };
@@ -38,10 +41,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn one(seed: u64, file: Option<&std::path::Path>) -> anyhow::Result<bool> {
+fn one(seed: u64, lying: bool, file: Option<&std::path::Path>) -> anyhow::Result<bool> {
     fixed::fix(seed);
     trace::start(file.is_some());
-    let report = run::run(seed, fixed::set_time);
+    let report = run::run(seed, lying, fixed::set_time);
     let (summary, lines) = trace::finish();
     if let Some(file) = file {
         trace::save(file, &lines)?;

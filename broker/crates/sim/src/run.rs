@@ -47,11 +47,15 @@ impl fmt::Display for Report {
     }
 }
 
-/// Runs a seed; `set_time` is told the simulated time before each step.
+/// With lying disks, what is synced becomes durable only this often.
+const LIE: u128 = 1_000;
+
+/// Runs a seed; `set_time` is told the simulated time before each step. With `lying` disks, power
+/// losses take what was synced: a control, which must fail.
 ///
 /// # Errors
 /// The promise that was broken, or what did not come to an end.
-pub fn run(seed: u64, set_time: fn(Duration)) -> anyhow::Result<Report> {
+pub fn run(seed: u64, lying: bool, set_time: fn(Duration)) -> anyhow::Result<Report> {
     let mut sim = world(seed);
     let skew = |node: u64| i64::try_from(seed.rotate_left(8 * node as u32) % 101).unwrap_or(0) - 50;
     let mut cluster = Cluster::start(&mut sim, [skew(0), skew(1), skew(2)])?;
@@ -79,6 +83,9 @@ pub fn run(seed: u64, set_time: fn(Duration)) -> anyhow::Result<Report> {
                 bail!("not at an end {LIVENESS:?} after healing")
             }
             (Some(_), Some(_)) => {}
+        }
+        if lying && healed.is_none() && founded.is_some() && now.as_millis() % LIE == 0 {
+            cluster.lie();
         }
         let ended = sim.step().map_err(|error| anyhow!("{error}"))?;
         cluster.note_calls();
