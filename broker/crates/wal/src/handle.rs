@@ -129,8 +129,8 @@ impl<E: Env> Wal<E> {
 
     /// Hands over operations of one group, which become durable together, and returns when they
     /// are queued; waits while too many bytes are queued. Operations of a group take effect in the
-    /// order in which they were handed over; only while the disk is full may states, and purges of
-    /// what is written, go before entries that wait.
+    /// order in which they were handed over; only while the disk is full may a purge of what is
+    /// written go before entries of its group that wait.
     ///
     /// `done` is called exactly once, whatever happens: on the writer when the operations are
     /// durable or have failed, in the order in which they were handed over; or, when nothing was

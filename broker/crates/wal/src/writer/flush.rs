@@ -1,6 +1,6 @@
 //! One flush: as many submissions as fit become one group, one vectored write, one sync.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use highwater_env::{Disk, DiskFile};
@@ -50,18 +50,22 @@ impl<D: Disk> Writer<D> {
         Ok(Some(self.judge(taken)))
     }
 
-    /// What may be written although entries wait for disk space: votes, and purges that free it.
+    /// What may be written although entries wait for disk space: votes of groups that wait for
+    /// nothing, and purges that free it.
     fn overtaking(&mut self) -> Result<Option<Batch<D::File>>, WalError> {
         let mut taken = Vec::new();
         let mut staying = VecDeque::with_capacity(self.queue.len());
+        let mut in_line = BTreeSet::new();
         let mut bytes = 0;
         for submission in self.queue.drain(..) {
             let last = self.tips.get(&submission.group).and_then(super::Tip::last);
             let fits = bytes + submission.bytes <= self.config.flush_bytes as u64;
-            if fits && submission.may_overtake(last) {
+            let behind_its_own = in_line.contains(&submission.group);
+            if fits && submission.may_overtake(last, behind_its_own) {
                 bytes += submission.bytes;
                 taken.push(submission);
             } else {
+                in_line.insert(submission.group);
                 staying.push_back(submission);
             }
         }

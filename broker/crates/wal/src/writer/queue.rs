@@ -73,10 +73,12 @@ impl<F> Submission<F> {
         }
     }
     /// Whether it may go before others that wait for disk space: it adds no entry, and removes
-    /// none that waits. `last` is the group's last entry.
-    pub(crate) fn may_overtake(&self, last: Option<LogIndex>) -> bool {
+    /// none that waits. `last` is the group's last entry. `in_line` says that something of its own
+    /// group waits before it: then only a purge may go. A vote that is durable before the entries
+    /// taken in under an older one would be taken as the word that they are durable too.
+    pub(crate) fn may_overtake(&self, last: Option<LogIndex>, in_line: bool) -> bool {
         self.ops.iter().all(|op| match op {
-            Op::SetState { .. } => true,
+            Op::SetState { .. } => !in_line,
             Op::Purge { upto, .. } => last.is_some_and(|last| *upto <= last),
             Op::Append { .. } | Op::Truncate { .. } | Op::Forget => false,
         })

@@ -79,3 +79,34 @@ fn space_that_comes_back_is_noticed_without_another_submission() {
         history.check(&wal);
     });
 }
+
+#[test]
+fn a_vote_never_overtakes_entries_of_its_own_group() {
+    let disk = SimDisk::new();
+    run(async {
+        let (wal, _) = open(&disk).unwrap();
+        disk.set_capacity(Some(7 * (16 << 10)));
+        let mut history = History::default();
+        let mut next = 0;
+        while !wal.stats().storage_full || history.answers.lock().iter().all(Option::is_some) {
+            history
+                .submit(&wal, 1, vec![append(next, vec![1; 3000])])
+                .await;
+            next += 1;
+            writer_runs().await;
+            assert!(next < 100);
+        }
+        history.submit(&wal, 1, vec![vote("next term")]).await;
+        history.submit(&wal, 0, vec![vote("other")]).await;
+        while matches!(history.answers.lock().last(), Some(None)) {
+            tokio::task::yield_now().await;
+        }
+        // Another group's went on, so the writer has looked at both.
+        assert!(wal.stats().storage_full);
+        let next_term = history.answers.lock()[history.submitted.len() - 2].clone();
+        assert!(next_term.is_none(), "entries before it still wait");
+        disk.set_capacity(None);
+        settle(&history).await;
+        history.check(&wal);
+    });
+}
