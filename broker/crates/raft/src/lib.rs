@@ -9,6 +9,7 @@ mod append_stream;
 mod cache;
 mod checkpoint;
 mod codec;
+mod completions;
 mod config;
 mod entry;
 mod error;

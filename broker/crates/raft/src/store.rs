@@ -16,6 +16,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::cache::EntryCache;
 use crate::codec::{CodecError, decode_log_id, decode_vote, encode_log_id, encode_vote};
+use crate::completions::Completions;
 use crate::entry::{HEAD_LEN, from_stored, stored_len, to_stored};
 use crate::journal::{COMMITTED_SLOT, Journal, Recovered, VOTE_SLOT};
 use crate::reader::LogReader;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) cache: EntryCache,
     pub(crate) state: Mutex<State>,
     flushed: watch::Sender<Flushed>,
+    completions: Mutex<Completions>,
 }
 
 impl Shared {
@@ -80,9 +82,12 @@ impl Shared {
             _ => Err(io::Error::other("the write-ahead log has failed")),
         }
     }
+    /// Takes note of the end of a submission. On a full disk a purge may end before entries that
+    /// were submitted earlier: it says nothing about them.
     fn report(&self, submission: u64, ok: bool) {
+        let reached = self.completions.lock().completed(submission);
         self.flushed.send_modify(|now| {
-            now.submission = now.submission.max(submission);
+            now.submission = now.submission.max(reached);
             now.failed |= !ok;
         });
     }
@@ -156,6 +161,7 @@ impl LogStore {
             cache,
             state: Mutex::new(state),
             flushed,
+            completions: Mutex::default(),
         };
         Ok(Self {
             shared: Arc::new(shared),
