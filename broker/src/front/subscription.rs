@@ -18,6 +18,7 @@ use super::credit::Credit;
 use crate::node::Broker;
 use crate::router::Route;
 use crate::runtime::Shard;
+use crate::runtime::tail::Pieces;
 use crate::runtime::view::PartitionView;
 
 /// Bytes of one response when the subscriber names no limit, and the most it may name.
@@ -106,13 +107,6 @@ async fn follow<E: Env>(
                 view.high_watermark(),
             ));
         };
-        let response = FetchResponse {
-            subscription_id: outlet.id,
-            pieces: pieces.pieces,
-            high_watermark: end.0,
-            log_start_offset: view.log_start().0,
-            error: None,
-        };
         // Spent only with a place for the response: a subscription that is ended in between must
         // not take the stream's credit with it.
         let place = follower.unless_lost(outlet.responses.reserve()).await?;
@@ -120,9 +114,24 @@ async fn follow<E: Env>(
             return Ok(());
         };
         turn.spend(pieces.bytes);
-        place.send(Ok(response));
+        place.send(Ok(response(outlet.id, &view, pieces, end)));
         next = after;
         drop(turn);
+    }
+}
+
+fn response<D: highwater_env::Disk>(
+    id: u32,
+    view: &PartitionView<D>,
+    pieces: Pieces,
+    end: Offset,
+) -> FetchResponse {
+    FetchResponse {
+        subscription_id: id,
+        pieces: pieces.pieces,
+        high_watermark: end.0,
+        log_start_offset: view.log_start().0,
+        error: None,
     }
 }
 
