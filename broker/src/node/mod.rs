@@ -15,8 +15,8 @@ mod serve;
 mod start;
 mod stop;
 
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use highwater_env::{Env, OsEnv, SyncFailed};

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use highwater_client::{Client, NewTopic, Producer, ReadFrom, SendError};
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep, timeout};
 
-use super::fleet::{Fleet, eventually};
+use super::fleet::{Fleet, PATIENCE, eventually};
 use super::journal::{Journal, make_topic, send};
 
 /// Records that are in flight together.
@@ -114,7 +114,7 @@ async fn nothing_acknowledged_is_lost_whoever_dies() {
 
     let journal = leader_killed(&mut fleet, &client, journal).await;
     let journal = leader_stopped(&mut fleet, &client, journal).await;
-    leaders_are_spread(&client).await;
+    leaders_are_spread(&fleet, &client).await;
     all_killed(&mut fleet, &client, journal).await;
 }
 
@@ -155,16 +155,30 @@ async fn leader_stopped(fleet: &mut Fleet, client: &Client, journal: Journal) ->
 }
 
 /// Every shard goes back to the broker that should lead it.
-async fn leaders_are_spread(client: &Client) {
-    let shards = eventually("every shard is led where it should be", async || {
-        let cluster = client.admin().describe_cluster().await.ok()?;
-        let home = cluster
-            .shards
-            .iter()
-            .all(|s| s.leader == s.preferred_leader);
-        home.then_some(cluster.shards)
-    })
-    .await;
+async fn leaders_are_spread(fleet: &Fleet, client: &Client) {
+    let mut misplaced = String::new();
+    let spread = timeout(PATIENCE, async {
+        loop {
+            let cluster = client.admin().describe_cluster().await;
+            let shards = cluster.expect("described").shards;
+            let away = shards.iter().filter(|s| s.leader != s.preferred_leader);
+            misplaced = away
+                .map(|s| format!("{} at {:?}; ", s.shard, s.leader))
+                .collect();
+            if misplaced.is_empty() {
+                return shards;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let Ok(shards) = spread.await else {
+        for node in fleet.nodes() {
+            let log = fleet.log(node);
+            let tail: Vec<&str> = log.lines().rev().take(20).collect();
+            eprintln!("broker {node}, newest first:\n{}", tail.join("\n"));
+        }
+        panic!("leaders that are not where they should be: {misplaced}");
+    };
     for node in 1..=3 {
         let led = shards
             .iter()

@@ -72,7 +72,8 @@ async fn sequences_are_kept(raw: &mut Raw) {
         offsets.push(acknowledged(&result));
     }
     assert!(offsets.windows(2).all(|pair| pair[1] == pair[0] + 3));
-    // The last five are known by their offsets, older ones no more.
+    // The last five are known by their offsets. Older ones no more: they may be the very batch that
+    // is sent again, so that nobody can say that it is not stored.
     for (index, offset) in offsets.iter().enumerate() {
         let sequence = u32::try_from(index).expect("small") * 3;
         let again = raw.one(numbered(id, 0, sequence, 3)).await;

@@ -1,4 +1,4 @@
-//! Many seeds, each in a process of its own, as many at a time as there are processors.
+//! Many seeds, each in a process of its own, two at a time.
 
 use std::process::Output;
 use std::str::FromStr;
@@ -8,6 +8,9 @@ use anyhow::Context;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+/// Seeds that run at a time; each keeps one processor busy.
+const AT_ONCE: usize = 2;
 
 /// `A..B`.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +45,6 @@ pub fn run(range: Range) -> anyhow::Result<bool> {
 }
 
 async fn run_all(range: Range) -> anyhow::Result<bool> {
-    let at_once = std::thread::available_parallelism().map_or(2, usize::from);
     let program = std::env::current_exe().context("where this program lies")?;
     let begun = Instant::now();
     let mut seeds = range.first..range.end;
@@ -50,7 +52,7 @@ async fn run_all(range: Range) -> anyhow::Result<bool> {
     let mut running: JoinSet<(u64, std::io::Result<Output>)> = JoinSet::new();
     let (mut done, mut failed) = (0_u64, Vec::new());
     loop {
-        while running.len() < at_once
+        while running.len() < AT_ONCE
             && let Some(seed) = seeds.next()
         {
             let mut command = Command::new(&program);
