@@ -35,12 +35,14 @@ const TRANSFERS_AT_ONCE: usize = 4;
 /// Runs until the broker stops.
 pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
     let mut changes = broker.cluster.changes();
+    let mut looks = 0usize;
     while !broker.stop.is_cancelled() {
         changes.borrow_and_update();
+        looks = looks.wrapping_add(1);
         if broker.metadata.group().is_leader() {
             establish_shards(&broker).await;
             make_partitions(&broker).await;
-            balance_leaders(&broker).await;
+            balance_leaders(&broker, looks).await;
         }
         tokio::select! {
             () = tokio::time::sleep(INTERVAL) => {}
@@ -236,10 +238,14 @@ pub async fn propose_here<E: Env>(
 }
 
 /// Moves leaders to the brokers that the image prefers, a few at a time, once those have been back
-/// for a while.
-async fn balance_leaders<E: Env>(broker: &Arc<Broker<E>>) {
+/// for a while. Each look begins with another shard, so that a few that cannot move hold up nobody.
+async fn balance_leaders<E: Env>(broker: &Arc<Broker<E>>, looks: usize) {
     let steady = broker.liveness.steady_for(SETTLE);
-    let moves: Vec<(ShardId, NodeId, NodeId)> = misplaced(broker, &steady);
+    let mut moves: Vec<(ShardId, NodeId, NodeId)> = misplaced(broker, &steady);
+    if !moves.is_empty() {
+        let first = looks % moves.len();
+        moves.rotate_left(first);
+    }
     futures_util::stream::iter(moves.into_iter().take(TRANSFERS_AT_ONCE))
         .for_each_concurrent(None, |(shard, from, to)| async move {
             if let Err(reason) = super::transfer::request(broker, shard, from, to).await {

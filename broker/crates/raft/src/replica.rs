@@ -85,7 +85,11 @@ fn unknown(error: impl ToString) -> ProposeError {
 /// The outcome that openraft reports. Whatever it says went wrong, the entry may be committed by
 /// another leader, or have been by the time it says so.
 fn written(result: ClientWriteResult<TypeConfig>) -> Result<bytes::Bytes, ProposeError> {
-    match result.map_err(unknown)?.data {
+    let decided = result.map_err(|error| match error {
+        ClientWriteError::ForwardToLeader(_) => unknown("the leader changed"),
+        other => unknown(other),
+    });
+    match decided?.data {
         Reply::Applied(reply) => Ok(reply),
         Reply::Covered => Err(unknown("it came in with a checkpoint, which does not say")),
     }
