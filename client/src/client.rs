@@ -15,6 +15,7 @@ use crate::connection_string::ConnectionString;
 use crate::consumer::ConsumerBuilder;
 use crate::error::{Cause, ConnectError};
 use crate::producer::ProducerBuilder;
+use crate::resilience::outbox::RelayBuilder;
 use crate::view::{ClusterView, TopicView};
 
 /// Milliseconds since the Unix epoch, from wherever the caller wants.
@@ -229,6 +230,12 @@ impl Client {
     #[must_use]
     pub fn consumer(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(self.clone())
+    }
+    /// A relay that publishes the rows of the outbox `name`, to be set up. The name stands in the
+    /// header of each record; it must not change while rows are unpublished.
+    #[must_use]
+    pub fn outbox(&self, name: impl Into<String>) -> RelayBuilder {
+        RelayBuilder::new(self.clone(), name.into())
     }
     /// Administrative calls.
     #[must_use]

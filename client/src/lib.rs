@@ -56,6 +56,7 @@ mod error;
 mod offsets;
 mod producer;
 mod record;
+pub mod resilience;
 mod rpc;
 mod trace;
 mod view;

@@ -54,6 +54,10 @@ impl Partition {
     pub fn end(&self) -> u64 {
         self.stored.last().map_or(self.log_start, |last| last.next)
     }
+    /// As after the time for which producers are remembered.
+    pub fn forget_producers(&mut self) {
+        self.producers.clear();
+    }
     pub fn values(&self) -> Vec<String> {
         let text = |value: Option<Bytes>| String::from_utf8(value.unwrap().to_vec()).unwrap();
         let decode = |stored: &Stored| {
