@@ -14,6 +14,7 @@ use crate::connect::{Connector, Io, Pool, PoolConfig};
 use crate::connection_string::ConnectionString;
 use crate::consumer::ConsumerBuilder;
 use crate::error::{Cause, ConnectError};
+use crate::group::{GroupAdmin, GroupBuilder};
 use crate::producer::ProducerBuilder;
 use crate::resilience::outbox::RelayBuilder;
 use crate::view::{ClusterView, TopicView};
@@ -31,6 +32,7 @@ pub(crate) struct Inner {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) wall_clock: WallClock,
     pub(crate) request_timeout: Duration,
+    pub(crate) client_id: String,
     /// Ends with the last clone: the set aborts its tasks when dropped.
     _watchers: JoinSet<()>,
 }
@@ -158,7 +160,7 @@ impl ClientBuilder {
             connect_timeout: self.connect_timeout,
             keep_alive_interval: Duration::from_secs(1),
             keep_alive_timeout: Duration::from_secs(2),
-            client_id: self.client_id,
+            client_id: self.client_id.clone(),
         };
         let timings = Timings {
             request_timeout: self.request_timeout,
@@ -177,6 +179,7 @@ impl ClientBuilder {
             cluster,
             wall_clock: self.wall_clock,
             request_timeout: self.request_timeout,
+            client_id: self.client_id,
             _watchers: watchers,
         };
         Ok(Client {
@@ -230,6 +233,16 @@ impl Client {
     #[must_use]
     pub fn consumer(&self) -> ConsumerBuilder {
         ConsumerBuilder::new(self.clone())
+    }
+    /// A member of the consumer group `name`, to be set up.
+    #[must_use]
+    pub fn group(&self, name: impl Into<String>) -> GroupBuilder {
+        GroupBuilder::new(self.clone(), name.into())
+    }
+    /// Looks at consumer groups and changes them.
+    #[must_use]
+    pub fn groups(&self) -> GroupAdmin {
+        GroupAdmin::new(self.clone())
     }
     /// A relay that publishes the rows of the outbox `name`, to be set up. The name stands in the
     /// header of each record; it must not change while rows are unpublished.

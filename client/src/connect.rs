@@ -71,6 +71,8 @@ pub(crate) enum Purpose {
     Control,
     Produce,
     Fetch,
+    /// Heartbeats wait at the broker, and must not wait behind anything.
+    Group,
 }
 
 /// Timeouts of connections.

@@ -53,6 +53,7 @@ mod connect;
 mod connection_string;
 mod consumer;
 mod error;
+pub mod group;
 mod offsets;
 mod producer;
 mod record;

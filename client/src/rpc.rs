@@ -36,7 +36,20 @@ answers!(
     InitProducerResponse,
     CreateTopicResponse,
     DescribeTopicResponse,
-    TransferLeaderResponse
+    TransferLeaderResponse,
+    JoinGroupResponse,
+    GroupHeartbeatResponse,
+    LeaveGroupResponse,
+    CommitOffsetsResponse,
+    FetchOffsetsResponse,
+    ParkKeysResponse,
+    UnparkKeysResponse,
+    ListParkedKeysResponse,
+    DescribeGroupResponse,
+    DeleteGroupResponse,
+    ResetOffsetsResponse,
+    CopyGroupResponse,
+    RemoveMembersResponse
 );
 
 macro_rules! always_answers {
@@ -51,7 +64,9 @@ macro_rules! always_answers {
 always_answers!(
     ListOffsetsResponse,
     ListTopicsResponse,
-    DescribeClusterResponse
+    DescribeClusterResponse,
+    FindCoordinatorResponse,
+    ListGroupsResponse
 );
 
 /// Calls until success, a fatal answer, or `deadline`. `first` is asked before the others.

@@ -22,7 +22,7 @@ use self::builder::resolve;
 use self::part::Chunk;
 pub use self::part::OutOfRange;
 pub use self::shared::ReadFrom;
-use self::shared::Shared;
+pub(crate) use self::shared::{ConsumerConfig, Shared};
 use crate::client::Client;
 use crate::error::{Cause, ConsumeError};
 use crate::record::ConsumedRecord;
@@ -61,6 +61,22 @@ pub struct Consumer {
 }
 
 impl Consumer {
+    /// A consumer whose partitions are assigned later, through what it shares.
+    pub(crate) fn unassigned(client: &Client, config: ConsumerConfig) -> (Self, Arc<Shared>) {
+        let cluster = Arc::clone(&client.inner.cluster);
+        let shared = Arc::new(Shared::new(cluster, config));
+        let mut tasks = JoinSet::new();
+        tasks.spawn(shared::keep(Arc::clone(&shared)));
+        let consumer = Self {
+            client: client.clone(),
+            shared: Arc::clone(&shared),
+            topics: BTreeMap::new(),
+            decoding: None,
+            _tasks: tasks,
+        };
+        (consumer, shared)
+    }
+
     fn partition(&self, topic: &str, partition: u32) -> Result<TopicPartition, ConsumeError> {
         let tp = self
             .topics

@@ -46,8 +46,18 @@ impl Reader {
     }
 
     pub(crate) fn assign(&mut self, tp: TopicPartition, topic: Arc<str>, offset: u64) {
-        let part = Part::at(topic, offset);
+        let mut part = Part::at(topic, offset);
+        // What an earlier assignment of the partition left behind is void.
+        self.generations += 1;
+        part.generation = self.generations;
         self.parts.entry(tp).or_insert(part);
+    }
+
+    /// Reads the partition no more; what is buffered of it is void.
+    pub(crate) fn unassign(&mut self, tp: TopicPartition) {
+        self.detach(tp);
+        self.rewind(tp);
+        self.parts.remove(&tp);
     }
 
     pub(crate) fn partitions(&self) -> impl Iterator<Item = TopicPartition> + '_ {

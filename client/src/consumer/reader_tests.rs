@@ -145,3 +145,22 @@ fn errors_are_retried_or_stand_still_until_a_seek() {
     reader.seek(tp(1), 5);
     assert_eq!(subscribed(&reader.requests(1, later * 100)), [(5, 5)]);
 }
+
+#[test]
+fn what_was_buffered_before_a_partition_was_given_up_is_void() {
+    let mut reader = reader(1_000, 1);
+    reader.open_session(1, NodeId(1));
+    reader.requests(1, NOW);
+    reader.arrived((1, 1), batches(0, 3), 100, (9, 0)).unwrap();
+    let chunk = reader.next_chunk().unwrap();
+    reader.arrived((1, 1), batches(3, 3), 100, (9, 0)).unwrap();
+    reader.unassign(tp(0));
+    assert!(reader.next_chunk().is_none());
+    assert_eq!(reader.position_in(&chunk), None);
+    reader.arrived((1, 1), batches(6, 1), 10, (9, 0)).unwrap();
+    reader.assign(tp(0), Arc::from("t"), 2);
+    reader.set_target(tp(0), Some(NodeId(1)));
+    assert_eq!(reader.position_in(&chunk), None, "of the assignment before");
+    reader.advance(&chunk, Offset(3));
+    assert_eq!(subscribed(&reader.requests(1, NOW)), [(2, 2)]);
+}

@@ -1,0 +1,309 @@
+//! Dead letters: what they carry beside the record, and how they get into their queue.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use highwater_proto::{Offset, PartitionId, TimestampMs, TopicId};
+use tokio::time::sleep;
+
+use crate::admin::NewTopic;
+use crate::client::Client;
+use crate::error::{AdminError, ErrorCode};
+use crate::producer::Producer;
+use crate::record::{ConsumedRecord, Headers, ProducerRecord};
+
+/// Headers of a dead letter, as text unless said otherwise. The record's own headers, key and value
+/// are kept.
+pub mod headers {
+    /// The topic that the record was read from.
+    pub const TOPIC: &str = "highwater-dlq-topic";
+    /// That topic's id.
+    pub const TOPIC_ID: &str = "highwater-dlq-topic-id";
+    /// The record's partition.
+    pub const PARTITION: &str = "highwater-dlq-partition";
+    /// Its offset.
+    pub const OFFSET: &str = "highwater-dlq-offset";
+    /// Its timestamp, in milliseconds since the Unix epoch.
+    pub const TIMESTAMP: &str = "highwater-dlq-timestamp-ms";
+    /// Its key, as bytes; absent when it has none.
+    pub const KEY: &str = "highwater-dlq-key";
+    /// The group whose handler failed.
+    pub const GROUP: &str = "highwater-dlq-group";
+    /// How often it was tried; 0: an earlier record of its key was parked.
+    pub const ATTEMPTS: &str = "highwater-dlq-attempts";
+    /// The last error, 1 KiB at the most.
+    pub const ERROR: &str = "highwater-dlq-error";
+    /// What all of these begin with.
+    pub const PREFIX: &str = "highwater-dlq-";
+}
+
+/// Bytes of an error that are kept.
+const ERROR_BYTES: usize = 1024;
+/// What a dead letter may take beyond its record, in bytes.
+const ROOM_BYTES: usize = 64 << 10;
+const DEFAULT_MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+/// Where a dead letter comes from, and why it is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// The topic that the record was read from.
+    pub topic: String,
+    /// That topic's id. Topic id, partition and offset name a dead letter, however often it is in
+    /// the queue.
+    pub topic_id: TopicId,
+    /// The record's partition.
+    pub partition: PartitionId,
+    /// Its offset.
+    pub offset: Offset,
+    /// Its timestamp.
+    pub timestamp: TimestampMs,
+    /// Its key.
+    pub key: Option<Bytes>,
+    /// The group whose handler failed.
+    pub group: String,
+    /// How often it was tried; 0: an earlier record of its key was parked.
+    pub attempts: u32,
+    /// The last error.
+    pub error: String,
+}
+
+impl DeadLetter {
+    /// What a record of a dead letter queue says; absent when it is not one.
+    #[must_use]
+    pub fn of(record: &ConsumedRecord) -> Option<Self> {
+        let text = |name: &str| std::str::from_utf8(record.header(name)?).ok();
+        Some(Self {
+            topic: text(headers::TOPIC)?.to_owned(),
+            topic_id: TopicId(text(headers::TOPIC_ID)?.parse().ok()?),
+            partition: PartitionId(text(headers::PARTITION)?.parse().ok()?),
+            offset: Offset(text(headers::OFFSET)?.parse().ok()?),
+            timestamp: TimestampMs(text(headers::TIMESTAMP)?.parse().ok()?),
+            key: record.header(headers::KEY).cloned(),
+            group: text(headers::GROUP)?.to_owned(),
+            attempts: text(headers::ATTEMPTS)?.parse().ok()?,
+            error: text(headers::ERROR).unwrap_or_default().to_owned(),
+        })
+    }
+
+    fn headers(&self) -> Headers {
+        let text = |name: &str, value: String| (name.to_owned(), Some(Bytes::from(value)));
+        let mut headers = vec![
+            text(headers::TOPIC, self.topic.clone()),
+            text(headers::TOPIC_ID, self.topic_id.to_string()),
+            text(headers::PARTITION, self.partition.to_string()),
+            text(headers::OFFSET, self.offset.to_string()),
+            text(headers::TIMESTAMP, self.timestamp.to_string()),
+            text(headers::GROUP, self.group.clone()),
+            text(headers::ATTEMPTS, self.attempts.to_string()),
+            text(headers::ERROR, cut(&self.error).to_owned()),
+        ];
+        if let Some(key) = &self.key {
+            headers.push((headers::KEY.to_owned(), Some(key.clone())));
+        }
+        headers
+    }
+}
+
+/// The first bytes of a text, whole characters.
+fn cut(text: &str) -> &str {
+    let mut end = text.len().min(ERROR_BYTES);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.get(..end).unwrap_or_default()
+}
+
+fn own_headers(headers: &Headers) -> Headers {
+    let own = headers
+        .iter()
+        .filter(|(name, _)| !name.starts_with(headers::PREFIX));
+    own.cloned().collect()
+}
+
+/// The record that a redriven one was before, and its topic's id; the record itself if it does not
+/// say.
+pub(crate) fn original(record: ConsumedRecord) -> (ConsumedRecord, Option<TopicId>) {
+    let Some(letter) = DeadLetter::of(&record) else {
+        return (record, None);
+    };
+    let original = ConsumedRecord {
+        topic: Arc::from(letter.topic),
+        partition: letter.partition,
+        offset: letter.offset,
+        timestamp: letter.timestamp,
+        key: record.key,
+        value: record.value,
+        headers: own_headers(&record.headers),
+    };
+    (original, Some(letter.topic_id))
+}
+
+/// A dead letter as a record for `topic`.
+pub(crate) fn to_record(topic: String, letter: &DeadLetter, of: &ConsumedRecord) -> ProducerRecord {
+    let mut headers = own_headers(&of.headers);
+    headers.extend(letter.headers());
+    ProducerRecord {
+        topic,
+        partition: None,
+        key: of.key.clone(),
+        value: of.value.clone(),
+        headers,
+        timestamp: None,
+    }
+}
+
+/// Makes a group's queue and the topic by which letters come back, if they are not there.
+pub(crate) async fn create_topics(
+    client: &Client,
+    group: &str,
+    source: &str,
+) -> Result<(), AdminError> {
+    let source = client.topic(source).await.map_err(AdminError::Rejected)?;
+    let limit = source
+        .max_message_bytes()
+        .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
+    let limit = (limit + ROOM_BYTES).min(64 << 20);
+    for name in [super::dlq_topic(group), super::redrive_topic(group)] {
+        let topic = NewTopic::named(name)
+            .partitions(source.partition_count())
+            .config("max.message.bytes", limit.to_string());
+        match client.admin().create_topic(topic).await {
+            Err(error) if error.cause().code() != Some(ErrorCode::TopicExists) => {
+                return Err(error);
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The way into a group's dead letter queue.
+pub(super) struct DeadLetters {
+    client: Client,
+    group: Arc<str>,
+    producer: Producer,
+    ready: AtomicBool,
+}
+
+impl DeadLetters {
+    pub(super) fn new(client: &Client, group: &Arc<str>) -> Self {
+        Self {
+            client: client.clone(),
+            group: Arc::clone(group),
+            producer: client.producer().build(),
+            ready: AtomicBool::new(false),
+        }
+    }
+
+    /// Puts a record into the queue; answers when it is on the disks of a majority. Tries for
+    /// ever: the record's partition does not go on without it. Dropped, it may be there or not.
+    pub(super) async fn put(
+        &self,
+        topic_id: TopicId,
+        record: &ConsumedRecord,
+        attempts: u32,
+        error: &str,
+    ) {
+        let letter = DeadLetter {
+            topic: record.topic.to_string(),
+            topic_id,
+            partition: record.partition,
+            offset: record.offset,
+            timestamp: record.timestamp,
+            key: record.key.clone(),
+            group: self.group.to_string(),
+            attempts,
+            error: error.to_owned(),
+        };
+        let topic = super::dlq_topic(&self.group);
+        let mut failures: u32 = 0;
+        loop {
+            let done = self.try_put(&topic, &letter, record).await;
+            let Err(cause) = done else { return };
+            failures = failures.saturating_add(1);
+            tracing::error!(
+                group = &*self.group,
+                topic = letter.topic,
+                partition = letter.partition.0,
+                offset = letter.offset.0,
+                cause,
+                "not in the dead letter queue yet: trying on"
+            );
+            let random = self.client.inner.cluster.random();
+            let (first, most) = (Duration::from_millis(50), Duration::from_secs(5));
+            sleep(crate::backoff::pause(failures, first, most, random)).await;
+        }
+    }
+
+    async fn try_put(
+        &self,
+        topic: &str,
+        letter: &DeadLetter,
+        record: &ConsumedRecord,
+    ) -> Result<(), String> {
+        if !self.ready.load(Ordering::Acquire) {
+            let made = create_topics(&self.client, &self.group, &letter.topic).await;
+            made.map_err(|error| error.to_string())?;
+            self.ready.store(true, Ordering::Release);
+        }
+        let record = to_record(topic.to_owned(), letter, record);
+        let sent = self.producer.send(record).await;
+        sent.map(|_| ()).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_comes_back_as_the_record_it_was() {
+        let before = ConsumedRecord {
+            topic: Arc::from("orders"),
+            partition: PartitionId(3),
+            offset: Offset(77),
+            timestamp: TimestampMs(1_000),
+            key: Some(Bytes::from_static(b"k\xff")),
+            value: None,
+            headers: vec![
+                ("h".to_owned(), None),
+                ("h".to_owned(), Some(Bytes::from("2"))),
+            ],
+        };
+        let letter = DeadLetter {
+            topic: "orders".to_owned(),
+            topic_id: TopicId(9),
+            partition: before.partition,
+            offset: before.offset,
+            timestamp: before.timestamp,
+            key: before.key.clone(),
+            group: "g".to_owned(),
+            attempts: 3,
+            error: "ü".repeat(1_000),
+        };
+        let record = to_record("g.dlq".to_owned(), &letter, &before);
+        let stored = ConsumedRecord {
+            topic: Arc::from("g.dlq"),
+            partition: PartitionId(0),
+            offset: Offset(1),
+            timestamp: TimestampMs(5),
+            key: record.key.clone(),
+            value: record.value.clone(),
+            headers: record.headers.clone(),
+        };
+        let read = DeadLetter::of(&stored).unwrap();
+        assert_eq!(read.error.len(), 1_024);
+        assert_eq!(
+            (read.offset, read.attempts, &read.key),
+            (letter.offset, 3, &letter.key)
+        );
+        let (after, id) = original(stored.clone());
+        assert_eq!((&after, id), (&before, Some(TopicId(9))));
+        // Dead again: the old headers give way.
+        let again = to_record("g.dlq".to_owned(), &letter, &stored);
+        assert_eq!(again.headers.len(), record.headers.len());
+        assert_eq!(original(before.clone()), (before, None));
+    }
+}

@@ -1,0 +1,286 @@
+//! Commits what is finished, in one call for all partitions, and parks keys together with the
+//! offsets that pass their records. One round at a time.
+//!
+//! Invariant: no offset behind a dead-lettered record is committed without its key being parked by
+//! the same call or an earlier one.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use highwater_proto::{PartitionId, TopicId, TopicPartition, v1};
+use tokio::time::{Instant, sleep};
+
+use super::shared::Shared;
+use crate::error::{Cause, ErrorCode};
+use crate::rpc::CallFailure;
+
+/// Commits now and then until dropped.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    let mut blocked: Vec<TopicPartition> = Vec::new();
+    loop {
+        tokio::select! {
+            () = sleep(shared.config.commit_interval) => {}
+            () = shared.due.notified() => {}
+        }
+        let deadline = Instant::now() + shared.client.inner.request_timeout;
+        let committed = commit(&shared, deadline).await;
+        if let Err(cause) = &committed {
+            tracing::warn!(group = &*shared.config.group, %cause, "not committed: trying on");
+        }
+        // A partition whose dead letters cannot be parked stands still until they can be.
+        let parks = if committed.is_err() {
+            shared.state().with_parks()
+        } else {
+            Vec::new()
+        };
+        for tp in blocked.iter().filter(|tp| !parks.contains(tp)) {
+            shared.set_blocked(*tp, false);
+        }
+        for tp in &parks {
+            shared.set_blocked(*tp, true);
+        }
+        blocked = parks;
+        let wanted = std::mem::take(&mut shared.state().relist);
+        if wanted && let Err(cause) = relist(&shared, deadline).await {
+            tracing::warn!(group = &*shared.config.group, %cause, "parked keys: trying on");
+            shared.state().relist = true;
+        }
+    }
+}
+
+struct Due {
+    tp: TopicPartition,
+    grant: u64,
+    offset: Option<u64>,
+    parks: Vec<(u64, Bytes)>,
+}
+
+/// Commits everything that is finished now. Cancellation-safe: what was under way may or may not
+/// be committed, and is committed again.
+pub(crate) async fn commit(shared: &Shared, deadline: Instant) -> Result<(), Cause> {
+    let _one = shared.ledger.lock().await;
+    let (epoch, due) = {
+        let state = shared.state();
+        let due = state.parts.iter().map(|(&tp, part)| Due {
+            tp,
+            grant: part.grant,
+            offset: part.progress.to_commit(),
+            parks: part.parks.iter().map(|(o, k)| (*o, k.clone())).collect(),
+        });
+        let due: Vec<_> = due
+            .filter(|due| due.offset.is_some() || !due.parks.is_empty())
+            .collect();
+        (state.membership.epoch(), due)
+    };
+    let (parks, offsets): (Vec<_>, Vec<_>) = due.into_iter().partition(|d| !d.parks.is_empty());
+    let mut failed = None;
+    if !offsets.is_empty() {
+        let committed = commit_offsets(shared, epoch, &offsets, deadline).await;
+        failed = committed.err();
+    }
+    for due in parks {
+        if let Err(failure) = park(shared, epoch, &due, deadline).await {
+            failed = Some(failure);
+        }
+    }
+    let Some(failure) = failed else {
+        return Ok(());
+    };
+    let cause = failure.cause;
+    if matches!(
+        cause.code(),
+        Some(ErrorCode::UnknownMember | ErrorCode::UnknownGroup)
+    ) && shared.state().membership.epoch() == epoch
+    {
+        shared.lose();
+    }
+    Err(cause)
+}
+
+fn wire(tp: TopicPartition, offset: u64) -> v1::OffsetCommit {
+    v1::OffsetCommit {
+        topic_id: tp.topic.0,
+        partition: tp.partition.0,
+        offset,
+        leader_epoch: 0,
+        metadata: String::new(),
+    }
+}
+
+async fn commit_offsets(
+    shared: &Shared,
+    epoch: u64,
+    due: &[Due],
+    deadline: Instant,
+) -> Result<(), CallFailure> {
+    let timeout = shared.client.inner.request_timeout;
+    let request = v1::CommitOffsetsRequest {
+        group: shared.config.group.to_string(),
+        member_id: shared.config.member_id.clone(),
+        instance_id: shared.config.instance_id.clone(),
+        epoch,
+        offsets: due
+            .iter()
+            .filter_map(|due| Some(wire(due.tp, due.offset?)))
+            .collect(),
+        allow_rewind: false,
+        timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+    };
+    let done = shared.coordinator.call(deadline, timeout, |mut groups| {
+        let request = request.clone();
+        async move { groups.commit_offsets(request).await }
+    });
+    let done = done.await?;
+    let mut refused = None;
+    let mut state = shared.state();
+    for (due, result) in due.iter().zip(&done.results) {
+        let part = state
+            .parts
+            .get_mut(&due.tp)
+            .filter(|part| part.grant == due.grant);
+        let code = result.error.as_ref().map(v1::Error::code);
+        match (code, part) {
+            (None | Some(ErrorCode::CommitBehind), Some(part)) => {
+                part.progress.committed(result.committed);
+            }
+            (Some(ErrorCode::FencedMember), Some(_)) => {
+                // Others hold it: what was done here counts for nothing.
+                if let Some(name) = shared.drop_part(&mut state, due.tp) {
+                    state.lost.push(name);
+                }
+                shared.changed.notify_one();
+            }
+            _ => {}
+        }
+        if let Some(error) = &result.error {
+            tracing::warn!(group = &*shared.config.group, partition = %due.tp, error.message, "commit refused");
+            refused = Some(Cause::broker(error));
+        }
+    }
+    match refused {
+        None => Ok(()),
+        Some(cause) => Err(CallFailure {
+            cause,
+            maybe_done: false,
+        }),
+    }
+}
+
+/// One partition's dead letters, and the offset that passes them, all or nothing.
+async fn park(
+    shared: &Shared,
+    epoch: u64,
+    due: &Due,
+    deadline: Instant,
+) -> Result<(), CallFailure> {
+    let timeout = shared.client.inner.request_timeout;
+    let keys = due.parks.iter().map(|(offset, key)| v1::ParkKey {
+        topic_id: due.tp.topic.0,
+        partition: due.tp.partition.0,
+        key: key.clone(),
+        offset: *offset,
+    });
+    let request = v1::ParkKeysRequest {
+        group: shared.config.group.to_string(),
+        member_id: shared.config.member_id.clone(),
+        instance_id: shared.config.instance_id.clone(),
+        epoch,
+        keys: keys.collect(),
+        offsets: due
+            .offset
+            .map(|offset| wire(due.tp, offset))
+            .into_iter()
+            .collect(),
+        timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
+    };
+    let parked = shared.coordinator.call(deadline, timeout, |mut groups| {
+        let request = request.clone();
+        async move { groups.park_keys(request).await }
+    });
+    let failure = match parked.await {
+        Ok(_) => {
+            let mut state = shared.state();
+            if let Some(part) = state.parts.get_mut(&due.tp)
+                && part.grant == due.grant
+            {
+                for (offset, _) in &due.parks {
+                    part.parks.remove(offset);
+                }
+                if let Some(offset) = due.offset {
+                    part.progress.committed(offset);
+                }
+            }
+            return Ok(());
+        }
+        Err(failure) => failure,
+    };
+    match failure.cause.code() {
+        Some(ErrorCode::FencedMember) => {
+            let mut state = shared.state();
+            let same = |part: &super::shared::Part| part.grant == due.grant;
+            if state.parts.get(&due.tp).is_some_and(same)
+                && let Some(name) = shared.drop_part(&mut state, due.tp)
+            {
+                state.lost.push(name);
+            }
+            shared.changed.notify_one();
+        }
+        Some(ErrorCode::ParkedFull) => tracing::error!(
+            group = &*shared.config.group, partition = %due.tp,
+            "no more keys can be parked: the partition stands still until some are redriven"
+        ),
+        _ => {}
+    }
+    Err(failure)
+}
+
+/// The parked keys of these partitions.
+pub(crate) async fn parked(
+    shared: &Shared,
+    partitions: &[TopicPartition],
+    deadline: Instant,
+) -> Result<Vec<(TopicPartition, Bytes)>, Cause> {
+    let _one = shared.ledger.lock().await;
+    list(shared, partitions, deadline).await
+}
+
+async fn list(
+    shared: &Shared,
+    partitions: &[TopicPartition],
+    deadline: Instant,
+) -> Result<Vec<(TopicPartition, Bytes)>, Cause> {
+    let listed = super::admin::parked_keys(&shared.coordinator, partitions, deadline).await;
+    let listed = listed.map_err(|failure| failure.cause)?;
+    let place = |key: v1::ParkedKey| {
+        let tp = TopicPartition::new(TopicId(key.topic_id), PartitionId(key.partition));
+        (tp, key.key)
+    };
+    Ok(listed.into_iter().map(place).collect())
+}
+
+/// Keys were unparked: takes in which are left. No park is under way meanwhile.
+async fn relist(shared: &Shared, deadline: Instant) -> Result<(), Cause> {
+    let _one = shared.ledger.lock().await;
+    let partitions: Vec<_> = shared.state().parts.keys().copied().collect();
+    if partitions.is_empty() || !shared.config.retry.dead_letters() {
+        return Ok(());
+    }
+    let listed = list(shared, &partitions, deadline).await?;
+    let mut state = shared.state();
+    // Those that are in the dead letter queue and not parked yet stay as well.
+    let waiting: Vec<_> = state
+        .parts
+        .iter()
+        .flat_map(|(tp, part)| part.parks.values().map(|key| (*tp, key.clone())))
+        .collect();
+    let asked = |tp: &TopicPartition| partitions.contains(tp);
+    let held = |tp: &TopicPartition| state.parts.contains_key(tp);
+    let kept: Vec<_> = listed
+        .into_iter()
+        .filter(|(tp, _)| held(tp))
+        .chain(waiting)
+        .collect();
+    state.parked.retain(|(tp, _)| !asked(tp));
+    state.parked.extend(kept);
+    Ok(())
+}
