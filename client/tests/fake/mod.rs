@@ -3,6 +3,7 @@
 
 mod admin;
 mod fetch;
+pub mod groups;
 mod log;
 mod produce;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use highwater_client::{Client, ClientBuilder, ErrorCode};
 use highwater_proto::v1;
 use highwater_proto::v1::admin_server::AdminServer;
+use highwater_proto::v1::groups_server::GroupsServer;
 use highwater_proto::v1::log_server::LogServer;
 use highwater_proto::v1::metadata_server::MetadataServer;
 use parking_lot::Mutex;
@@ -65,6 +67,7 @@ pub struct State {
     /// The next fetch streams to be reset after one response.
     pub fetch_resets: u32,
     pub create_faults: VecDeque<ErrorCode>,
+    pub groups: BTreeMap<String, groups::Group>,
 }
 
 /// A cluster of fakes in this process; they share one state.
@@ -98,6 +101,7 @@ impl FakeCluster {
             let server = tonic::transport::Server::builder()
                 .add_service(LogServer::new(node.clone()).max_decoding_message_size(64 << 20))
                 .add_service(MetadataServer::new(node.clone()))
+                .add_service(GroupsServer::new(node.clone()))
                 .add_service(AdminServer::new(node))
                 .serve_with_incoming(TcpListenerStream::new(listener));
             servers.spawn(async move { server.await.unwrap() });

@@ -377,11 +377,8 @@ impl<S: OutboxStore> Relay<S> {
     async fn new_identity(&self) -> Result<Identity, Fails<S>> {
         let cluster = &self.settings.client.inner.cluster;
         let deadline = Instant::now() + cluster.timings.request_timeout;
-        let request = v1::InitProducerRequest {
-            producer_id: None,
-            producer_epoch: 0,
-        };
         let granted = rpc::call(cluster, None, deadline, |channel| async move {
+            let request = v1::InitProducerRequest {};
             LogClient::new(channel).init_producer(request).await
         });
         let granted = granted
@@ -389,7 +386,7 @@ impl<S: OutboxStore> Relay<S> {
             .map_err(|failure| OutboxError::Identity(failure.cause))?;
         Ok(Identity {
             id: granted.producer_id,
-            epoch: u16::try_from(granted.producer_epoch).unwrap_or(u16::MAX),
+            epoch: 0,
         })
     }
 
