@@ -106,7 +106,8 @@ async fn keys_run_side_by_side_each_in_order_and_a_stop_commits_what_is_finished
     let worker = {
         let (seen, running, most) = (Arc::clone(&seen), Arc::clone(&running), Arc::clone(&most));
         member(&client).parallelism(4).run(move |record| {
-            let (seen, running, most) = (Arc::clone(&seen), Arc::clone(&running), Arc::clone(&most));
+            let (seen, running, most) =
+                (Arc::clone(&seen), Arc::clone(&running), Arc::clone(&most));
             async move {
                 let now = running.fetch_add(1, Ordering::SeqCst) + 1;
                 most.fetch_max(now, Ordering::SeqCst);
@@ -122,7 +123,11 @@ async fn keys_run_side_by_side_each_in_order_and_a_stop_commits_what_is_finished
     worker.stop().await.unwrap();
     assert_eq!(committed(&cluster), 200);
     check_order(&seen.lock());
-    assert_eq!(most.load(Ordering::SeqCst), 4, "as many at a time as allowed");
+    assert_eq!(
+        most.load(Ordering::SeqCst),
+        4,
+        "as many at a time as allowed"
+    );
     let state = cluster.state.lock();
     assert!(state.groups["g"].members.is_empty() && state.groups["g"].left == 1);
     assert!(state.groups["g"].commit_calls < 150, "commits are gathered");
@@ -155,7 +160,11 @@ async fn a_commit_never_passes_a_record_at_work_and_a_dead_member_loses_nothing(
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert_eq!(committed(&cluster), 4, "passed the record at work");
     drop(worker); // as a crash would
-    let name = cluster.state.lock().groups["g"].members.keys().next().cloned();
+    let name = cluster.state.lock().groups["g"]
+        .members
+        .keys()
+        .next()
+        .cloned();
     cluster.state.lock().expel("g", &name.unwrap());
     let again = Seen::default();
     let worker = noting(member(&client), &again);
@@ -181,11 +190,16 @@ async fn two_members_become_three_and_two_again_without_gap_or_disorder() {
     eventually("under way", || seen.lock().len() > 50).await;
     let third = noting(member(&client), &seen);
     eventually("three share", || {
-        [&first, &second, &third].iter().all(|w| w.assignment().len() == 2)
+        [&first, &second, &third]
+            .iter()
+            .all(|w| w.assignment().len() == 2)
     })
     .await;
     first.stop().await.unwrap();
-    eventually("two share", || [&second, &third].iter().all(|w| w.assignment().len() == 3)).await;
+    eventually("two share", || {
+        [&second, &third].iter().all(|w| w.assignment().len() == 3)
+    })
+    .await;
     producing.await.unwrap();
     eventually("all committed", || committed(&cluster) == 600).await;
     let seen = seen.lock().clone();
@@ -221,10 +235,17 @@ async fn a_member_that_was_expelled_commits_nothing_and_starts_anew() {
     gate.add_permits(2);
     eventually("two handled", || committed(&cluster) == 2).await;
     // A record is at work; the group thinks the member dead and gives its partition to another.
-    let name = cluster.state.lock().groups["g"].members.keys().next().cloned();
+    let name = cluster.state.lock().groups["g"]
+        .members
+        .keys()
+        .next()
+        .cloned();
     let others = Seen::default();
     let heir = noting(member(&client), &others);
-    eventually("the heir has joined", || cluster.state.lock().groups["g"].members.len() == 2).await;
+    eventually("the heir has joined", || {
+        cluster.state.lock().groups["g"].members.len() == 2
+    })
+    .await;
     cluster.state.lock().expel("g", &name.unwrap());
     cluster.announce();
     eventually("the heir went on", || committed(&cluster) == 5).await;
@@ -252,11 +273,20 @@ async fn an_unknown_commit_is_repeated_and_a_new_group_begins_where_it_is_told()
     let seen = Seen::default();
     let worker = noting(member(&client).start_at(GroupStart::Latest), &seen);
     eventually("the start is committed", || committed(&cluster) == 5).await;
-    cluster.state.lock().groups.get_mut("g").unwrap().unknown_commits = 2;
+    cluster
+        .state
+        .lock()
+        .groups
+        .get_mut("g")
+        .unwrap()
+        .unknown_commits = 2;
     produce(&client, 1, 5..8).await;
     eventually("committed", || committed(&cluster) == 8).await;
     worker.stop().await.unwrap();
-    assert_eq!(seen.lock().iter().map(|(_, v)| *v).collect::<Vec<_>>(), [5, 6, 7]);
+    assert_eq!(
+        seen.lock().iter().map(|(_, v)| *v).collect::<Vec<_>>(),
+        [5, 6, 7]
+    );
 }
 
 /// Fails records that are in `bad`, and notes the others.
@@ -280,9 +310,15 @@ async fn letters(client: &Client, all: bool) -> Vec<(u32, u32)> {
     let number = |letter: &DeadLetter, record: &highwater_client::ConsumedRecord| {
         let text = record.value.as_deref().unwrap_or_default();
         assert_eq!((&*letter.topic, &*letter.group), ("t", "g"));
-        (std::str::from_utf8(text).unwrap().parse().unwrap(), letter.attempts)
+        (
+            std::str::from_utf8(text).unwrap().parse().unwrap(),
+            letter.attempts,
+        )
     };
-    letters.iter().map(|l| number(&l.letter, &l.record)).collect()
+    letters
+        .iter()
+        .map(|l| number(&l.letter, &l.record))
+        .collect()
 }
 
 #[tokio::test]
@@ -296,7 +332,10 @@ async fn poison_parks_its_key_alone_and_a_redrive_brings_it_back_in_order() {
     eventually("all committed", || committed(&cluster) == 40).await;
     // 9 has key k1: it and every later record of k1 is set aside, nothing else.
     let parked: Vec<u32> = (0..40).filter(|v| v % 4 == 1 && *v >= 9).collect();
-    let expected: Vec<(u32, u32)> = parked.iter().map(|v| (*v, if *v == 9 { 3 } else { 0 })).collect();
+    let expected: Vec<(u32, u32)> = parked
+        .iter()
+        .map(|v| (*v, if *v == 9 { 3 } else { 0 }))
+        .collect();
     assert_eq!(letters(&client, false).await, expected);
     let handled: BTreeSet<u32> = seen.lock().iter().map(|(_, value)| *value).collect();
     assert!(handled.is_disjoint(&parked.iter().copied().collect()));
@@ -308,17 +347,32 @@ async fn poison_parks_its_key_alone_and_a_redrive_brings_it_back_in_order() {
     eventually("all committed", || committed(&cluster) == 48).await;
     assert_eq!(letters(&client, false).await.len(), parked.len() + 2);
     // Still bad: a redrive fails at 9 and nothing is lost or handled out of order.
-    let redriven = client.groups().redrive("g", &Selection::default(), |_, _| {}).await.unwrap();
-    assert_eq!((redriven.records, redriven.keys, redriven.failed_keys), (0, 0, 1));
+    let redriven = client
+        .groups()
+        .redrive("g", &Selection::default(), |_, _| {})
+        .await
+        .unwrap();
+    assert_eq!(
+        (redriven.records, redriven.keys, redriven.failed_keys),
+        (0, 0, 1)
+    );
     assert_eq!(letters(&client, false).await.len(), parked.len() + 2);
     bad.lock().clear();
     let copied = Arc::new(AtomicU32::new(0));
     let progress = |_, handled| copied.store(handled as u32, Ordering::SeqCst);
-    let redriven = client.groups().redrive("g", &Selection::default(), progress).await.unwrap();
+    let redriven = client
+        .groups()
+        .redrive("g", &Selection::default(), progress)
+        .await
+        .unwrap();
     assert_eq!((redriven.keys, redriven.failed_keys), (1, 0));
     assert_eq!(redriven.records, parked.len() as u64 + 2);
     assert_eq!(letters(&client, false).await, []);
-    assert_eq!(letters(&client, true).await.len(), parked.len() + 2, "each once");
+    assert_eq!(
+        letters(&client, true).await.len(),
+        parked.len() + 2,
+        "each once"
+    );
     // The key flows again.
     produce(&client, 4, 48..52).await;
     eventually("all committed", || committed(&cluster) == 52).await;
@@ -342,12 +396,20 @@ async fn records_that_come_during_a_redrive_are_redriven_behind() {
         let client = client.clone();
         async move { produce(&client, 2, 10..200).await }
     });
-    let redriven = client.groups().redrive("g", &Selection::default(), |_, _| {}).await.unwrap();
+    let redriven = client
+        .groups()
+        .redrive("g", &Selection::default(), |_, _| {})
+        .await
+        .unwrap();
     assert!(redriven.records >= 5 && redriven.keys == 1);
     producing.await.unwrap();
     eventually("all committed", || committed(&cluster) == 200).await;
     // Records that were on their way when the key unparked may have parked it again.
-    client.groups().redrive("g", &Selection::default(), |_, _| {}).await.unwrap();
+    client
+        .groups()
+        .redrive("g", &Selection::default(), |_, _| {})
+        .await
+        .unwrap();
     worker.stop().await.unwrap();
     let seen = seen.lock().clone();
     check_order(&seen);
@@ -364,8 +426,14 @@ async fn when_no_more_can_be_parked_the_partition_stands_still() {
     eventually("it has joined", || worker.assignment().len() == 1).await;
     cluster.state.lock().groups.get_mut("g").unwrap().full = true;
     produce(&client, 10, 0..3).await;
-    eventually("parking was refused", || cluster.state.lock().groups["g"].refused > 2).await;
-    assert!(committed(&cluster) <= 2, "passed a record whose key is not parked");
+    eventually("parking was refused", || {
+        cluster.state.lock().groups["g"].refused > 2
+    })
+    .await;
+    assert!(
+        committed(&cluster) <= 2,
+        "passed a record whose key is not parked"
+    );
     cluster.state.lock().groups.get_mut("g").unwrap().full = false;
     produce(&client, 10, 3..10).await;
     eventually("it goes on", || committed(&cluster) == 10).await;
@@ -432,9 +500,16 @@ async fn a_stream_commits_what_it_is_told() {
     }
     eventually("three are finished", || committed(&cluster) == 3).await;
     drop(auto); // the fourth was at hand: it comes again
-    let name = cluster.state.lock().groups["g"].members.keys().next().cloned();
+    let name = cluster.state.lock().groups["g"]
+        .members
+        .keys()
+        .next()
+        .cloned();
     cluster.state.lock().expel("g", &name.unwrap());
-    let mut stream = member(&client).commit_mode(CommitMode::Explicit).stream().unwrap();
+    let mut stream = member(&client)
+        .commit_mode(CommitMode::Explicit)
+        .stream()
+        .unwrap();
     let mut open = Vec::new();
     for _ in 0..4 {
         open.push(stream.next().await.unwrap().unwrap());
@@ -458,7 +533,10 @@ async fn a_paused_member_hands_out_nothing_and_stays_a_member() {
     cluster.topic("t", 2);
     let client = cluster.client().await;
     let seen = Seen::default();
-    let worker = noting(member(&client).session_timeout(Duration::from_secs(2)), &seen);
+    let worker = noting(
+        member(&client).session_timeout(Duration::from_secs(2)),
+        &seen,
+    );
     eventually("assigned", || worker.assignment().len() == 2).await;
     worker.pause_all();
     produce(&client, 8, 0..20).await;
@@ -477,7 +555,9 @@ async fn bytes_in_flight_are_bounded() {
     let client = cluster.client().await;
     let producer = client.producer().build();
     for value in 0..40 {
-        let record = ProducerRecord::to("t").key(format!("k{value}")).value(vec![b'0'; 10_000]);
+        let record = ProducerRecord::to("t")
+            .key(format!("k{value}"))
+            .value(vec![b'0'; 10_000]);
         producer.send(record).await.unwrap();
     }
     let gate = Arc::new(Semaphore::new(0));
@@ -496,7 +576,11 @@ async fn bytes_in_flight_are_bounded() {
     };
     eventually("some begun", || begun.load(Ordering::SeqCst) == 10).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    assert_eq!(begun.load(Ordering::SeqCst), 10, "100,000 bytes and one record");
+    assert_eq!(
+        begun.load(Ordering::SeqCst),
+        10,
+        "100,000 bytes and one record"
+    );
     gate.add_permits(40);
     eventually("all committed", || committed(&cluster) == 40).await;
     worker.unwrap().stop().await.unwrap();

@@ -55,6 +55,9 @@ pub(crate) async fn follow(shared: Arc<Shared>) {
 }
 
 async fn revoked(shared: &Shared, partitions: Vec<NamedPartition>, reason: RevokeReason) {
+    if partitions.is_empty() {
+        return;
+    }
     let names: Vec<_> = partitions.iter().map(shown).collect();
     tracing::info!(
         group = &*shared.config.group,
@@ -62,23 +65,19 @@ async fn revoked(shared: &Shared, partitions: Vec<NamedPartition>, reason: Revok
         ?reason,
         "partitions go"
     );
-    if let Some(hook) = &shared.config.revoked
-        && !partitions.is_empty()
-    {
+    if let Some(hook) = &shared.config.revoked {
         hook(partitions, reason).await;
     }
 }
 
 /// Stops, waits for handlers, commits, and lets go.
 async fn give_up(shared: &Shared, partitions: &[TopicPartition]) {
-    let names = {
+    {
         let mut state = shared.state();
-        let names = state.named(partitions);
         for &tp in partitions {
             shared.quiesce(&mut state, tp);
         }
-        names
-    };
+    }
     // Half of what the group allows: the rest is for the commit and the acknowledgement.
     let patience = Instant::now() + shared.config.rebalance_timeout / 2;
     if !idle(shared, partitions, patience).await {
@@ -87,6 +86,8 @@ async fn give_up(shared: &Shared, partitions: &[TopicPartition]) {
             "a handler did not finish in time: its record will be handled by another member too"
         );
     }
+    // Nothing is left of a session that was lost meanwhile.
+    let names = shared.state().named(partitions);
     revoked(shared, names, RevokeReason::Moved).await;
     let deadline = Instant::now() + shared.client.inner.request_timeout;
     if let Err(cause) = ledger::commit(shared, deadline).await {
@@ -228,12 +229,14 @@ pub(crate) async fn leave(shared: &Shared) -> Result<(), GroupError> {
     revoked(shared, names, RevokeReason::Leaving).await;
     let deadline = Instant::now() + shared.client.inner.request_timeout;
     let committed = ledger::commit(shared, deadline).await;
+    // No heartbeat from here on, and no joining again.
+    shared.state().ended.get_or_insert(GroupError::Closed);
+    shared.beat.notify_one();
     // A static member that comes back in time finds its partitions again.
     if shared.config.instance_id.is_empty()
         && let Err(cause) = session::leave(shared, deadline).await
     {
         tracing::warn!(group = &*shared.config.group, %cause, "could not say that it leaves");
     }
-    shared.state().ended.get_or_insert(GroupError::Closed);
     committed.map_err(GroupError::Commit)
 }

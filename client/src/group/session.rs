@@ -132,6 +132,9 @@ async fn beat(shared: &Shared, interval: Duration) -> Result<(), Cause> {
         let (state, now) = (shared.state(), shared.now());
         state.membership.is_silent(now)
     };
+    if shared.state().ended.is_some() {
+        return Ok(());
+    }
     if expelled || silent {
         tracing::warn!(group = &*shared.config.group, %cause, expelled, "the session is lost");
         shared.lose();

@@ -183,14 +183,17 @@ impl Shared {
             state.membership.lost();
             let partitions: Vec<_> = state.parts.keys().copied().collect();
             for tp in partitions {
-                if let Some(name) = self.drop_part(&mut state, tp) {
-                    state.lost.push(name);
+                let name = self.drop_part(&mut state, tp);
+                // Who leaves has been told already.
+                if !state.stopping {
+                    state.lost.extend(name);
                 }
             }
         }
         self.changed.notify_one();
         self.beat.notify_one();
         self.waker.wake();
+        self.settled.send_modify(|settled| *settled += 1);
     }
 
     /// Hands out nothing more of a partition, and takes back what no handler has begun.

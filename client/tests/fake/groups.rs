@@ -122,7 +122,10 @@ impl Group {
 
     fn may_commit(&self, member: &str, place: Place, epoch: u64) -> bool {
         self.members.get(member).is_some_and(|member| {
-            let granted = member.held.get(&place).is_some_and(|granted| epoch >= *granted);
+            let granted = member
+                .held
+                .get(&place)
+                .is_some_and(|granted| epoch >= *granted);
             granted || member.revoking.contains_key(&place)
         })
     }
@@ -132,7 +135,11 @@ impl Group {
         let outside = member.is_empty() && self.members.is_empty();
         let code = if !outside && !self.may_commit(member, place, epoch) {
             Some(ErrorCode::FencedMember)
-        } else if self.offsets.get(&place).is_some_and(|at| *at > commit.offset) {
+        } else if self
+            .offsets
+            .get(&place)
+            .is_some_and(|at| *at > commit.offset)
+        {
             Some(ErrorCode::CommitBehind)
         } else {
             self.offsets.insert(place, commit.offset);
@@ -377,7 +384,10 @@ impl Groups for Node {
         let (member, epoch) = (&request.member_id, request.epoch);
         let held = |topic, partition| group.may_commit(member, (topic, partition), epoch);
         let keys = request.keys.iter().all(|k| held(k.topic_id, k.partition));
-        let offsets = request.offsets.iter().all(|o| held(o.topic_id, o.partition));
+        let offsets = request
+            .offsets
+            .iter()
+            .all(|o| held(o.topic_id, o.partition));
         let refused = if !group.members.contains_key(member) {
             Some(ErrorCode::UnknownMember)
         } else if !keys || !offsets {
