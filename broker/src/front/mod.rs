@@ -5,6 +5,7 @@ mod convert;
 mod credit;
 mod describe;
 mod fetch;
+pub mod groups;
 mod list_offsets;
 pub mod log;
 pub mod metadata;

@@ -56,6 +56,8 @@ pub enum Effect {
     GroupChanged {
         /// Its name.
         group: Arc<str>,
+        /// More than offsets and parked keys: members, or what they hold. Also: keys were unparked.
+        news: bool,
     },
     /// Records below an offset are gone.
     Trimmed {

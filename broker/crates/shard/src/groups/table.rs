@@ -73,6 +73,7 @@ impl ShardState {
             _ => return Err(GroupRefusal::UnknownGroup),
         };
         let exists = known.is_some();
+        let news = !matches!(action, Action::Commit(_) | Action::Park(_));
         let (outcome, after) = act(before, exists, action, when)?;
         // What is refused changes nothing, and what changes nothing needs no one's attention.
         if self.groups.get(&name).map(|group| &**group) != after.as_ref() {
@@ -80,7 +81,7 @@ impl ShardState {
                 Some(group) => drop(self.groups.insert(Arc::clone(&name), Arc::new(group))),
                 None => drop(self.groups.remove(&name)),
             }
-            effects.push(Effect::GroupChanged { group: name });
+            effects.push(Effect::GroupChanged { group: name, news });
         }
         Ok(outcome)
     }
@@ -116,7 +117,7 @@ impl ShardState {
         }
         let outcome = GroupOutcome::counted(dead.len());
         changed.extend(dead);
-        let effect = |group| Effect::GroupChanged { group };
+        let effect = |group| Effect::GroupChanged { group, news: true };
         effects.extend(changed.into_iter().map(effect));
         outcome
     }
