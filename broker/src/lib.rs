@@ -4,6 +4,7 @@ pub mod config;
 pub mod control;
 pub mod front;
 pub mod gate;
+pub mod groups;
 pub mod node;
 pub mod observe;
 pub mod process;

@@ -119,6 +119,17 @@ impl<D: Disk> Router<D> {
         Ok((shard, Arc::clone(topic)))
     }
 
+    /// The shard that hosts a consumer group; `Err`: here it is not led, but there.
+    ///
+    /// # Errors
+    /// Where it is; `None` before the cluster exists.
+    pub fn group(&self, group: &str) -> Result<Arc<Shard<D>>, Option<ShardId>> {
+        let id = self.cluster.image().group_shard(group).ok_or(None)?;
+        match self.shards.get(id) {
+            Some(shard) if shard.group.is_leader() => Ok(shard),
+            _ => Err(Some(id)),
+        }
+    }
     /// Who leads a shard, as far as this broker knows.
     #[must_use]
     pub fn hint(&self, shard: ShardId) -> Option<LeaderHint> {

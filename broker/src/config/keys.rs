@@ -151,6 +151,11 @@ sections! {
         /// Client connections at a time.
         max_connections: u32 = 1_000,
     }
+    /// Consumer groups.
+    groups: Groups {
+        /// A group that has had no members for this long is forgotten with its offsets.
+        retention_ms: Millis = Millis(7 * 24 * 3_600_000),
+    }
     /// What a new topic gets when its creator does not say.
     defaults: Defaults {
         /// Partitions.

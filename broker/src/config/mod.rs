@@ -16,7 +16,7 @@ mod value;
 mod tests;
 
 pub use keys::{
-    ADMIN_PORT, Defaults, KEYS, Key, Limits, Listen, Node, Raft, SECTIONS, Storage, Wal,
+    ADMIN_PORT, Defaults, Groups, KEYS, Key, Limits, Listen, Node, Raft, SECTIONS, Storage, Wal,
 };
 pub use nearest::nearest;
 pub use reference::reference;
@@ -38,6 +38,8 @@ pub struct Config {
     pub raft: Raft,
     /// Bounds on memory and connections.
     pub limits: Limits,
+    /// Consumer groups.
+    pub groups: Groups,
     /// What a new topic gets when its creator does not say.
     pub defaults: Defaults,
 }

@@ -192,6 +192,7 @@ pub struct ShardCommandFailure {
 pub fn check_forwarded(command: &Bytes) -> Result<(), String> {
     match ShardCommand::decode(&command.clone().into()) {
         Ok(ShardCommand::Append { .. }) => Err("batches are produced, not commanded".to_owned()),
+        Ok(ShardCommand::Group(_)) => Err("groups are asked of their coordinator".to_owned()),
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }

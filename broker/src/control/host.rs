@@ -10,6 +10,7 @@ use highwater_proto::{NodeId, ShardId};
 use highwater_raft::{Group, Peers};
 
 use super::cluster::LeaderInfo;
+use crate::groups::{self, Coordinator};
 use crate::node::Broker;
 use crate::runtime::Shard;
 use crate::runtime::accumulate::Accumulator;
@@ -39,7 +40,7 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
 
 async fn host<E: Env>(broker: &Arc<Broker<E>>, shard: &ShardInfo) -> anyhow::Result<()> {
     let machine = ShardMachine::new(shard.id, Arc::clone(&broker.shard_context));
-    let views = machine.views();
+    let (views, groups) = (machine.views(), machine.groups());
     let group = broker.groups.start(shard.id, machine).await?;
     let (accumulator, _task) = Accumulator::start(group.clone());
     // The founding membership is written by one broker, for a shard that never had a leader; any
@@ -53,8 +54,12 @@ async fn host<E: Env>(broker: &Arc<Broker<E>>, shard: &ShardInfo) -> anyhow::Res
         group,
         views,
         accumulator,
+        groups,
+        coordinator: Coordinator::default(),
     };
-    broker.shards.insert(Arc::new(hosted));
+    let hosted = Arc::new(hosted);
+    broker.shards.insert(Arc::clone(&hosted));
+    tokio::spawn(groups::coordinate(Arc::clone(broker), hosted));
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod credit;
 mod describe;
 pub mod egress;
 mod fetch;
+pub mod groups;
 pub mod ingress;
 mod list_offsets;
 pub mod log;

@@ -6,8 +6,10 @@ use std::time::Duration;
 use highwater_env::Env;
 use highwater_proto::internal::peer_server::Peer;
 use highwater_proto::internal::{
-    DescribePartitionsRequest, DescribePartitionsResponse, HeartbeatRequest, HeartbeatResponse,
-    HelloRequest, HelloResponse, ProposeRequest, ProposeResponse, PullSnapshotRequest,
+    DescribePartitionsRequest, DescribePartitionsResponse, GroupOffsetsRequest,
+    GroupOffsetsResponse, HeartbeatRequest, HeartbeatResponse, HelloRequest, HelloResponse,
+    ListShardGroupsRequest, ListShardGroupsResponse, PartitionPositionsRequest,
+    PartitionPositionsResponse, ProposeRequest, ProposeResponse, PullSnapshotRequest,
     PullSnapshotResponse, ShardCommandRequest, ShardCommandResponse, TransferRequest,
     TransferResponse,
 };
@@ -16,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::{RESPONSES_IN_FLIGHT, describe};
+use super::{RESPONSES_IN_FLIGHT, describe, groups};
 use crate::control::{controller, heartbeat, transfer};
 use crate::node::{Broker, hello};
 use crate::runtime::install;
@@ -121,6 +123,34 @@ impl<E: Env> Peer for PeerService<E> {
             &self.0,
             &request.into_inner(),
         )))
+    }
+
+    async fn partition_positions(
+        &self,
+        request: Request<PartitionPositionsRequest>,
+    ) -> Result<Response<PartitionPositionsResponse>, Status> {
+        let answer = crate::groups::lag::positions_here(&self.0, request.into_inner()).await;
+        Ok(Response::new(answer))
+    }
+
+    async fn list_shard_groups(
+        &self,
+        request: Request<ListShardGroupsRequest>,
+    ) -> Result<Response<ListShardGroupsResponse>, Status> {
+        Ok(Response::new(groups::list::here(
+            &self.0,
+            &request.into_inner(),
+        )))
+    }
+
+    async fn group_offsets(
+        &self,
+        request: Request<GroupOffsetsRequest>,
+    ) -> Result<Response<GroupOffsetsResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(
+            groups::reset::offsets_here(&self.0, &request).await,
+        ))
     }
 
     type PullSnapshotStream = ReceiverStream<Result<PullSnapshotResponse, Status>>;

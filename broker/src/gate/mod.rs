@@ -53,6 +53,24 @@ impl Gate {
         Ok(Admitted(self.budget.take(bytes).await))
     }
 
+    /// As [`Self::admit`], for what goes on below the disk reserve: the bookkeeping of consumer
+    /// groups, which is small and lets consumers finish what they have.
+    ///
+    /// # Errors
+    /// [`Closed::ShuttingDown`].
+    pub async fn admit_bookkeeping(&self, bytes: usize) -> Result<Admitted, Closed> {
+        match self.admit(bytes).await {
+            Err(Closed::StorageFull) => {
+                let wanted = (bytes as u64).div_ceil(BYTES_PER_PERMIT);
+                let wanted = u32::try_from(wanted).unwrap_or(self.total);
+                let wanted = wanted.clamp(1, self.total);
+                let permits = Arc::clone(&self.permits).acquire_many_owned(wanted).await;
+                permits.map(Admitted).map_err(|_| Closed::ShuttingDown)
+            }
+            admitted => admitted,
+        }
+    }
+
     fn check(&self) -> Result<(), Closed> {
         if self.draining.load(Ordering::Relaxed) {
             return Err(Closed::ShuttingDown);

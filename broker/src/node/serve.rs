@@ -8,6 +8,7 @@ use highwater_env::{Env, Listener, Net};
 use highwater_proto::internal::peer_server::PeerServer;
 use highwater_proto::internal::raft_server::RaftServer;
 use highwater_proto::v1::admin_server::AdminServer;
+use highwater_proto::v1::groups_server::GroupsServer;
 use highwater_proto::v1::log_server::LogServer;
 use highwater_proto::v1::metadata_server::MetadataServer;
 use highwater_proto::v1::records_server::RecordsServer;
@@ -17,6 +18,7 @@ use tonic::service::interceptor::InterceptedService;
 use super::connections::ClientConnections;
 use super::{Broker, channel};
 use crate::front::admin::AdminService;
+use crate::front::groups::GroupsService;
 use crate::front::ingress::Metered;
 use crate::front::log::LogService;
 use crate::front::metadata::MetadataService;
@@ -80,6 +82,9 @@ where
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let metadata = MetadataServer::new(MetadataService(Arc::clone(&broker)));
+    let groups = GroupsServer::new(GroupsService(Arc::clone(&broker)))
+        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let admin = AdminServer::new(AdminService(Arc::clone(&broker)));
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
@@ -89,6 +94,7 @@ where
         .add_service(guarded(log, &broker, &clients))
         .add_service(guarded(records, &broker, &clients))
         .add_service(guarded(metadata, &broker, &clients))
+        .add_service(guarded(groups, &broker, &clients))
         .add_service(guarded(admin, &broker, &clients))
         .add_service(raft)
         .add_service(peer)

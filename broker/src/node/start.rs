@@ -75,6 +75,7 @@ async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             controller::run(Arc::clone(&broker)),
             checkpointer::run(Arc::clone(&broker)),
             storage::run(Arc::clone(&broker)),
+            crate::groups::lag::run(Arc::clone(&broker)),
         );
         Ok(())
     };

@@ -16,6 +16,7 @@ use highwater_segment::{AppendBatch, Checkpoint, SegmentStore, ShardSegments};
 use highwater_shard::{Effect, EntryContext, ShardCommand, ShardReply, ShardState};
 
 use super::checkpoint::{self, CheckpointFiles, FrozenShard};
+use super::groups::GroupViews;
 use super::install::SnapshotSource;
 use super::tail::{ShardTail, TailBudget};
 use super::view::{PartitionView, Views};
@@ -39,6 +40,7 @@ pub struct ShardMachine<E: Env> {
     pub(super) id: ShardId,
     pub(super) state: ShardState,
     pub(super) views: Arc<Views<E::Disk>>,
+    groups: Arc<GroupViews>,
     pub(super) tail: ShardTail<E::Disk>,
     pub(super) segments: ShardSegments<E::Disk>,
     pub(super) context: Arc<ShardContext<E>>,
@@ -53,6 +55,7 @@ impl<E: Env> ShardMachine<E> {
             id,
             state: ShardState::new(),
             views: Arc::default(),
+            groups: Arc::default(),
             tail: ShardTail::new(Arc::clone(&context.tail)),
             segments: context.store.shard(id),
             context,
@@ -63,6 +66,11 @@ impl<E: Env> ShardMachine<E> {
     #[must_use]
     pub fn views(&self) -> Arc<Views<E::Disk>> {
         Arc::clone(&self.views)
+    }
+    /// The consumer groups, for readers.
+    #[must_use]
+    pub fn groups(&self) -> Arc<GroupViews> {
+        Arc::clone(&self.groups)
     }
     pub(super) fn files(&self) -> CheckpointFiles<E::Disk> {
         let path = self
@@ -90,6 +98,7 @@ impl<E: Env> ShardMachine<E> {
             let view = PartitionView::new(tp, self.context.store.clone(), visible);
             self.views.insert(Arc::new(view));
         }
+        self.groups.adopt(&state);
         self.state = state;
     }
     fn remove_view(&mut self, tp: TopicPartition) {
@@ -125,6 +134,11 @@ impl<E: Env> ShardMachine<E> {
                 Ok(())
             }
             Effect::Configured { .. } => Ok(()),
+            Effect::GroupChanged { group, news } => {
+                let state = self.state.group(&group).cloned();
+                self.groups.publish(&group, state, news);
+                Ok(())
+            }
             Effect::Trimmed { tp, log_start } => {
                 if let Some(view) = self.views.get(tp) {
                     view.trim(log_start);
@@ -195,6 +209,7 @@ impl<E: Env> StateMachine for ShardMachine<E> {
             }
         }
         self.effects = effects;
+        self.groups.follow(&self.state);
         reply.encode()
     }
 

@@ -3,6 +3,7 @@
 
 pub mod accumulate;
 mod checkpoint;
+pub mod groups;
 pub mod install;
 pub mod machine;
 pub mod tail;
@@ -17,7 +18,10 @@ use highwater_raft::Group;
 use highwater_segment::{CheckpointError, ReadCheckpointError};
 
 use accumulate::Accumulator;
+use groups::GroupViews;
 use view::Views;
+
+use crate::groups::Coordinator;
 
 /// One hosted shard.
 pub struct Shard<D: Disk> {
@@ -29,6 +33,10 @@ pub struct Shard<D: Disk> {
     pub views: Arc<Views<D>>,
     /// Where batches are handed in.
     pub accumulator: Accumulator,
+    /// Its consumer groups, for readers.
+    pub groups: Arc<GroupViews>,
+    /// What is known of their members while this broker leads the shard.
+    pub coordinator: Coordinator,
 }
 
 /// A checkpoint that cannot be read, with what a person can do about it.

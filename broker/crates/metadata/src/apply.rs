@@ -106,6 +106,7 @@ impl Image {
             .filter_map(|founder| Some((founder.id, self.brokers.get(&founder.id)?.clone())))
             .collect();
         self.shards = placement::first_shards(&founders);
+        self.group_shards = placement::group_shards(&self.shards);
         self.next_topic = 1;
         Ok(MetadataReply::Done)
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use highwater_proto::{NodeId, ProducerId, ShardId, TopicId};
+use highwater_proto::{NodeId, ProducerId, ShardId, TopicId, murmur2};
 
 use crate::command::NewBroker;
 use crate::topic::Topic;
@@ -36,6 +36,8 @@ pub struct Image {
     pub(crate) names: BTreeMap<Arc<str>, TopicId>,
     pub(crate) next_topic: u64,
     pub(crate) next_producer: u64,
+    /// The shards that host consumer groups, fixed when the cluster was made.
+    pub(crate) group_shards: Vec<ShardId>,
 }
 
 /// A page of topics by name.
@@ -89,6 +91,33 @@ impl Image {
     #[must_use]
     pub fn topic_count(&self) -> usize {
         self.topics.len()
+    }
+    /// The shard that hosts a consumer group; `None` before the cluster exists.
+    ///
+    /// It is a hash over a list that was fixed when the cluster was made. Shards that are added
+    /// later do not change it, so a group never moves, and no group costs an entry of this image.
+    #[must_use]
+    pub fn group_shard(&self, group: &str) -> Option<ShardId> {
+        let hash = murmur2(group.as_bytes()) & 0x7fff_ffff;
+        let count = u32::try_from(self.group_shards.len()).ok()?;
+        let slot = hash.checked_rem(count)?;
+        self.group_shards.get(slot as usize).copied()
+    }
+    /// The shards that host consumer groups.
+    #[must_use]
+    pub fn group_shards(&self) -> &[ShardId] {
+        &self.group_shards
+    }
+    /// Whether a topic existed and was deleted. Of a topic that this image has not heard of yet it
+    /// says no.
+    #[must_use]
+    pub fn was_deleted(&self, topic: TopicId) -> bool {
+        topic.0 < self.next_topic && !self.topics.contains_key(&topic)
+    }
+    /// Whether this image is new enough to know a topic, or that it was deleted.
+    #[must_use]
+    pub fn has_heard_of(&self, topic: TopicId) -> bool {
+        topic.0 < self.next_topic
     }
     /// The first producer id not yet given.
     #[must_use]

@@ -14,6 +14,9 @@ const REPLICATED_PER_BROKER: usize = 8;
 /// one broker over its cores.
 const SINGLE_PER_BROKER: usize = 2;
 
+/// Replicas of a consumer group.
+const GROUP_CLASS: usize = 3;
+
 /// The shards of a new cluster: class 1 for everyone, class 3 and 5 where enough brokers are.
 pub(crate) fn first_shards(brokers: &BTreeMap<NodeId, NewBroker>) -> BTreeMap<ShardId, ShardInfo> {
     let ring = by_rack(brokers);
@@ -44,6 +47,17 @@ pub(crate) fn first_shards(brokers: &BTreeMap<NodeId, NewBroker>) -> BTreeMap<Sh
         }
     }
     shards
+}
+
+/// The shards that host consumer groups: those of three replicas, or else of the most.
+pub(crate) fn group_shards(shards: &BTreeMap<ShardId, ShardInfo>) -> Vec<ShardId> {
+    let classes = shards.values().map(|shard| shard.replicas.len());
+    let class = classes.max_by_key(|class| (*class == GROUP_CLASS, *class));
+    shards
+        .values()
+        .filter(|shard| Some(shard.replicas.len()) == class)
+        .map(|shard| shard.id)
+        .collect()
 }
 
 /// `class` brokers, the one at `turn` first, then always one whose rack holds the fewest of those

@@ -10,6 +10,7 @@ use prost::Message;
 use crate::command::{DecodeError, NewBroker};
 use crate::configs::TopicSettings;
 use crate::image::{Image, ShardInfo};
+use crate::placement;
 use crate::topic::Topic;
 use crate::wire;
 
@@ -42,8 +43,18 @@ impl Image {
             topics: self.topics.values().map(topic).collect(),
             next_topic: self.next_topic,
             next_producer: self.next_producer,
+            group_shards: self.group_shards_to_write(),
         };
         snapshot.encode_to_vec().into()
+    }
+
+    /// Nothing as long as the list follows from the shards, as it does in images from before there
+    /// were groups.
+    fn group_shards_to_write(&self) -> Vec<u32> {
+        if self.group_shards == placement::group_shards(&self.shards) {
+            return Vec::new();
+        }
+        self.group_shards.iter().map(|shard| shard.0).collect()
     }
 
     /// From bytes.
@@ -72,6 +83,11 @@ impl Image {
         image.brokers = brokers.map(|broker| (broker.id, broker)).collect();
         let shards = snapshot.shards.into_iter().map(shard);
         image.shards = shards.map(|shard| (shard.id, shard)).collect();
+        let group_shards = snapshot.group_shards.into_iter().map(ShardId);
+        image.group_shards = group_shards.collect();
+        if image.group_shards.is_empty() {
+            image.group_shards = placement::group_shards(&image.shards);
+        }
         for stored in snapshot.topics {
             let topic = topic(stored).map_err(failed)?;
             for shard in &topic.shards {

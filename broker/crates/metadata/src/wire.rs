@@ -123,6 +123,8 @@ pub(crate) struct Snapshot {
     pub next_topic: u64,
     #[prost(uint64, tag = "7")]
     pub next_producer: u64,
+    #[prost(uint32, repeated, tag = "20")]
+    pub group_shards: Vec<u32>,
 }
 
 #[derive(Clone, PartialEq, Message)]

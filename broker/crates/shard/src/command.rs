@@ -14,7 +14,7 @@ use highwater_proto::{
 };
 use prost::Message;
 
-use crate::{FeatureLevel, PartitionConfig};
+use crate::{FeatureLevel, GroupCommand, PartitionConfig};
 
 /// The framing written: a byte of version, four of the header's length (big-endian), the header,
 /// the batches.
@@ -33,7 +33,7 @@ pub struct AppendRequest {
 }
 
 /// An entry of a shard's log.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum ShardCommand {
     /// Batches, decided one by one in this order. Reply: `Append`, a verdict for each.
     Append {
@@ -66,6 +66,8 @@ pub enum ShardCommand {
         /// The first offset that stays.
         log_start: Offset,
     },
+    /// A command to a consumer group. Reply: `Group`.
+    Group(Box<GroupCommand>),
     /// Raises the rules that apply follows; never lowers them. Reply: `Done`.
     RaiseFeatureLevel {
         /// The new level.
@@ -146,6 +148,7 @@ impl ShardCommand {
                 partition: tp.partition.0,
                 log_start: log_start.0,
             }),
+            Self::Group(command) => Wire::Group((**command).clone()),
             Self::RaiseFeatureLevel { level } => {
                 Wire::RaiseFeatureLevel(ShardRaiseFeatureLevel { level: level.0 })
             }
@@ -200,6 +203,11 @@ impl ShardCommand {
                 tp: place(trim.topic, trim.partition),
                 log_start: Offset(trim.log_start),
             },
+            Wire::Group(command) if command.action.is_none() => {
+                let text = "its kind of command to a group is unknown";
+                return Err(DecodeError::Newer(text.to_owned()));
+            }
+            Wire::Group(command) => Self::Group(Box::new(command)),
             Wire::RaiseFeatureLevel(raise) => {
                 let level = FeatureLevel(raise.level);
                 if !level.is_supported() {

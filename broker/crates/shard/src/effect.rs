@@ -1,5 +1,7 @@
 //! What apply asks its caller to do: nothing here is done by this crate itself.
 
+use std::sync::Arc;
+
 use highwater_proto::batch::StampedBatch;
 use highwater_proto::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 
@@ -49,6 +51,13 @@ pub enum Effect {
         tp: TopicPartition,
         /// How it is treated.
         config: PartitionConfig,
+    },
+    /// A consumer group was made, changed or forgotten.
+    GroupChanged {
+        /// Its name.
+        group: Arc<str>,
+        /// More than offsets and parked keys: members, or what they hold. Also: keys were unparked.
+        news: bool,
     },
     /// Records below an offset are gone.
     Trimmed {

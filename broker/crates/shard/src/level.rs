@@ -8,8 +8,10 @@ pub struct FeatureLevel(pub u32);
 impl FeatureLevel {
     /// What every release knows.
     pub const FIRST: Self = Self(1);
+    /// From here on a shard hosts consumer groups.
+    pub const GROUPS: Self = Self(2);
     /// The highest level that this release knows.
-    pub const LATEST: Self = Self(1);
+    pub const LATEST: Self = Self(2);
 
     /// Whether this release can follow the rules of this level.
     #[must_use]

@@ -1,4 +1,4 @@
-//! The shard state machine: partitions, producers and offsets, decided in apply.
+//! The shard state machine: partitions, producers, offsets and consumer groups, decided in apply.
 //!
 //! Pure: an entry and the state give verdicts, effects and the next state. Time comes in entries;
 //! there are no files, no threads, no randomness and no order that differs between replicas. What
@@ -8,6 +8,7 @@
 mod clock;
 mod command;
 mod effect;
+pub mod groups;
 mod level;
 #[cfg(test)]
 mod model_tests;
@@ -21,7 +22,7 @@ mod test_support;
 
 pub use command::{AppendRequest, DecodeError, ShardCommand};
 pub use effect::{AppendEffect, Effect};
-pub use highwater_proto::internal::PartitionConfig;
+pub use highwater_proto::internal::{GroupCommand, PartitionConfig};
 pub use level::FeatureLevel;
 pub use partition::PartitionFacts;
 pub use reply::{CommandRefusal, RejectReason, ReplyError, ShardReply, Verdict};

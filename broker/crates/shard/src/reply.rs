@@ -4,7 +4,11 @@
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use highwater_proto::{Offset, TimestampMs};
+use highwater_proto::internal::GroupReply;
+use prost::Message;
 use prost::encoding::{decode_varint, encode_varint};
+
+use crate::groups::{self, GroupOutcome, GroupRefusal};
 
 /// What became of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +88,8 @@ pub enum ShardReply {
     },
     /// Nothing changed.
     Refused(CommandRefusal),
+    /// What became of a command to a group.
+    Group(Result<GroupOutcome, GroupRefusal>),
     /// The entry is not a command; nothing changed.
     Malformed,
 }
@@ -98,6 +104,7 @@ const DONE: u8 = 2;
 const TRIMMED: u8 = 3;
 const REFUSED: u8 = 4;
 const MALFORMED: u8 = 5;
+const GROUP: u8 = 6;
 
 const APPENDED: u8 = 1;
 const APPENDED_AT: u8 = 2;
@@ -137,6 +144,11 @@ impl ShardReply {
                 put_refusal(*refusal, &mut out);
             }
             Self::Malformed => out.put_u8(MALFORMED),
+            Self::Group(outcome) => {
+                out.put_u8(GROUP);
+                // Cannot fail: BytesMut grows.
+                let _ = groups::reply::to_wire(outcome).encode(&mut out);
+            }
         }
         out.freeze()
     }
@@ -163,6 +175,12 @@ impl ShardReply {
             },
             REFUSED => Self::Refused(take_refusal(rest)?),
             MALFORMED => Self::Malformed,
+            GROUP => {
+                let reply = GroupReply::decode(std::mem::take(rest));
+                let reply = reply.map_err(|_| ReplyError("not a group's reply"))?;
+                let outcome = groups::reply::from_wire(&reply);
+                Self::Group(outcome.ok_or(ReplyError("unknown refusal of a group"))?)
+            }
             _ => return Err(ReplyError("unknown kind")),
         };
         if rest.is_empty() {

@@ -18,6 +18,7 @@ use highwater_proto::{
 use prost::Message;
 
 use crate::clock::ShardClock;
+use crate::groups::{self, table::Groups};
 use crate::level::FeatureLevel;
 use crate::partition::{OpenSegment, Partition};
 use crate::producer::{Producer, Producers, REMEMBERED, Remembered};
@@ -79,6 +80,7 @@ impl ShardState {
             swept: Some(to_place(self.swept)),
             deleted: self.deleted.iter().copied().map(to_place).collect(),
             partitions: Vec::new(),
+            groups: Vec::new(),
         };
         let mut out = BytesMut::new();
         // Encoding into BytesMut cannot fail. Messages one behind the other are one message, so
@@ -88,6 +90,14 @@ impl ShardState {
             let partitions = vec![to_partition(*tp, partition)];
             let _ = ShardSnapshot {
                 partitions,
+                ..ShardSnapshot::default()
+            }
+            .encode(&mut out);
+        }
+        for (name, group) in &self.groups {
+            let groups = vec![groups::snapshot::to_wire(name, group)];
+            let _ = ShardSnapshot {
+                groups,
                 ..ShardSnapshot::default()
             }
             .encode(&mut out);
@@ -115,8 +125,18 @@ impl ShardState {
             last = Some(tp);
             partitions.insert(tp, Arc::new(partition));
         }
+        let mut groups = Groups::new();
+        for message in snapshot.groups {
+            let (name, group) =
+                groups::snapshot::from_wire(message).map_err(SnapshotError::Damaged)?;
+            if groups.last_key_value().is_some_and(|(last, _)| *last >= name) {
+                return Err(SnapshotError::Damaged("groups are out of order"));
+            }
+            groups.insert(name, Arc::new(group));
+        }
         Ok(Self {
             rules,
+            groups,
             position: snapshot.position,
             clock: ShardClock {
                 elapsed_ms: snapshot.elapsed_ms,

@@ -11,6 +11,7 @@ use crate::PartitionConfig;
 use crate::clock::ShardClock;
 use crate::command::{AppendRequest, ShardCommand};
 use crate::effect::Effect;
+use crate::groups::table::Groups;
 use crate::level::FeatureLevel;
 use crate::partition::{Moment, Partition, PartitionFacts};
 use crate::reply::{CommandRefusal, RejectReason, ShardReply, Verdict};
@@ -40,6 +41,7 @@ pub struct ShardState {
     pub(crate) deleted: VecDeque<TopicPartition>,
     /// Whose producers were looked through last.
     pub(crate) swept: TopicPartition,
+    pub(crate) groups: Groups,
 }
 
 impl ShardState {
@@ -112,6 +114,9 @@ impl ShardState {
             ShardCommand::DeletePartition { tp } => self.delete(tp, effects),
             ShardCommand::ConfigurePartition { tp, config } => self.configure(tp, config, effects),
             ShardCommand::TrimLog { tp, log_start } => self.trim(tp, log_start, effects),
+            ShardCommand::Group(command) => {
+                ShardReply::Group(self.apply_group(at, *command, effects))
+            }
             ShardCommand::RaiseFeatureLevel { level } => {
                 self.rules = self.rules.max(level);
                 ShardReply::Done
