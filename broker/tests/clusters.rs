@@ -16,6 +16,10 @@ mod fleet;
 mod formation;
 #[path = "clusters/full_disk.rs"]
 mod full_disk;
+#[path = "clusters/group_sdk_letters.rs"]
+mod group_sdk_letters;
+#[path = "clusters/group_sdk_members.rs"]
+mod group_sdk_members;
 #[path = "clusters/journal.rs"]
 mod journal;
 #[path = "clusters/lagging.rs"]

@@ -215,3 +215,27 @@ async fn exit_codes_tell_what_happened() {
         unreachable.err
     );
 }
+
+#[tokio::test]
+async fn a_group_reads_on_where_it_was_and_its_mistakes_are_named() {
+    let cluster = FakeCluster::start(2).await;
+    cluster.topic("t", 1);
+    let brokers = cluster.brokers();
+    let at = async |input: &str, args: &[&str]| run(&brokers, input, args).await;
+    at("a\nb\nc\nd\n", &["produce", "t"]).await;
+    let group = ["consume", "t", "--group", "g", "-f", "%v\\n", "-n", "2"];
+    assert_eq!(at("", &group).await.out, "a\nb\n");
+    assert_eq!(at("", &group).await.out, "c\nd\n");
+    assert_eq!(cluster.state.lock().groups["g"].left, 2);
+    let ran = at("", &["consume", "t", "--group", "g", "-o", "42"]).await;
+    assert!(
+        ran.code == 2 && ran.err.contains("group reset"),
+        "{}",
+        ran.err
+    );
+    let ran = at("", &["dlq", "redrive", "g", "--since", "42"]).await;
+    assert!(ran.code == 2 && ran.err.contains("a time"), "{}", ran.err);
+    let ran = at("", &["dlq", "list", "g", "--output", "json"]).await;
+    let listed: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(listed["parked"], Value::Array(Vec::new()));
+}

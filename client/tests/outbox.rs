@@ -112,9 +112,13 @@ impl OutboxStore for Store {
 const ROWS: u64 = 24;
 
 fn database() -> Arc<Mutex<Database>> {
+    database_for("t")
+}
+
+fn database_for(topic: &str) -> Arc<Mutex<Database>> {
     let mut database = Database::default();
     for id in 1..=ROWS {
-        let record = ProducerRecord::to("t")
+        let record = ProducerRecord::to(topic)
             .key(format!("k{}", id % 5))
             .value(id.to_string());
         database.rows.insert(id, record);
@@ -140,10 +144,14 @@ async fn finish(client: &Client, database: &Arc<Mutex<Database>>) {
 
 /// Every row once, and the rows of each partition in order.
 fn check(cluster: &FakeCluster) {
+    check_topic(cluster, "t");
+}
+
+fn check_topic(cluster: &FakeCluster, topic: &str) {
     let mut all = BTreeSet::new();
     for partition in 0..3 {
         let rows: Vec<u64> = cluster
-            .values("t", partition)
+            .values(topic, partition)
             .iter()
             .map(|value| value.parse().unwrap())
             .collect();
@@ -157,12 +165,14 @@ fn check(cluster: &FakeCluster) {
 
 #[tokio::test]
 async fn a_relay_that_dies_anywhere_publishes_each_row_once() {
+    let cluster = FakeCluster::start(1).await;
+    let client = cluster.client().await;
     // A whole run takes about 30 calls of the store.
     let mut deaths = 0;
     for call in 1..=40 {
         for death in [Death::Before(call), Death::After(call)] {
-            let cluster = FakeCluster::start(1).await;
-            cluster.topic("t", 3);
+            let topic = format!("{death:?}").replace(['(', ')'], "-");
+            cluster.topic(&topic, 3);
             // Every other request loses its answer after the append.
             let faults = [
                 Fault::ResetAfter,
@@ -170,8 +180,9 @@ async fn a_relay_that_dies_anywhere_publishes_each_row_once() {
                 Fault::AnswerUnknown,
                 Fault::ResetBefore,
             ];
+            cluster.state.lock().faults.clear();
             cluster.faults(1, &faults.repeat(4));
-            let (client, database) = (cluster.client().await, database());
+            let database = database_for(&topic);
             let mut dying = relay(&client, &database, death);
             while database.lock().marked.len() < ROWS as usize {
                 match dying.round().await {
@@ -185,7 +196,7 @@ async fn a_relay_that_dies_anywhere_publishes_each_row_once() {
             }
             drop(dying);
             finish(&client, &database).await;
-            check(&cluster);
+            check_topic(&cluster, &topic);
         }
     }
     assert!(deaths > 40, "only {deaths} deaths");

@@ -35,6 +35,11 @@ fn options_of_the_client_belong_to_its_verbs_at_any_depth() {
         "highwater topic --brokers a:1 list",
         "highwater cluster status --brokers a:1",
         "highwater produce orders --brokers a:1",
+        "highwater consume orders --group g --brokers a:1",
+        "highwater group reset g --to -10 --brokers a:1",
+        "highwater group seek g --to @-1h --execute --brokers a:1",
+        "highwater dlq redrive g --all --rate 10 --brokers a:1",
+        "highwater dlq redrive g --since @-15m --brokers a:1",
     ] {
         let (command, global) = parsed(line).unwrap_or_else(|error| panic!("{line}: {error}"));
         assert!(matches!(command, Command::Client(_)), "{line}");
@@ -55,6 +60,11 @@ fn dev_takes_one_broker_or_three() {
             true,
         ),
         ("highwater demo --count 0", false),
+        // What to redrive is said, not guessed.
+        ("highwater dlq redrive g", false),
+        ("highwater dlq redrive g --all --key k", false),
+        ("highwater consume orders --group g --partitions 1", false),
+        ("highwater consume orders --session-timeout 5", false),
         ("highwater demo --rate 500 --json r.json", true),
         ("highwater completion bash", true),
         ("highwater", false),

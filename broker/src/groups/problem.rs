@@ -93,7 +93,9 @@ pub(super) fn of(image: &Image, group: &Group, patterns: &mut Patterns) -> Optio
         }
         let mut candidate = Candidate {
             id: Arc::clone(id),
-            key: member.instance_id().map_or_else(|| Arc::clone(id), Arc::from),
+            key: member
+                .instance_id()
+                .map_or_else(|| Arc::clone(id), Arc::from),
             rack: member.spec.rack.clone(),
             topics: BTreeSet::new(),
             current: member.target.clone(),

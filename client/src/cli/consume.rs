@@ -23,6 +23,8 @@ Where to begin (-o): start, end, 42, +10 (after the start), -10 (before the end)
 @2026-11-20T10:00Z, @1795168800000 (milliseconds), @-15m (ago).
 Fields (-f): %t topic, %p partition, %o offset, %k key, %v value, %T timestamp in milliseconds,
 %h headers, %%; escapes \\n \\t \\r \\0 \\\\ \\xHH.
+With --group, the group's other members share the partitions, -o (start or end) counts where the
+group has committed nothing, and what was written out is committed.
 
   highwater consume orders -o -10 -e
   highwater consume orders -o @-15m -f '%k %v\\n' -n 100";
@@ -32,13 +34,19 @@ Fields (-f): %t topic, %p partition, %o offset, %k key, %v value, %T timestamp i
 pub struct ConsumeArgs {
     /// The topics
     #[arg(required = true)]
-    topics: Vec<String>,
+    pub(super) topics: Vec<String>,
+    /// As a member of this consumer group
+    #[arg(short, long, value_name = "NAME", conflicts_with_all = ["partitions", "exit_at_end", "read_from"])]
+    group: Option<String>,
+    /// After how many silent seconds others in the group take over [default: 45]
+    #[arg(long, value_name = "SECONDS", requires = "group", value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(super) session_timeout: Option<u64>,
     /// Where to begin; see below
     #[arg(short, long, default_value = "start", allow_hyphen_values = true)]
     offset: Position,
     /// Stop after so many records; 0: never
     #[arg(short, long, default_value_t = 0)]
-    num: u64,
+    pub(super) num: u64,
     /// Only these partitions: 0,3 or repeated
     #[arg(short, long, value_delimiter = ',')]
     partitions: Vec<u32>,
@@ -58,7 +66,10 @@ type Ends = BTreeMap<(Arc<str>, PartitionId), u64>;
 
 pub(super) async fn run(args: ConsumeArgs, global: &GlobalOptions) -> Result<ExitCode, CliError> {
     let client = global.connect().await?;
-    let start = args.offset.at((client.inner.wall_clock)());
+    if let Some(group) = &args.group {
+        return super::consume_group::run(&client, group, &args, global).await;
+    }
+    let start = args.start((client.inner.wall_clock)());
     let ends = if args.exit_at_end {
         Some(ends(&client, &args).await?)
     } else {
@@ -73,6 +84,12 @@ pub(super) async fn run(args: ConsumeArgs, global: &GlobalOptions) -> Result<Exi
     };
     bar.finish_and_clear();
     done
+}
+
+impl ConsumeArgs {
+    pub(super) fn start(&self, now_ms: i64) -> Start {
+        self.offset.at(now_ms)
+    }
 }
 
 async fn build(client: &Client, args: &ConsumeArgs, start: Start) -> Result<Consumer, CliError> {
@@ -163,7 +180,7 @@ fn is_past(record: &ConsumedRecord, ends: Option<&mut Ends>) -> bool {
     record.offset.0 >= end
 }
 
-fn write(
+pub(super) fn write(
     record: &ConsumedRecord,
     args: &ConsumeArgs,
     output: OutputFormat,

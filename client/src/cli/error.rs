@@ -48,6 +48,9 @@ pub enum CliError {
     /// Offsets could not be looked up.
     #[error(transparent)]
     Offsets(#[from] OffsetsError),
+    /// Something else failed.
+    #[error("{0}")]
+    Failed(String),
     /// Standard input or output, or a file.
     #[error("{0}")]
     Io(#[from] std::io::Error),

@@ -1,11 +1,14 @@
-//! The command line over the client: `topic`, `produce`, `consume`, `cluster`. The `highwater`
-//! binary embeds it.
+//! The command line over the client: `topic`, `produce`, `consume`, `group`, `dlq`,
+//! `cluster`. The `highwater` binary embeds it.
 
 mod cluster;
 mod consume;
+mod consume_group;
 mod context;
+mod dlq;
 mod error;
 mod format;
+mod group;
 mod output;
 mod position;
 mod produce;
@@ -20,7 +23,9 @@ use crate::client::Client;
 
 pub use cluster::ClusterCommand;
 pub use consume::ConsumeArgs;
+pub use dlq::{DlqCommand, RedriveArgs};
 pub use error::{CliError, EXIT_CODES};
+pub use group::{GroupCommand, ResetArgs};
 pub use produce::ProduceArgs;
 pub use topic::TopicCommand;
 
@@ -83,6 +88,12 @@ pub enum Command {
     /// Read records
     #[command(after_help = consume::HELP)]
     Consume(ConsumeArgs),
+    /// Look at consumer groups, move their offsets
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Look at dead letters, deliver them again
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Look at the cluster
     #[command(subcommand)]
     Cluster(ClusterCommand),
@@ -102,6 +113,8 @@ pub async fn run(command: Command, global: &GlobalOptions) -> Result<ExitCode, C
         Command::Topic(command) => topic::run(command, global).await,
         Command::Produce(args) => produce::run(args, global).await,
         Command::Consume(args) => consume::run(args, global).await,
+        Command::Group(command) => group::run(command, global).await,
+        Command::Dlq(command) => dlq::run(command, global).await,
         Command::Cluster(command) => cluster::run(command, global).await,
     };
     match done {

@@ -165,9 +165,12 @@ pub(crate) async fn create_topics(
         .max_message_bytes()
         .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
     let limit = (limit + ROOM_BYTES).min(64 << 20);
+    let replicas = source.partitions.first().map_or(0, |p| p.replicas.len());
+    let replicas = u32::try_from(replicas).unwrap_or(0);
     for name in [super::dlq_topic(group), super::redrive_topic(group)] {
         let topic = NewTopic::named(name)
             .partitions(source.partition_count())
+            .replication_factor(replicas)
             .config("max.message.bytes", limit.to_string());
         match client.admin().create_topic(topic).await {
             Err(error) if error.cause().code() != Some(ErrorCode::TopicExists) => {

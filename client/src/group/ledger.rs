@@ -87,11 +87,15 @@ pub(crate) async fn commit(shared: &Shared, deadline: Instant) -> Result<(), Cau
         return Ok(());
     };
     let cause = failure.cause;
-    if matches!(
+    let fenced = matches!(
         cause.code(),
-        Some(ErrorCode::UnknownMember | ErrorCode::UnknownGroup)
-    ) && shared.state().membership.epoch() == epoch
-    {
+        Some(ErrorCode::UnknownMember | ErrorCode::UnknownGroup | ErrorCode::FencedMember)
+    );
+    // Others hold what was worked on here: it counts for nothing. After newer news, the next round
+    // tells.
+    let current = shared.state().membership.epoch() == epoch;
+    if fenced && current {
+        tracing::warn!(group = &*shared.config.group, %cause, "the session is lost");
         shared.lose();
     }
     Err(cause)
@@ -139,22 +143,18 @@ async fn commit_offsets(
             .get_mut(&due.tp)
             .filter(|part| part.grant == due.grant);
         let code = result.error.as_ref().map(v1::Error::code);
-        match (code, part) {
-            (None | Some(ErrorCode::CommitBehind), Some(part)) => {
-                part.progress.committed(result.committed);
-            }
-            (Some(ErrorCode::FencedMember), Some(_)) => {
-                // Others hold it: what was done here counts for nothing.
-                if let Some(name) = shared.drop_part(&mut state, due.tp) {
-                    state.lost.push(name);
-                }
-                shared.changed.notify_one();
-            }
-            _ => {}
+        if let (None | Some(ErrorCode::CommitBehind), Some(part)) = (code, part) {
+            part.progress.committed(result.committed);
         }
         if let Some(error) = &result.error {
-            tracing::warn!(group = &*shared.config.group, partition = %due.tp, error.message, "commit refused");
-            refused = Some(Cause::broker(error));
+            let partition = due.tp;
+            tracing::warn!(
+                group = &*shared.config.group, %partition, error.message, "commit refused"
+            );
+            let worse = code == Some(ErrorCode::FencedMember) || refused.is_none();
+            if worse {
+                refused = Some(Cause::broker(error));
+            }
         }
     }
     match refused {
@@ -214,22 +214,11 @@ async fn park(
         }
         Err(failure) => failure,
     };
-    match failure.cause.code() {
-        Some(ErrorCode::FencedMember) => {
-            let mut state = shared.state();
-            let same = |part: &super::shared::Part| part.grant == due.grant;
-            if state.parts.get(&due.tp).is_some_and(same)
-                && let Some(name) = shared.drop_part(&mut state, due.tp)
-            {
-                state.lost.push(name);
-            }
-            shared.changed.notify_one();
-        }
-        Some(ErrorCode::ParkedFull) => tracing::error!(
+    if failure.cause.code() == Some(ErrorCode::ParkedFull) {
+        tracing::error!(
             group = &*shared.config.group, partition = %due.tp,
             "no more keys can be parked: the partition stands still until some are redriven"
-        ),
-        _ => {}
+        );
     }
     Err(failure)
 }

@@ -30,8 +30,9 @@
 //! leaves and comes back while a handler is still at work.
 //!
 //! **Handlers never delay heartbeats.** Session, assignments, commits and handlers are tasks of
-//! their own. A slow handler delays its own key, and holds up a partition's move for the rebalance
-//! timeout at the most.
+//! their own. A slow handler delays its own key, and holds up a partition's move for half of the
+//! rebalance timeout at the most. As everywhere in async code, a handler must not block its thread:
+//! use `tokio::task::spawn_blocking`.
 //!
 //! **A failing record does not stop the others.** [`RetryPolicy`]: three attempts, then the record
 //! goes to `<group>.dlq` and its key is parked: later records of that key follow it there, in
@@ -55,6 +56,7 @@ mod reconcile;
 pub mod redrive;
 mod session;
 mod shared;
+mod state;
 mod stream;
 mod worker;
 

@@ -4,7 +4,7 @@
 //! One lock guards it all, and the reader's lock is only ever taken inside of it: a record that
 //! the reader hands out while the lock is held belongs to the grant that is in force.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::task::AtomicWaker;
-use highwater_proto::{PartitionId, TopicId, TopicPartition};
+use highwater_proto::TopicPartition;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -22,86 +22,15 @@ use super::GroupError;
 use super::config::{GroupConfig, NamedPartition};
 use super::coordinator::Coordinator;
 use super::dead_letter;
-use super::dispatch::{Dispatcher, Lane};
-use super::membership::{Grant, Membership};
+use super::dispatch::Lane;
+use super::membership::Grant;
 use super::progress::Progress;
+use super::state::{Job, Next, Outcome, Part, State, Ticket, lane, size};
 use crate::client::Client;
 use crate::consumer::{Consumer, Shared as Reader};
-use crate::error::ConsumeError;
 use crate::record::ConsumedRecord;
 
-/// Names one record that was handed out, under one grant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Ticket {
-    pub tp: TopicPartition,
-    /// Counts the grants that this process was given.
-    pub grant: u64,
-    pub offset: u64,
-    pub bytes: usize,
-}
-
-/// How the work on a record ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    Finished,
-    /// It is in the dead letter queue; its key is to be parked with the next commit.
-    DeadLettered(Bytes),
-    /// It comes again, to this member or another.
-    Abandoned,
-}
-
-/// A record to be handled.
-#[derive(Debug)]
-pub(crate) struct Job {
-    pub lane: Lane,
-    pub ticket: Ticket,
-    pub record: ConsumedRecord,
-    /// The id of the topic that the record was first read from.
-    pub origin: TopicId,
-    /// It came by way of the redrive topic.
-    pub redriven: bool,
-    /// Cancelled when its partition is given up.
-    pub cancel: CancellationToken,
-}
-
-/// A partition in work.
-#[derive(Debug)]
-pub(crate) struct Part {
-    pub grant: u64,
-    pub topic: Arc<str>,
-    pub progress: Progress,
-    /// Records in the dead letter queue whose keys the group has not parked yet, by offset.
-    pub parks: BTreeMap<u64, Bytes>,
-    pub cancel: CancellationToken,
-    /// Records handed out to a handler or the application, and not finished.
-    pub running: usize,
-    /// Reads no further until what was handed out is finished.
-    pub held_back: bool,
-}
-
-/// Everything that changes.
-#[derive(Debug)]
-pub(crate) struct State {
-    pub membership: Membership,
-    pub parts: BTreeMap<TopicPartition, Part>,
-    pub names: BTreeMap<NamedPartition, TopicPartition>,
-    pub dispatcher: Dispatcher<Job>,
-    /// Jobs of partitions that were blocked.
-    pub ready: Vec<Job>,
-    pub parked: BTreeSet<(TopicPartition, Bytes)>,
-    /// Bytes handed out or queued, and not finished.
-    pub bytes: usize,
-    pub grants: u64,
-    /// Partitions of a lost session, for the hook.
-    pub lost: Vec<NamedPartition>,
-    /// Parked keys are to be listed anew.
-    pub relist: bool,
-    pub paused_all: bool,
-    pub paused: BTreeSet<NamedPartition>,
-    pub stopping: bool,
-    pub ended: Option<GroupError>,
-}
-
+/// What tasks and handles of one member share.
 pub(crate) struct Shared {
     pub client: Client,
     pub config: GroupConfig,
@@ -127,22 +56,7 @@ pub(crate) struct Shared {
 impl Shared {
     pub(crate) fn new(client: &Client, config: GroupConfig, reader: Arc<Reader>) -> Self {
         let cluster = Arc::clone(&client.inner.cluster);
-        let state = State {
-            membership: Membership::new(config.session_timeout),
-            parts: BTreeMap::new(),
-            names: BTreeMap::new(),
-            dispatcher: Dispatcher::default(),
-            ready: Vec::new(),
-            parked: BTreeSet::new(),
-            bytes: 0,
-            grants: 0,
-            lost: Vec::new(),
-            relist: false,
-            paused_all: false,
-            paused: BTreeSet::new(),
-            stopping: false,
-            ended: None,
-        };
+        let state = State::new(config.session_timeout);
         Self {
             client: client.clone(),
             coordinator: Coordinator::new(cluster, Arc::clone(&config.group)),
@@ -429,73 +343,4 @@ impl Shared {
         drop(state);
         self.waker.wake();
     }
-}
-
-/// What comes next.
-pub(crate) enum Next {
-    Job(Job),
-    /// One partition cannot be read.
-    Trouble(ConsumeError),
-    Stopped,
-    Ended(GroupError),
-}
-
-impl State {
-    pub(crate) fn started(&mut self, ticket: &Ticket) {
-        if let Some(part) = self.parts.get_mut(&ticket.tp)
-            && part.grant == ticket.grant
-        {
-            part.running += 1;
-        }
-    }
-
-    fn purge(&mut self, tp: TopicPartition) {
-        let purged = self.dispatcher.purge(tp);
-        let bytes: usize = purged.iter().map(|job| job.ticket.bytes).sum();
-        self.bytes = self.bytes.saturating_sub(bytes);
-    }
-
-    /// Partitions with dead letters whose keys are not parked yet.
-    pub(crate) fn with_parks(&self) -> Vec<TopicPartition> {
-        let waiting = self.parts.iter().filter(|(_, part)| !part.parks.is_empty());
-        waiting.map(|(tp, _)| *tp).collect()
-    }
-
-    /// Names of these partitions, as far as they are worked on.
-    pub(crate) fn named(&self, partitions: &[TopicPartition]) -> Vec<NamedPartition> {
-        let name = |tp: &TopicPartition| {
-            let part = self.parts.get(tp)?;
-            Some((Arc::clone(&part.topic), tp.partition))
-        };
-        partitions.iter().filter_map(name).collect()
-    }
-
-    /// Whether handlers work on any of these partitions.
-    pub(crate) fn is_running(&self, partitions: &[TopicPartition]) -> bool {
-        partitions
-            .iter()
-            .any(|tp| self.parts.get(tp).is_some_and(|part| part.running > 0))
-    }
-}
-
-fn lane(ordering: super::Ordering, tp: TopicPartition, record: &ConsumedRecord) -> Lane {
-    match (ordering, &record.key) {
-        (super::Ordering::Partition, _) => Lane::Partition(tp),
-        (super::Ordering::Key, Some(key)) if !key.is_empty() => Lane::Key(tp, key.clone()),
-        (super::Ordering::Key, _) => Lane::Alone(tp, record.offset.0),
-    }
-}
-
-fn size(record: &ConsumedRecord) -> usize {
-    /// What a record takes in memory beside its bytes.
-    const FRAME: usize = 128;
-    let bytes = |part: &Option<Bytes>| part.as_ref().map_or(0, Bytes::len);
-    let headers = record.headers.iter();
-    let headers: usize = headers.map(|(key, value)| key.len() + bytes(value)).sum();
-    FRAME + bytes(&record.key) + bytes(&record.value) + headers
-}
-
-/// A partition's number in messages.
-pub(crate) fn shown((topic, partition): &(Arc<str>, PartitionId)) -> String {
-    format!("{topic}-{partition}")
 }

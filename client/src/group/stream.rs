@@ -10,7 +10,8 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::config::{CommitMode, NamedPartition};
-use super::shared::{Next, Outcome, Shared, Ticket};
+use super::shared::Shared;
+use super::state::{Next, Outcome, Ticket};
 use super::{GroupError, GroupRecord, ledger, reconcile, session};
 use crate::consumer::Consumer;
 

@@ -16,7 +16,8 @@ use tokio::time::sleep;
 use super::config::NamedPartition;
 use super::dead_letter::DeadLetters;
 use super::policy::{Decision, HandlerError};
-use super::shared::{Job, Next, Outcome, Shared};
+use super::shared::Shared;
+use super::state::{Job, Next, Outcome};
 use super::{GroupError, GroupRecord, reconcile, stream};
 use crate::client::Client;
 use crate::consumer::Consumer;
@@ -233,10 +234,9 @@ impl Crew {
                     break self.dead_letter(job, attempt, &error.to_string()).await;
                 }
                 Decision::Block(pause) => {
-                    if !blocked {
-                        shared.set_blocked(job.ticket.tp, true);
-                        blocked = true;
-                    }
+                    // Each time: another key of the partition may have let it go on.
+                    shared.set_blocked(job.ticket.tp, true);
+                    blocked = true;
                     pause
                 }
             };
