@@ -14,10 +14,14 @@ mod failover;
 mod fleet;
 #[path = "clusters/formation.rs"]
 mod formation;
+#[path = "clusters/groups.rs"]
+mod groups;
 #[path = "clusters/journal.rs"]
 mod journal;
 #[path = "clusters/lagging.rs"]
 mod lagging;
+#[path = "clusters/members.rs"]
+mod members;
 #[path = "clusters/paused.rs"]
 mod paused;
 #[path = "clusters/raw.rs"]
