@@ -14,6 +14,8 @@ mod failover;
 mod fleet;
 #[path = "clusters/formation.rs"]
 mod formation;
+#[path = "clusters/full_disk.rs"]
+mod full_disk;
 #[path = "clusters/groups.rs"]
 mod groups;
 #[path = "clusters/journal.rs"]

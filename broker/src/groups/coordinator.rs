@@ -7,8 +7,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use highwater_env::{Clock, Env};
 use highwater_metadata::Image;
-use highwater_proto::internal::group_command::Action;
 use highwater_proto::internal::GroupSweep;
+use highwater_proto::internal::group_command::Action;
 use highwater_proto::{NodeId, TopicId};
 use highwater_raft::ProposeError;
 use highwater_shard::groups::{Group, GroupOutcome, GroupRefusal, assignor};
@@ -145,8 +145,9 @@ async fn send<D: highwater_env::Disk>(
 ) -> Result<ShardReply, ProposeFailure> {
     let proposal = shard.group.propose_ordered(command.encode());
     match tokio::time::timeout_at(deadline, proposal).await {
-        Ok(Ok(reply)) => ShardReply::decode(&reply)
-            .map_err(|error| ProposeFailure::Unknown(error.to_string())),
+        Ok(Ok(reply)) => {
+            ShardReply::decode(&reply).map_err(|error| ProposeFailure::Unknown(error.to_string()))
+        }
         Ok(Err(ProposeError::NotLeader { .. })) => Err(ProposeFailure::NotLeader),
         Ok(Err(ProposeError::Busy)) => Err(ProposeFailure::Busy),
         Ok(Err(ProposeError::Unknown(reason))) => Err(ProposeFailure::Unknown(reason)),
@@ -178,7 +179,9 @@ async fn raise_level<E: Env>(
 /// The numbers of a version; what is none counts as the lowest.
 fn release(version: &str) -> Vec<u64> {
     let core = version.split(['-', '+', ' ']).next().unwrap_or_default();
-    core.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+    core.split('.')
+        .map(|part| part.parse().unwrap_or(0))
+        .collect()
 }
 
 /// Runs beside a hosted shard until the broker stops.
@@ -345,7 +348,9 @@ impl Work {
                 let action = Action::Assign(assign);
                 let outcome = propose(broker, shard, (&name, action), DEADLINE).await;
                 match outcome {
-                    Ok(Ok(_)) => metrics::counter!("highwater_group_assignments_total").increment(1),
+                    Ok(Ok(_)) => {
+                        metrics::counter!("highwater_group_assignments_total").increment(1)
+                    }
                     // Its members changed meanwhile: that change has made it due again.
                     Ok(Err(_refused)) => {}
                     Err(error) => {
@@ -360,7 +365,8 @@ impl Work {
             .collect::<Vec<_>>()
             .await;
         let again = Instant::now() + RETRY;
-        self.due.extend(failed.into_iter().map(|name| (name, again)));
+        self.due
+            .extend(failed.into_iter().map(|name| (name, again)));
     }
 
     /// Proposes to forget groups without members, and offsets of topics that were deleted. Which
@@ -385,7 +391,11 @@ impl Work {
         });
         match propose(broker, shard, ("", action), DEADLINE).await {
             Ok(Ok(outcome)) if outcome.count > 0 => {
-                tracing::info!(shard = shard.id.0, groups = outcome.count, "groups forgotten");
+                tracing::info!(
+                    shard = shard.id.0,
+                    groups = outcome.count,
+                    "groups forgotten"
+                );
             }
             Ok(_) => {}
             Err(error) => tracing::debug!(shard = shard.id.0, %error, "not swept; will repeat"),

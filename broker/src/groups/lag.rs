@@ -190,9 +190,8 @@ async fn ask_one<E: Env>(
     // Partitions that are not led there (any more) are left out of the answer.
     let mut answered = answered.partitions.into_iter().peekable();
     let matched = places.into_iter().zip(queries).map(|(at, query)| {
-        let same = |p: &PartitionPosition| {
-            (p.topic_id, p.partition) == (query.topic_id, query.partition)
-        };
+        let same =
+            |p: &PartitionPosition| (p.topic_id, p.partition) == (query.topic_id, query.partition);
         (at, answered.next_if(same))
     });
     matched.collect()

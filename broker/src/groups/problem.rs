@@ -71,7 +71,11 @@ pub(super) fn topics_of<'a>(
     if !spec.pattern.is_empty()
         && let Some(pattern) = patterns.get(&spec.pattern)
     {
-        topics.extend(image.topics().filter(|t| pattern.is_match(t.name().as_bytes())));
+        topics.extend(
+            image
+                .topics()
+                .filter(|t| pattern.is_match(t.name().as_bytes())),
+        );
     }
     topics
 }
@@ -99,7 +103,9 @@ pub(super) fn of(image: &Image, group: &Group, patterns: &mut Patterns) -> Optio
         }
         let mut candidate = Candidate {
             id: Arc::clone(id),
-            key: member.instance_id().map_or_else(|| Arc::clone(id), Arc::from),
+            key: member
+                .instance_id()
+                .map_or_else(|| Arc::clone(id), Arc::from),
             rack: member.spec.rack.clone(),
             topics: BTreeSet::new(),
             current: member.target.clone(),
@@ -148,7 +154,8 @@ mod tests {
     fn a_pattern_matches_whole_names_and_cannot_break_out() {
         let pattern = compile_pattern("orders|bill.*").expect("a pattern");
         let matching = ["orders", "billing"].map(|name| pattern.is_match(name.as_bytes()));
-        let others = ["my-orders", "orders-2", "abill"].map(|name| pattern.is_match(name.as_bytes()));
+        let others =
+            ["my-orders", "orders-2", "abill"].map(|name| pattern.is_match(name.as_bytes()));
         assert_eq!((matching, others), ([true; 2], [false; 3]));
         assert!(compile_pattern(r"t\d\w").is_ok_and(|p| p.is_match(b"t1x")));
         for wrong in ["a)|(?:b", "[", "(a"] {

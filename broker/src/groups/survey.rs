@@ -130,7 +130,10 @@ impl GroupLag {
     #[must_use]
     pub fn long_unowned(&self, group: &Group) -> usize {
         let patience = Self::patience(group);
-        self.unowned.values().filter(|time| **time > patience).count()
+        self.unowned
+            .values()
+            .filter(|time| **time > patience)
+            .count()
     }
     /// For how long each member has made no progress: everything of it that has a lag stands still,
     /// for longer than a session timeout.

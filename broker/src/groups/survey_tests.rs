@@ -18,7 +18,11 @@ fn lag_counts_what_can_still_be_read() {
     assert_eq!(lag(Some(25), 0, 25), Some(0));
     assert_eq!(lag(Some(10), 20, 25), Some(5), "trimmed past the commit");
     assert_eq!(lag(Some(10), 25, 25), Some(0), "trimmed to its end");
-    assert_eq!(lag(Some(30), 0, 25), Some(0), "asked a replica that is behind");
+    assert_eq!(
+        lag(Some(30), 0, 25),
+        Some(0),
+        "asked a replica that is behind"
+    );
     assert_eq!(lag(None, 0, 0), Some(0), "empty");
     assert_eq!(lag(None, 7, 7), Some(0), "emptied");
     assert_eq!(lag(None, 0, 3), None, "nothing is known");
@@ -70,7 +74,10 @@ fn a_partition_without_an_owner_shows_after_a_session_timeout() {
     survey.observe((&name, &lacking), seen(5), start);
     let later = start + Duration::from_secs(46);
     let lag = survey.observe((&name, &lacking), seen(5), later);
-    assert_eq!(lag.unowned, BTreeMap::from([(tp(1), Duration::from_secs(46))]));
+    assert_eq!(
+        lag.unowned,
+        BTreeMap::from([(tp(1), Duration::from_secs(46))])
+    );
     // The member says nothing of its session timeout: none is longer than zero.
     assert_eq!(lag.long_unowned(&lacking), 1);
     assert_eq!(lag.problems(&lacking).len(), 1);

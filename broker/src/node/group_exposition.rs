@@ -104,7 +104,9 @@ fn add_group(families: &mut Families, labels: &str, group: &Group, lag: &GroupLa
     let rebalancing = matches!(group.phase(), Assigning | Reconciling);
     families.members.add(labels, group.members.len());
     families.unowned.add(labels, lag.long_unowned(group));
-    families.stalled.add(labels, lag.stalled_members(group).len());
+    families
+        .stalled
+        .add(labels, lag.stalled_members(group).len());
     families.parked.add(labels, group.parked.len());
     families.rebalancing.add(labels, u8::from(rebalancing));
 }

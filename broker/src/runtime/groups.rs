@@ -112,9 +112,7 @@ impl GroupViews {
                     state: RwLock::new(Some(state)),
                     news: Notify::new(),
                 };
-                self.groups
-                    .write()
-                    .insert(Arc::clone(name), Arc::new(view));
+                self.groups.write().insert(Arc::clone(name), Arc::new(view));
             }
             (None, None) => {}
         }

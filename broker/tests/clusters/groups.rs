@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use highwater_client::NewTopic;
 use highwater_proto::v1::{
-    CopyGroupRequest, DeleteGroupRequest, ErrorCode, JoinGroupRequest, ListGroupsRequest, ParkKey,
-    ListParkedKeysRequest, ParkKeysRequest, ResetOffsetsRequest, UnparkKey, UnparkKeysRequest,
-    groups_client::GroupsClient, reset_offsets_request::To,
+    CopyGroupRequest, DeleteGroupRequest, ErrorCode, JoinGroupRequest, ListGroupsRequest,
+    ListParkedKeysRequest, ParkKey, ParkKeysRequest, ResetOffsetsRequest, UnparkKey,
+    UnparkKeysRequest, groups_client::GroupsClient, reset_offsets_request::To,
 };
 use tokio::time::{Instant, sleep};
 
@@ -47,23 +47,43 @@ async fn members_share_partitions_and_what_they_keep_goes_on() {
     assert_eq!(two.assigned.len(), 0, "nothing is free yet");
     let given_up: Vec<_> = one.revoking.iter().map(|place| (*place, 11)).collect();
     let committed = one.commit(&given_up).await.expect("still its own");
-    assert!(committed.results.iter().all(|r| r.error.is_none()), "{committed:?}");
+    assert!(
+        committed.results.iter().all(|r| r.error.is_none()),
+        "{committed:?}"
+    );
     one.holds(3).await;
     two.holds(3).await;
     for (place, (_, start)) in &two.assigned {
-        assert_eq!(*start, Some(11), "{place:?} begins where the other has ended");
+        assert_eq!(
+            *start,
+            Some(11),
+            "{place:?} begins where the other has ended"
+        );
     }
     for place in one.assigned.keys() {
-        assert_eq!(one.assigned[place].0, before.assigned[place].0, "never paused");
+        assert_eq!(
+            one.assigned[place].0, before.assigned[place].0,
+            "never paused"
+        );
     }
     let zombie = before.commit(&given_up).await.expect("an answer");
-    let codes = zombie.results.iter().map(|r| r.error.as_ref().map(|e| e.code()));
-    assert!(codes.into_iter().all(|code| code == Some(ErrorCode::FencedMember)), "{zombie:?}");
+    let codes = zombie
+        .results
+        .iter()
+        .map(|r| r.error.as_ref().map(|e| e.code()));
+    assert!(
+        codes
+            .into_iter()
+            .all(|code| code == Some(ErrorCode::FencedMember)),
+        "{zombie:?}"
+    );
     // New partitions and new topics are picked up; another member leaves, and all is the first's.
     let group = door.stable(2).await;
     assert_eq!(group.partitions.len(), 6);
     assert_eq!(group.problems, [""; 0]);
-    let mut leaving = GroupsClient::connect(fleet.uri(door.coordinator().await)).await.expect("a door");
+    let mut leaving = GroupsClient::connect(fleet.uri(door.coordinator().await))
+        .await
+        .expect("a door");
     let leave = highwater_proto::v1::LeaveGroupRequest {
         group: "billing".to_owned(),
         member_id: two.id.clone(),
@@ -101,19 +121,36 @@ async fn a_group_survives_the_death_of_its_coordinator_and_expels_the_silent() {
     let coordinator = door.coordinator().await;
     fleet.kill(coordinator).await;
     // Another broker knows the members, what they hold and what they have committed.
-    one.beat(Duration::ZERO, true).await.expect("still a member");
-    silent.beat(Duration::ZERO, true).await.expect("still a member");
+    one.beat(Duration::ZERO, true)
+        .await
+        .expect("still a member");
+    silent
+        .beat(Duration::ZERO, true)
+        .await
+        .expect("still a member");
     assert_eq!((one.epoch, silent.epoch), epochs, "nothing moved");
     assert_eq!(door.committed().await, committed);
     one.commit_all(9).await;
 
     // Now one of them is silent, and the other gets everything.
     one.holds(4).await;
-    let error = silent.commit(&[(*silent.assigned.keys().next().expect("one"), 20)]).await;
-    assert_eq!(error.expect_err("a zombie").code(), ErrorCode::UnknownMember);
+    let error = silent
+        .commit(&[(*silent.assigned.keys().next().expect("one"), 20)])
+        .await;
+    assert_eq!(
+        error.expect_err("a zombie").code(),
+        ErrorCode::UnknownMember
+    );
     for (place, (_, start)) in &one.assigned {
-        let expected = if silent.assigned.contains_key(place) { 8 } else { 9 };
-        assert!(*start == Some(expected) || *start == Some(7), "{place:?}: {start:?}");
+        let expected = if silent.assigned.contains_key(place) {
+            8
+        } else {
+            9
+        };
+        assert!(
+            *start == Some(expected) || *start == Some(7),
+            "{place:?}: {start:?}"
+        );
     }
     // All of it is on disk.
     let committed = door.committed().await;
@@ -123,7 +160,9 @@ async fn a_group_survives_the_death_of_its_coordinator_and_expels_the_silent() {
     fleet.start_all().await;
     assert_eq!(door.committed().await, committed);
     assert_eq!(door.describe().await.members.len(), 1);
-    one.beat(Duration::ZERO, true).await.expect("still a member");
+    one.beat(Duration::ZERO, true)
+        .await
+        .expect("still a member");
     one.commit_all(30).await;
 }
 
@@ -131,7 +170,13 @@ async fn a_group_survives_the_death_of_its_coordinator_and_expels_the_silent() {
 async fn a_paused_coordinator_expels_nobody() {
     let fleet = Fleet::started(1, &[]).await;
     let client = fleet.client().await;
-    make_topic(&client, NewTopic::named("orders").partitions(2).replication_factor(1)).await;
+    make_topic(
+        &client,
+        NewTopic::named("orders")
+            .partitions(2)
+            .replication_factor(1),
+    )
+    .await;
     let door = Door::new(&fleet, "billing");
     let mut one = Member::join(&door, "one", impatient(&["orders"])).await;
     one.holds(2).await;
@@ -142,9 +187,13 @@ async fn a_paused_coordinator_expels_nobody() {
     fleet.resume(1);
     // Ticks go on before it is heard again: they begin its session anew.
     sleep(Duration::from_millis(1_000)).await;
-    one.beat(Duration::ZERO, true).await.expect("still a member");
+    one.beat(Duration::ZERO, true)
+        .await
+        .expect("still a member");
     assert_eq!((one.epoch, one.assigned.len()), (epoch, 2));
-    let expelled = fleet.metric(1, "highwater_group_members_expelled_total").await;
+    let expelled = fleet
+        .metric(1, "highwater_group_members_expelled_total")
+        .await;
     assert_eq!(expelled.unwrap_or(0.0), 0.0);
     // The control: with a coordinator that is awake the same silence ends the membership.
     eventually("it is expelled", async || {
@@ -177,9 +226,16 @@ async fn two_hundred_members_that_join_at_once_settle() {
     for join in joins.collect::<Vec<_>>() {
         members.push(join.await.expect("no panic"));
     }
-    eprintln!("  {MEMBERS} members, {PARTITIONS} partitions: settled after {:?}", begin.elapsed());
+    eprintln!(
+        "  {MEMBERS} members, {PARTITIONS} partitions: settled after {:?}",
+        begin.elapsed()
+    );
     let places: BTreeSet<_> = members.iter().flat_map(|m| m.assigned.keys()).collect();
-    assert_eq!(places.len(), PARTITIONS as usize, "each partition has one owner");
+    assert_eq!(
+        places.len(),
+        PARTITIONS as usize,
+        "each partition has one owner"
+    );
     // One more moves its share alone.
     let begin = Instant::now();
     let beats = members.into_iter().map(|mut member| {
@@ -187,10 +243,18 @@ async fn two_hundred_members_that_join_at_once_settle() {
             let losses = member.losses;
             let end = Instant::now() + PATIENCE;
             while Instant::now() < end {
-                member.beat(Duration::from_secs(2), true).await.expect("a member");
+                member
+                    .beat(Duration::from_secs(2), true)
+                    .await
+                    .expect("a member");
                 let group = member.door.describe().await;
                 let all = group.members.len() > MEMBERS;
-                if all && group.members.iter().all(|m| m.assigned >= 4 && m.revoking == 0) {
+                if all
+                    && group
+                        .members
+                        .iter()
+                        .all(|m| m.assigned >= 4 && m.revoking == 0)
+                {
                     break;
                 }
             }
@@ -213,7 +277,9 @@ async fn patterns_static_members_and_new_partitions_are_followed() {
     let fleet = Fleet::started(1, &[]).await;
     let client = fleet.client().await;
     let topic = |name: &str, partitions| {
-        NewTopic::named(name).partitions(partitions).replication_factor(1)
+        NewTopic::named(name)
+            .partitions(partitions)
+            .replication_factor(1)
     };
     make_topic(&client, topic("audit-a", 2)).await;
     make_topic(&client, topic("other", 2)).await;
@@ -232,10 +298,18 @@ async fn patterns_static_members_and_new_partitions_are_followed() {
     // The process comes back under a new id: same place, nothing is shared out anew.
     let mut again = Member::join(&door, "again", by_pattern.clone()).await;
     assert_eq!(again.assigned.len(), 6);
-    assert!(again.assigned.values().all(|(granted, _)| *granted == again.epoch));
+    assert!(
+        again
+            .assigned
+            .values()
+            .all(|(granted, _)| *granted == again.epoch)
+    );
     let fenced = one.beat(Duration::ZERO, true).await.expect_err("fenced");
     assert_eq!(fenced.code(), ErrorCode::FencedInstance);
-    let fenced = Member::try_join(&door, "one", by_pattern).await.err().expect("fenced");
+    let fenced = Member::try_join(&door, "one", by_pattern)
+        .await
+        .err()
+        .expect("fenced");
     assert_eq!(fenced.code(), ErrorCode::FencedInstance);
     again.holds(6).await;
     for (wrong, code) in [
@@ -255,7 +329,10 @@ async fn patterns_static_members_and_new_partitions_are_followed() {
             ErrorCode::InvalidRequest,
         ),
     ] {
-        let error = Member::try_join(&door, "wrong", wrong).await.err().expect("refused");
+        let error = Member::try_join(&door, "wrong", wrong)
+            .await
+            .err()
+            .expect("refused");
         eprintln!("  says: {}", error.message);
         assert_eq!(error.code(), code);
     }
@@ -274,13 +351,25 @@ async fn groups_are_described_reset_copied_and_deleted() {
     one.holds(2).await;
     one.commit_all(10).await;
     let group = door.describe().await;
-    let ends: Vec<u64> = group.partitions.iter().filter_map(|p| p.log_end_offset).collect();
+    let ends: Vec<u64> = group
+        .partitions
+        .iter()
+        .filter_map(|p| p.log_end_offset)
+        .collect();
     assert_eq!(ends.iter().sum::<u64>(), 60);
     let lags: Vec<Option<u64>> = group.partitions.iter().map(|p| p.lag).collect();
-    assert_eq!(lags, ends.iter().map(|end| Some(end - 10)).collect::<Vec<_>>());
+    assert_eq!(
+        lags,
+        ends.iter().map(|end| Some(end - 10)).collect::<Vec<_>>()
+    );
     assert_eq!(group.lag, 40);
     assert!(group.lag_seconds >= 0.0 && group.partitions.iter().all(|p| p.lag_seconds.is_some()));
-    assert!(group.partitions.iter().all(|p| p.member_id == one.id && p.client_id == "test"));
+    assert!(
+        group
+            .partitions
+            .iter()
+            .all(|p| p.member_id == one.id && p.client_id == "test")
+    );
 
     let reset = |to, execute, force| {
         let request = ResetOffsetsRequest {
@@ -296,23 +385,38 @@ async fn groups_are_described_reset_copied_and_deleted() {
             Ok((answer, error))
         })
     };
-    let refused = reset(To::Earliest(true), true, false).await.expect_err("it has a member");
+    let refused = reset(To::Earliest(true), true, false)
+        .await
+        .expect_err("it has a member");
     assert_eq!(refused.code(), ErrorCode::GroupNotEmpty);
     let dry = reset(To::Shift(-4), false, true).await.expect("a table");
     assert!(!dry.executed && dry.changes.iter().all(|c| (c.from, c.to) == (Some(10), 6)));
-    assert!(door.committed().await.values().all(|offset| *offset == 10), "a dry run");
+    assert!(
+        door.committed().await.values().all(|offset| *offset == 10),
+        "a dry run"
+    );
     let done = reset(To::Shift(-4), true, true).await.expect("forced");
     assert!(done.executed);
     // What the member did before cannot be committed over it; it is told to start anew.
     let place = *one.assigned.keys().next().expect("one");
     let late = one.commit(&[(place, 12)]).await.expect("an answer");
-    assert_eq!(late.results[0].error.as_ref().map(|e| e.code()), Some(ErrorCode::FencedMember));
+    assert_eq!(
+        late.results[0].error.as_ref().map(|e| e.code()),
+        Some(ErrorCode::FencedMember)
+    );
     one.beat(NOW, true).await.expect("a member");
-    assert!(one.assigned.values().all(|(_, committed)| *committed == Some(6)));
+    assert!(
+        one.assigned
+            .values()
+            .all(|(_, committed)| *committed == Some(6))
+    );
     one.commit_all(7).await;
 
     // A zombie of a group without members: the offsets of an executed reset are those of a copy.
-    eventually("expelled", async || door.describe().await.members.is_empty().then_some(())).await;
+    eventually("expelled", async || {
+        door.describe().await.members.is_empty().then_some(())
+    })
+    .await;
     reset(To::Latest(true), true, false).await.expect("reset");
     let copy_door = Door::new(&fleet, "billing-copy");
     let request = CopyGroupRequest {
@@ -331,9 +435,16 @@ async fn groups_are_described_reset_copied_and_deleted() {
     assert_eq!((lag.lag, lag.partitions.len()), (0, 2));
 
     let mut any = GroupsClient::connect(fleet.uri(2)).await.expect("a door");
-    let listed = any.list_groups(ListGroupsRequest::default()).await.expect("listed").into_inner();
+    let listed = any
+        .list_groups(ListGroupsRequest::default())
+        .await
+        .expect("listed")
+        .into_inner();
     let names: Vec<&str> = listed.groups.iter().map(|g| g.group.as_str()).collect();
-    assert_eq!((names, listed.problems), (vec!["billing", "billing-copy"], vec![]));
+    assert_eq!(
+        (names, listed.problems),
+        (vec!["billing", "billing-copy"], vec![])
+    );
     let delete = DeleteGroupRequest {
         group: "billing-copy".to_owned(),
         timeout_ms: 0,
@@ -347,7 +458,8 @@ async fn groups_are_described_reset_copied_and_deleted() {
     let coordinator = door.coordinator().await;
     eventually("the lag is a metric", async || {
         let (_, text) = fleet.http(coordinator, "/metrics").await;
-        let labels = "kafka_consumergroup_lag{consumergroup=\"billing\",topic=\"orders\",partition=\"1\"} 0";
+        let labels =
+            "kafka_consumergroup_lag{consumergroup=\"billing\",topic=\"orders\",partition=\"1\"} 0";
         text.contains(labels).then_some(())
     })
     .await;
@@ -401,7 +513,10 @@ async fn parked_keys_survive_failover_and_are_redriven() {
     };
     let keys = list().await;
     assert_eq!(keys.len(), 1);
-    assert_eq!((&keys[0].key[..], keys[0].last_offset), (&b"customer 7"[..], 4));
+    assert_eq!(
+        (&keys[0].key[..], keys[0].last_offset),
+        (&b"customer 7"[..], 4)
+    );
     assert_eq!(door.committed().await[&(topic_id, partition)], 5);
     let unpark = UnparkKeysRequest {
         group: "billing".to_owned(),

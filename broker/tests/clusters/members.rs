@@ -41,7 +41,11 @@ impl Door {
     pub fn new(fleet: &Fleet, group: &str) -> Self {
         Self {
             group: group.to_owned(),
-            uris: fleet.nodes().into_iter().map(|node| fleet.uri(node)).collect(),
+            uris: fleet
+                .nodes()
+                .into_iter()
+                .map(|node| fleet.uri(node))
+                .collect(),
         }
     }
 
@@ -49,7 +53,9 @@ impl Door {
     pub async fn coordinator(&self) -> u32 {
         eventually("a coordinator is named", async || {
             for uri in &self.uris {
-                let Ok(mut client) = connect(uri).await else { continue };
+                let Ok(mut client) = connect(uri).await else {
+                    continue;
+                };
                 let request = FindCoordinatorRequest {
                     groups: vec![self.group.clone()],
                 };
@@ -80,8 +86,11 @@ impl Door {
                 Ok((answer, None)) => Some(Ok(answer)),
                 Ok((_, Some(error))) if is_passing(error.code()) => {
                     // The hint is followed by asking that broker next.
-                    let hinted = error.leader.map(|leader| format!("http://{}", leader.address));
-                    let at = hinted.and_then(|uri| self.uris.iter().position(|known| *known == uri));
+                    let hinted = error
+                        .leader
+                        .map(|leader| format!("http://{}", leader.address));
+                    let at =
+                        hinted.and_then(|uri| self.uris.iter().position(|known| *known == uri));
                     next = at.unwrap_or(next);
                     None
                 }
@@ -116,7 +125,9 @@ impl Door {
             Ok((answer, error))
         });
         let offsets = fetched.await.expect("fetched").offsets.into_iter();
-        offsets.map(|o| ((o.topic_id, o.partition), o.offset)).collect()
+        offsets
+            .map(|o| ((o.topic_id, o.partition), o.offset))
+            .collect()
     }
 
     /// Waits until everyone holds what it should.
@@ -196,7 +207,12 @@ impl Member {
         self.epoch = assignment.epoch;
         let topics = assignment.topics.into_iter().flat_map(|topic| {
             let partitions = topic.partitions.into_iter();
-            partitions.map(move |p| ((topic.topic_id, p.partition), (p.granted_epoch, p.committed)))
+            partitions.map(move |p| {
+                (
+                    (topic.topic_id, p.partition),
+                    (p.granted_epoch, p.committed),
+                )
+            })
         });
         let now: BTreeMap<Place, _> = topics.collect();
         let kept = |place: &&Place| now.contains_key(*place);
@@ -231,7 +247,9 @@ impl Member {
     /// Heartbeats, giving up what it must, until it holds this many and owes nothing.
     pub async fn holds(&mut self, partitions: usize) {
         eventually(&format!("{} holds {partitions}", self.id), async || {
-            self.beat(Duration::from_millis(200), true).await.expect("a member");
+            self.beat(Duration::from_millis(200), true)
+                .await
+                .expect("a member");
             (self.assigned.len() == partitions && self.revoking.is_empty()).then_some(())
         })
         .await;
@@ -239,12 +257,14 @@ impl Member {
 
     /// Commits for some partitions under the newest epoch.
     pub async fn commit(&self, offsets: &[(Place, u64)]) -> Result<CommitOffsetsResponse, Error> {
-        let offsets = offsets.iter().map(|((topic_id, partition), offset)| OffsetCommit {
-            topic_id: *topic_id,
-            partition: *partition,
-            offset: *offset,
-            ..OffsetCommit::default()
-        });
+        let offsets = offsets
+            .iter()
+            .map(|((topic_id, partition), offset)| OffsetCommit {
+                topic_id: *topic_id,
+                partition: *partition,
+                offset: *offset,
+                ..OffsetCommit::default()
+            });
         let request = CommitOffsetsRequest {
             group: self.door.group.clone(),
             member_id: self.id.clone(),

@@ -311,7 +311,11 @@ proptest! {
 #[test]
 fn groups_stay_in_their_shards_when_shards_are_added() {
     let mut image = cluster(3);
-    let replicated: Vec<ShardId> = image.shards().filter(|s| s.replicas.len() == 3).map(|s| s.id).collect();
+    let replicated: Vec<ShardId> = image
+        .shards()
+        .filter(|s| s.replicas.len() == 3)
+        .map(|s| s.id)
+        .collect();
     assert_eq!(image.group_shards(), replicated);
     let names: Vec<String> = (0..1000).map(|n| format!("group-{n}")).collect();
     let places = |image: &Image| -> Vec<ShardId> {
@@ -319,12 +323,18 @@ fn groups_stay_in_their_shards_when_shards_are_added() {
         names.iter().map(shard).collect()
     };
     let before = places(&image);
-    let fewest = replicated.iter().map(|s| before.iter().filter(|p| *p == s).count()).min();
+    let fewest = replicated
+        .iter()
+        .map(|s| before.iter().filter(|p| *p == s).count())
+        .min();
     assert!(fewest > Some(15), "groups spread: {fewest:?}");
     // An image without the list, as earlier releases wrote it, says the same.
     let bytes = image.encode_snapshot();
     let restored = Image::decode_snapshot(&bytes).expect("own snapshot");
-    assert_eq!((restored.group_shards(), &restored), (image.group_shards(), &image));
+    assert_eq!(
+        (restored.group_shards(), &restored),
+        (image.group_shards(), &image)
+    );
     let mut more = image.shard(replicated[0]).expect("there").clone();
     more.id = ShardId(900);
     image.shards.insert(more.id, more);

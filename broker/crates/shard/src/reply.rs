@@ -3,8 +3,8 @@
 #![deny(clippy::indexing_slicing)]
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use highwater_proto::{Offset, TimestampMs};
 use highwater_proto::internal::GroupReply;
+use highwater_proto::{Offset, TimestampMs};
 use prost::Message;
 use prost::encoding::{decode_varint, encode_varint};
 

@@ -129,7 +129,10 @@ impl ShardState {
         for message in snapshot.groups {
             let (name, group) =
                 groups::snapshot::from_wire(message).map_err(SnapshotError::Damaged)?;
-            if groups.last_key_value().is_some_and(|(last, _)| *last >= name) {
+            if groups
+                .last_key_value()
+                .is_some_and(|(last, _)| *last >= name)
+            {
                 return Err(SnapshotError::Damaged("groups are out of order"));
             }
             groups.insert(name, Arc::new(group));

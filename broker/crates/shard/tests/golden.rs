@@ -154,14 +154,23 @@ fn group_commands() -> Vec<(&'static str, ShardCommand)> {
     };
     vec![
         ("v1.group_join.command", join("one", "i-1")),
-        ("v1.group_acknowledge.command", group(Action::Acknowledge(acknowledge))),
+        (
+            "v1.group_acknowledge.command",
+            group(Action::Acknowledge(acknowledge)),
+        ),
         ("v1.group_remove.command", group(Action::Remove(remove))),
-        ("v1.group_assign.command", assign(300, &[("one", &[0, 2]), ("two", &[1])])),
+        (
+            "v1.group_assign.command",
+            assign(300, &[("one", &[0, 2]), ("two", &[1])]),
+        ),
         ("v1.group_commit.command", group(Action::Commit(commit))),
         ("v1.group_park.command", park("one", 300)),
         ("v1.group_unpark.command", group(Action::Unpark(unpark))),
         ("v1.group_reset.command", group(Action::Reset(reset))),
-        ("v1.group_delete.command", group(Action::Delete(GroupDelete {}))),
+        (
+            "v1.group_delete.command",
+            group(Action::Delete(GroupDelete {})),
+        ),
         ("v1.group_copy.command", group(Action::Copy(copy))),
         ("v1.group_sweep.command", group(Action::Sweep(sweep))),
     ]
@@ -396,7 +405,10 @@ fn replies_of_version_1() {
             "v1.group_refused.reply",
             ShardReply::Group(Err(GroupRefusal::Unsupported)),
         ),
-        ("v1.group_done.reply", ShardReply::Group(Ok(group_outcome()))),
+        (
+            "v1.group_done.reply",
+            ShardReply::Group(Ok(group_outcome())),
+        ),
     ];
     for (name, reply) in replies {
         let stored = golden(name, &reply.encode());

@@ -67,9 +67,16 @@ pub async fn describe<E: Env>(
     })
 }
 
-fn problems<D: highwater_env::Disk>(shard: &Shard<D>, group: &Group, lag: &GroupLag) -> Vec<String> {
+fn problems<D: highwater_env::Disk>(
+    shard: &Shard<D>,
+    group: &Group,
+    lag: &GroupLag,
+) -> Vec<String> {
     let mut problems = lag.problems(group);
-    let unknown = lag.partitions.values().filter(|seen| seen.log_end.is_none());
+    let unknown = lag
+        .partitions
+        .values()
+        .filter(|seen| seen.log_end.is_none());
     let unknown = unknown.count();
     if unknown > 0 {
         problems.push(format!(
@@ -133,7 +140,9 @@ fn partitions<E: Env>(
             topic: topic.map(|t| t.name().to_owned()).unwrap_or_default(),
             partition: tp.partition.0,
             committed: committed.map(|c| c.offset.0),
-            metadata: committed.map(|c| c.metadata.to_string()).unwrap_or_default(),
+            metadata: committed
+                .map(|c| c.metadata.to_string())
+                .unwrap_or_default(),
             unowned_ms: lag.unowned.get(&tp).copied().map_or(0, millis),
             stalled_ms: lag.stalled.get(&tp).copied().map_or(0, millis),
             ..GroupPartition::default()
@@ -151,7 +160,9 @@ fn partitions<E: Env>(
     };
     let all = all_partitions(&image, group, lag).into_iter();
     let mut all: Vec<GroupPartition> = all.map(describe).collect();
-    all.sort_by(|a, b| (&a.topic, a.topic_id, a.partition).cmp(&(&b.topic, b.topic_id, b.partition)));
+    all.sort_by(|a, b| {
+        (&a.topic, a.topic_id, a.partition).cmp(&(&b.topic, b.topic_id, b.partition))
+    });
     all
 }
 

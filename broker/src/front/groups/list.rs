@@ -110,7 +110,13 @@ pub async fn all<E: Env>(
             // One more than the page, so that the next one is known to exist.
             limit: u32::try_from(page).unwrap_or(u32::MAX).saturating_add(1),
         };
-        async move { (leader, asked.shards.clone(), ask(broker, leader, asked).await) }
+        async move {
+            (
+                leader,
+                asked.shards.clone(),
+                ask(broker, leader, asked).await,
+            )
+        }
     });
     let mut groups: Vec<GroupSummary> = Vec::new();
     for (leader, shards, answer) in futures_util::future::join_all(asked).await {

@@ -116,9 +116,16 @@ fn check_subscription(request: &JoinGroupRequest) -> Result<(), Error> {
         return wrong("name topics, or give a pattern".to_owned());
     }
     if request.topics.len() > MOST_TOPICS {
-        return wrong(format!("{} topics: at most {MOST_TOPICS}", request.topics.len()));
+        return wrong(format!(
+            "{} topics: at most {MOST_TOPICS}",
+            request.topics.len()
+        ));
     }
-    if let Some(name) = request.topics.iter().find(|t| t.is_empty() || t.len() > 249) {
+    if let Some(name) = request
+        .topics
+        .iter()
+        .find(|t| t.is_empty() || t.len() > 249)
+    {
         return wrong(format!("'{name}' is not the name of a topic"));
     }
     if request.pattern.len() > LONGEST_PATTERN {
@@ -192,7 +199,9 @@ pub async fn heartbeat<E: Env>(
     }
     shard.coordinator.heard(group, &request.member_id);
     let state = known_member(broker, &shard, &request).await?;
-    let owes = caller(&state, &request).ok().and_then(|member| member.owes());
+    let owes = caller(&state, &request)
+        .ok()
+        .and_then(|member| member.owes());
     if owes.is_some_and(|epoch| epoch <= request.acknowledged_epoch) {
         let action = Action::Acknowledge(GroupAcknowledge {
             member_id: request.member_id.clone(),
@@ -239,8 +248,8 @@ async fn wait_for_news<E: Env>(
         };
         let longest = Duration::from_millis(u64::from(member.spec.session_timeout_ms / 2));
         let wait = Duration::from_millis(u64::from(request.max_wait_ms)).min(longest);
-        let has_news = member.epoch > request.received_epoch
-            || state.unparked_epoch > request.unparked_epoch;
+        let has_news =
+            member.epoch > request.received_epoch || state.unparked_epoch > request.unparked_epoch;
         if has_news || begin.elapsed() >= wait || broker.stop.is_cancelled() {
             let newer = member.epoch > request.received_epoch;
             return Ok(GroupHeartbeatResponse {

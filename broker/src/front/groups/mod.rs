@@ -82,7 +82,9 @@ impl<E: Env> Groups for GroupsService<E> {
         &self,
         request: Request<JoinGroupRequest>,
     ) -> Result<Response<JoinGroupResponse>, Status> {
-        let host = request.remote_addr().map(|address| address.ip().to_string());
+        let host = request
+            .remote_addr()
+            .map(|address| address.ip().to_string());
         let host = host.unwrap_or_default();
         answer(members::join(&self.0, request.into_inner(), host).await)
     }

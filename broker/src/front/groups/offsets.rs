@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use highwater_env::Env;
+use highwater_proto::TopicPartition;
 use highwater_proto::internal::group_command::Action;
 use highwater_proto::internal::{GroupCommit, GroupOffset};
 use highwater_proto::v1::{
     CommitOffsetsRequest, CommitOffsetsResponse, CommitResult, CommittedOffset, Error,
     FetchOffsetsRequest, FetchOffsetsResponse, OffsetCommit,
 };
-use highwater_proto::TopicPartition;
 use highwater_shard::groups::{Committed, MAX_OFFSETS};
 
 use super::route::{self, coordinated, current, invalid, propose, refused};
@@ -20,10 +20,15 @@ use crate::node::Broker;
 /// A partition that stands there twice, or too many of them.
 pub fn to_commands(offsets: Vec<OffsetCommit>) -> Result<Vec<GroupOffset>, Error> {
     if offsets.len() > MAX_OFFSETS {
-        return Err(invalid(format!("a commit has at most {MAX_OFFSETS} partitions")));
+        return Err(invalid(format!(
+            "a commit has at most {MAX_OFFSETS} partitions"
+        )));
     }
     let mut seen = BTreeSet::new();
-    if !offsets.iter().all(|o| seen.insert((o.topic_id, o.partition))) {
+    if !offsets
+        .iter()
+        .all(|o| seen.insert((o.topic_id, o.partition)))
+    {
         return Err(invalid("a partition stands in the commit twice"));
     }
     let offset = |offset: OffsetCommit| GroupOffset {
@@ -86,7 +91,9 @@ pub async fn fetch<E: Env>(
     } else {
         let wanted: BTreeSet<TopicPartition> =
             request.partitions.iter().map(route::place).collect();
-        let found = wanted.iter().filter_map(|tp| group.offsets.get_key_value(tp));
+        let found = wanted
+            .iter()
+            .filter_map(|tp| group.offsets.get_key_value(tp));
         found.map(offset).collect()
     };
     Ok(FetchOffsetsResponse {

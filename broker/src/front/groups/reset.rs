@@ -36,10 +36,9 @@ pub async fn reset<E: Env>(
     if !group.members.is_empty() && !request.force {
         return Err(refused(&request.group, GroupRefusal::NotEmpty));
     }
-    let to = request
-        .to
-        .clone()
-        .ok_or_else(|| invalid("say where to: earliest, latest, an offset, a shift, a time, a group"))?;
+    let to = request.to.clone().ok_or_else(|| {
+        invalid("say where to: earliest, latest, an offset, a shift, a time, a group")
+    })?;
     let image = broker.cluster.image();
     let partitions = chosen(&image, &group, &request)?;
     let other = match &to {
@@ -231,7 +230,10 @@ async fn committed<E: Env>(
     let answer = if leader == broker.node_id {
         offsets_here(broker, &request).await
     } else {
-        let mut client = broker.peers.client(leader).map_err(|reason| away(&reason))?;
+        let mut client = broker
+            .peers
+            .client(leader)
+            .map_err(|reason| away(&reason))?;
         match tokio::time::timeout(DEADLINE, client.group_offsets(request)).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return Err(away(status.message())),

@@ -25,7 +25,10 @@ fn every_way_leads_into_the_log() {
     assert_eq!(to(&To::Offset(u64::MAX), None, None), Some((50, true)));
     assert_eq!(to(&To::Shift(-5), Some(20), None), Some((15, false)));
     assert_eq!(to(&To::Shift(i64::MIN), Some(20), None), Some((10, true)));
-    assert_eq!(to(&To::Shift(i64::MAX), Some(u64::MAX), None), Some((50, true)));
+    assert_eq!(
+        to(&To::Shift(i64::MAX), Some(u64::MAX), None),
+        Some((50, true))
+    );
     assert_eq!(to(&To::Shift(1), None, None), None, "from nowhere");
     assert_eq!(to(&To::TimestampMs(5), None, None), Some((30, false)));
     let group = To::GroupPosition("other".to_owned());

@@ -45,7 +45,10 @@ pub fn check_name(group: &str) -> Result<(), Error> {
 }
 
 pub fn place(partition: &PartitionRef) -> TopicPartition {
-    TopicPartition::new(TopicId(partition.topic_id), PartitionId(partition.partition))
+    TopicPartition::new(
+        TopicId(partition.topic_id),
+        PartitionId(partition.partition),
+    )
 }
 
 /// Who coordinates a group.

@@ -114,7 +114,8 @@ impl Group {
         epoch: u64,
     ) {
         let mut held: BTreeMap<_, _> = old.assigned().collect();
-        held.values_mut().for_each(|holding| holding.granted = epoch);
+        held.values_mut()
+            .for_each(|holding| holding.granted = epoch);
         let settled = self.generation == self.target_generation && same_wishes(&old.spec, &spec);
         let member = Member {
             spec,

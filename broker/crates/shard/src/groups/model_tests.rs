@@ -145,7 +145,8 @@ impl World {
         };
         let targets = assignor::assign(Strategy::Sticky, &problem);
         if let Some(assign) = assignor::command(&group, &targets) {
-            self.act(Action::Assign(assign)).expect("nothing happened between");
+            self.act(Action::Assign(assign))
+                .expect("nothing happened between");
         }
     }
 
@@ -163,17 +164,25 @@ impl World {
         let worker = &mut self.workers[worker];
         worker.epoch = member.epoch;
         worker.works_on.retain(|tp, (granted, _)| {
-            assigned.get(tp).is_some_and(|holding| holding.granted == *granted)
+            assigned
+                .get(tp)
+                .is_some_and(|holding| holding.granted == *granted)
         });
         for (tp, holding) in assigned {
             let start = group.offsets.get(&tp).map_or(0, |c| c.offset.0);
-            worker.works_on.entry(tp).or_insert((holding.granted, start));
+            worker
+                .works_on
+                .entry(tp)
+                .or_insert((holding.granted, start));
         }
     }
 
     fn work(&mut self, worker: usize) {
         let now = self.workers[worker].clone();
-        let offsets = now.works_on.iter().map(|(tp, (_, next))| offset(tp.partition.0, next + 1));
+        let offsets = now
+            .works_on
+            .iter()
+            .map(|(tp, (_, next))| offset(tp.partition.0, next + 1));
         let offsets: Vec<_> = offsets.collect();
         let before = self.group();
         let outcome = self.act(Action::Commit(GroupCommit {
@@ -194,9 +203,18 @@ impl World {
             match item.refusal {
                 None => {
                     let (granted, next) = now.works_on[&at];
-                    assert_eq!(holding.map(|h| h.granted), Some(granted), "held as it believed");
-                    assert!(next >= committed, "it had begun where the one before had ended");
-                    self.workers[worker].works_on.insert(at, (granted, next + 1));
+                    assert_eq!(
+                        holding.map(|h| h.granted),
+                        Some(granted),
+                        "held as it believed"
+                    );
+                    assert!(
+                        next >= committed,
+                        "it had begun where the one before had ended"
+                    );
+                    self.workers[worker]
+                        .works_on
+                        .insert(at, (granted, next + 1));
                     self.saw("a commit");
                     if holding.is_some_and(|h| h.revoking != 0) {
                         self.saw("a commit of what is being given up");
@@ -236,7 +254,10 @@ impl World {
                     }
                     let id = self.workers[*worker].id.clone();
                     let replaced = self.group().is_some_and(|group| {
-                        group.members.values().any(|m| m.replaced.as_deref() == Some(id.as_str()))
+                        group
+                            .members
+                            .values()
+                            .any(|m| m.replaced.as_deref() == Some(id.as_str()))
                     });
                     if !replaced {
                         self.join(*worker, instance);
@@ -290,11 +311,17 @@ impl World {
                 worker.works_on.contains_key(&tp(partition))
                     && member.is_some_and(|m| m.holds_under(tp(partition), worker.epoch))
             });
-            assert!(may_commit.count() <= 1, "two may commit partition {partition}");
+            assert!(
+                may_commit.count() <= 1,
+                "two may commit partition {partition}"
+            );
         }
         let both = (0..self.partitions).any(|partition| {
             let workers = self.workers.iter();
-            workers.filter(|w| w.works_on.contains_key(&tp(partition))).count() > 1
+            workers
+                .filter(|w| w.works_on.contains_key(&tp(partition)))
+                .count()
+                > 1
         });
         if both {
             self.saw("a zombie beside the new owner");
@@ -350,6 +377,9 @@ fn random_lives_meet_everything() {
         "a static member that came back",
         "a zombie beside the new owner",
     ] {
-        assert!(seen.get(what).is_some_and(|count| *count >= 5), "{what}: {seen:?}");
+        assert!(
+            seen.get(what).is_some_and(|count| *count >= 5),
+            "{what}: {seen:?}"
+        );
     }
 }

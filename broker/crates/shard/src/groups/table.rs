@@ -93,7 +93,8 @@ impl ShardState {
         when: When,
         effects: &mut Vec<Effect>,
     ) -> GroupOutcome {
-        let deleted: BTreeSet<TopicId> = sweep.deleted_topics.iter().copied().map(TopicId).collect();
+        let deleted: BTreeSet<TopicId> =
+            sweep.deleted_topics.iter().copied().map(TopicId).collect();
         let is_gone = |topic: TopicId| deleted.contains(&topic);
         let mut changed: Vec<Arc<str>> = Vec::new();
         for (name, group) in &mut self.groups {

@@ -132,10 +132,16 @@ impl Life {
         }))
     }
     fn held(&self, id: &str) -> Vec<u32> {
-        self.member(id).assigned().map(|(tp, _)| tp.partition.0).collect()
+        self.member(id)
+            .assigned()
+            .map(|(tp, _)| tp.partition.0)
+            .collect()
     }
     fn revoking(&self, id: &str) -> Vec<u32> {
-        self.member(id).revoking().map(|tp| tp.partition.0).collect()
+        self.member(id)
+            .revoking()
+            .map(|tp| tp.partition.0)
+            .collect()
     }
     pub(super) fn committed(&self, partition: u32) -> Option<u64> {
         self.group().offsets.get(&tp(partition)).map(|c| c.offset.0)
@@ -170,10 +176,14 @@ fn a_partition_moves_only_when_its_holder_has_given_it_up_and_the_others_go_on()
     life.simple("a");
     assert_eq!(life.group().phase(), GroupPhase::Assigning);
     life.assign(&[("a", &[0, 1, 2])]).expect("assigned");
-    assert_eq!((life.held("a"), life.group().phase()), (vec![0, 1, 2], GroupPhase::Stable));
+    assert_eq!(
+        (life.held("a"), life.group().phase()),
+        (vec![0, 1, 2], GroupPhase::Stable)
+    );
     let before = life.member("a").epoch;
     life.simple("b");
-    life.assign(&[("a", &[0, 1]), ("b", &[2])]).expect("assigned");
+    life.assign(&[("a", &[0, 1]), ("b", &[2])])
+        .expect("assigned");
     assert_eq!((life.held("a"), life.revoking("a")), (vec![0, 1], vec![2]));
     assert_eq!(life.held("b"), [0u32; 0], "still in other hands");
     assert_eq!(life.group().phase(), GroupPhase::Reconciling);
@@ -189,9 +199,15 @@ fn a_partition_moves_only_when_its_holder_has_given_it_up_and_the_others_go_on()
     assert_eq!((life.held("a"), life.held("b")), (vec![0, 1], vec![2]));
     assert_eq!(life.group().phase(), GroupPhase::Stable);
     let item = one_item(life.commit("a", epoch, &[(2, 10)]));
-    assert_eq!((item.refusal, item.value), (Some(GroupRefusal::FencedMember), Some(9)));
+    assert_eq!(
+        (item.refusal, item.value),
+        (Some(GroupRefusal::FencedMember), Some(9))
+    );
     let granted = life.member("b").epoch;
-    assert_eq!(one_item(life.commit("b", granted, &[(2, 10)])).refusal, None);
+    assert_eq!(
+        one_item(life.commit("b", granted, &[(2, 10)])).refusal,
+        None
+    );
     life.restart();
 }
 
@@ -203,7 +219,10 @@ fn an_expelled_member_and_one_of_an_earlier_life_are_fenced() {
     let old = life.member("a").epoch;
     life.remove("a").expect("expelled");
     life.simple("b");
-    assert_eq!(life.commit("a", old, &[(0, 5)]), Err(GroupRefusal::UnknownMember));
+    assert_eq!(
+        life.commit("a", old, &[(0, 5)]),
+        Err(GroupRefusal::UnknownMember)
+    );
     // It comes back under its id, and gets its partition back: what it did before is void.
     life.remove("b").expect("left");
     life.simple("a");
@@ -211,7 +230,10 @@ fn an_expelled_member_and_one_of_an_earlier_life_are_fenced() {
     let item = one_item(life.commit("a", old, &[(0, 5)]));
     assert_eq!(item.refusal, Some(GroupRefusal::FencedMember));
     let now = life.member("a").epoch;
-    assert_eq!(one_item(life.commit("a", now + 1, &[(0, 5)])).refusal, Some(GroupRefusal::FencedMember));
+    assert_eq!(
+        one_item(life.commit("a", now + 1, &[(0, 5)])).refusal,
+        Some(GroupRefusal::FencedMember)
+    );
     assert_eq!(one_item(life.commit("a", now, &[(0, 5)])).value, Some(5));
 }
 
@@ -229,13 +251,21 @@ fn an_expiry_that_comes_late_changes_nothing() {
             ..GroupRemove::default()
         })
     };
-    assert_eq!(life.act(expire(joined, 0)), Err(GroupRefusal::Stale), "it joined again");
+    assert_eq!(
+        life.act(expire(joined, 0)),
+        Err(GroupRefusal::Stale),
+        "it joined again"
+    );
     life.assign(&[("a", &[0, 1])]).expect("assigned");
     life.assign(&[("a", &[0])]).expect("assigned");
     let joined = life.member("a").joined;
     let owed = life.member("a").owes().expect("something");
     life.acknowledge("a", owed).expect("done");
-    assert_eq!(life.act(expire(joined, owed)), Err(GroupRefusal::Stale), "it acknowledged");
+    assert_eq!(
+        life.act(expire(joined, owed)),
+        Err(GroupRefusal::Stale),
+        "it acknowledged"
+    );
     assert_eq!(life.act(expire(joined, 0)).map(|o| o.count), Ok(1));
     assert_eq!(life.group().phase(), GroupPhase::Empty);
 }
@@ -267,11 +297,20 @@ fn a_static_member_takes_its_place_over_and_fences_the_old_process() {
     };
     life.join("old", spec("")).expect("joined");
     life.simple("other");
-    life.assign(&[("old", &[0, 1]), ("other", &[2])]).expect("assigned");
+    life.assign(&[("old", &[0, 1]), ("other", &[2])])
+        .expect("assigned");
     let old_epoch = life.member("old").epoch;
     life.join("new", spec("")).expect("took over");
-    assert_eq!((life.held("new"), life.group().phase()), (vec![0, 1], GroupPhase::Stable));
-    assert!(life.member("new").held.values().all(|h| h.granted > old_epoch));
+    assert_eq!(
+        (life.held("new"), life.group().phase()),
+        (vec![0, 1], GroupPhase::Stable)
+    );
+    assert!(
+        life.member("new")
+            .held
+            .values()
+            .all(|h| h.granted > old_epoch)
+    );
     let commit = |id: &str, epoch| {
         Action::Commit(GroupCommit {
             member_id: id.to_owned(),
@@ -281,8 +320,15 @@ fn a_static_member_takes_its_place_over_and_fences_the_old_process() {
             ..GroupCommit::default()
         })
     };
-    assert_eq!(life.act(commit("old", old_epoch)), Err(GroupRefusal::FencedInstance));
-    assert_eq!(life.join("old", spec("")), Err(GroupRefusal::FencedInstance), "no ping-pong");
+    assert_eq!(
+        life.act(commit("old", old_epoch)),
+        Err(GroupRefusal::FencedInstance)
+    );
+    assert_eq!(
+        life.join("old", spec("")),
+        Err(GroupRefusal::FencedInstance),
+        "no ping-pong"
+    );
     let epoch = life.member("new").epoch;
     assert_eq!(one_item(life.act(commit("new", epoch))).refusal, None);
     // Of one with other wishes the partitions are shared out anew.
@@ -295,10 +341,21 @@ fn a_static_member_takes_its_place_over_and_fences_the_old_process() {
 #[test]
 fn commits_do_not_go_back_unless_asked_to() {
     let mut life = Life::new();
-    assert_eq!(one_item(life.commit("", 0, &[(0, 10)])).value, Some(10), "from outside");
+    assert_eq!(
+        one_item(life.commit("", 0, &[(0, 10)])).value,
+        Some(10),
+        "from outside"
+    );
     let item = one_item(life.commit("", 0, &[(0, 9)]));
-    assert_eq!((item.refusal, item.value), (Some(GroupRefusal::CommitBehind), Some(10)));
-    assert_eq!(one_item(life.commit("", 0, &[(0, 10)])).refusal, None, "repeated");
+    assert_eq!(
+        (item.refusal, item.value),
+        (Some(GroupRefusal::CommitBehind), Some(10))
+    );
+    assert_eq!(
+        one_item(life.commit("", 0, &[(0, 10)])).refusal,
+        None,
+        "repeated"
+    );
     let back = Action::Commit(GroupCommit {
         offsets: vec![offset(0, 3)],
         allow_rewind: true,
@@ -337,7 +394,10 @@ fn a_reset_is_for_empty_groups_or_fences_what_members_did() {
     };
     assert_eq!(life.act(reset(false)), Err(GroupRefusal::NotEmpty));
     life.act(reset(true)).expect("forced");
-    let items = life.commit("a", epoch, &[(0, 11), (1, 11)]).expect("done").items;
+    let items = life
+        .commit("a", epoch, &[(0, 11), (1, 11)])
+        .expect("done")
+        .items;
     assert_eq!(items[0].refusal, Some(GroupRefusal::FencedMember));
     assert_eq!(items[1].refusal, None, "untouched");
     assert_eq!((life.committed(0), life.held("a")), (Some(2), vec![0, 1]));
@@ -381,10 +441,16 @@ fn parked_keys_are_extended_redriven_and_survive() {
     life.simple("a");
     life.assign(&[("a", &[0])]).expect("assigned");
     let epoch = life.member("a").epoch;
-    assert_eq!(life.act(park("a", epoch, &[("k", 4)], &[(0, 5)])).map(|o| o.count), Ok(1));
+    assert_eq!(
+        life.act(park("a", epoch, &[("k", 4)], &[(0, 5)]))
+            .map(|o| o.count),
+        Ok(1)
+    );
     assert_eq!(life.committed(0), Some(5));
-    life.act(park("a", epoch, &[("k", 4)], &[(0, 5)])).expect("repeated");
-    life.act(park("a", epoch, &[("k", 8), ("j", 8)], &[(0, 9)])).expect("extended");
+    life.act(park("a", epoch, &[("k", 4)], &[(0, 5)]))
+        .expect("repeated");
+    life.act(park("a", epoch, &[("k", 8), ("j", 8)], &[(0, 9)]))
+        .expect("extended");
     life.restart();
     let parked = *life.group().parked.get(tp(0), b"k").expect("parked");
     assert_eq!((parked.first.0, parked.last.0, parked.records), (4, 8, 2));
@@ -396,12 +462,18 @@ fn parked_keys_are_extended_redriven_and_survive() {
     assert_eq!((life.group().parked.len(), life.committed(0)), (2, Some(9)));
     // More was parked than redriven: the rest stays.
     assert_eq!(one_item(life.act(unpark("k", 4))).value, Some(8));
-    assert_eq!(life.group().parked.get(tp(0), b"k").map(|p| p.first.0), Some(5));
+    assert_eq!(
+        life.group().parked.get(tp(0), b"k").map(|p| p.first.0),
+        Some(5)
+    );
     assert_eq!(life.group().unparked_epoch, 0);
     assert_eq!(one_item(life.act(unpark("k", 8))).value, None);
     assert_eq!(one_item(life.act(unpark("k", 8))).value, None, "repeated");
     assert!(life.group().unparked_epoch > 0);
-    assert_eq!((life.group().parked.len(), life.group().parked.bytes()), (1, 1));
+    assert_eq!(
+        (life.group().parked.len(), life.group().parked.bytes()),
+        (1, 1)
+    );
 }
 
 #[test]
@@ -414,10 +486,15 @@ fn parked_keys_are_bounded_and_a_refused_park_commits_nothing() {
     let all: Vec<(&str, u64)> = keys.iter().map(|key| (key.as_str(), 1)).collect();
     life.act(park("a", epoch, &all, &[(0, 2)])).expect("parked");
     let full = life.act(park("a", epoch, &[("more", 2)], &[(0, 3)]));
-    assert_eq!((full, life.committed(0)), (Err(GroupRefusal::ParkedFull), Some(2)));
-    life.act(park("a", epoch, &[("00000", 2)], &[(0, 3)])).expect("extended");
+    assert_eq!(
+        (full, life.committed(0)),
+        (Err(GroupRefusal::ParkedFull), Some(2))
+    );
+    life.act(park("a", epoch, &[("00000", 2)], &[(0, 3)]))
+        .expect("extended");
     life.act(unpark("00001", 9)).expect("redriven");
-    life.act(park("a", epoch, &[("more", 3)], &[(0, 4)])).expect("parked");
+    life.act(park("a", epoch, &[("more", 3)], &[(0, 4)]))
+        .expect("parked");
     let long = "x".repeat(MAX_KEY_BYTES + 1);
     let too_long = life.act(park("a", epoch, &[(&long, 4)], &[]));
     assert_eq!(too_long, Err(GroupRefusal::Limit));
@@ -435,15 +512,21 @@ fn groups_are_deleted_copied_and_forgotten() {
             offsets: offsets.iter().map(|(p, o)| offset(*p, *o)).collect(),
         })),
     };
-    let send = |life: &mut Life, command| {
-        match life.apply(ShardCommand::Group(Box::new(command))).0 {
-            ShardReply::Group(outcome) => outcome.map(|outcome| outcome.count),
-            other => panic!("{other:?}"),
-        }
+    let send = |life: &mut Life, command| match life.apply(ShardCommand::Group(Box::new(command))).0
+    {
+        ShardReply::Group(outcome) => outcome.map(|outcome| outcome.count),
+        other => panic!("{other:?}"),
     };
     assert_eq!(send(&mut life, copy("h", &[(0, 10), (1, 4)])), Ok(2));
-    assert_eq!(send(&mut life, copy("h", &[(0, 10), (1, 4)])), Ok(2), "repeated");
-    assert_eq!(send(&mut life, copy("h", &[(0, 11)])), Err(GroupRefusal::Exists));
+    assert_eq!(
+        send(&mut life, copy("h", &[(0, 10), (1, 4)])),
+        Ok(2),
+        "repeated"
+    );
+    assert_eq!(
+        send(&mut life, copy("h", &[(0, 11)])),
+        Err(GroupRefusal::Exists)
+    );
     let delete = || Action::Delete(GroupDelete {});
     life.simple("a");
     assert_eq!(life.act(delete()), Err(GroupRefusal::NotEmpty));
@@ -467,7 +550,8 @@ fn groups_are_forgotten_by_the_clock_of_the_log_and_parked_keys_keep_them() {
     life.simple("a");
     life.assign(&[("a", &[0])]).expect("assigned");
     let epoch = life.member("a").epoch;
-    life.act(park("a", epoch, &[("k", 4)], &[(0, 5)])).expect("parked");
+    life.act(park("a", epoch, &[("k", 4)], &[(0, 5)]))
+        .expect("parked");
     life.time += 500_000;
     assert_eq!(sweep(&mut life, 1_000, &[]), 0, "it has a member");
     life.remove("a").expect("left");
@@ -502,7 +586,10 @@ fn bounds_are_kept() {
         ..GroupMemberSpec::default()
     };
     assert_eq!(life.join("m1", large), Err(GroupRefusal::Limit));
-    assert_eq!(life.join("", GroupMemberSpec::default()), Err(GroupRefusal::Limit));
+    assert_eq!(
+        life.join("", GroupMemberSpec::default()),
+        Err(GroupRefusal::Limit)
+    );
 }
 
 #[test]

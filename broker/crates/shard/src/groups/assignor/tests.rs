@@ -29,7 +29,10 @@ fn problem(members: Vec<Candidate>, partitions: &[u32]) -> Problem {
         racks: (0..*count).map(|_| racks(&[])).collect(),
     };
     Problem {
-        topics: (1..).map(TopicId).zip(partitions.iter().map(topic)).collect(),
+        topics: (1..)
+            .map(TopicId)
+            .zip(partitions.iter().map(topic))
+            .collect(),
         members,
     }
 }
@@ -68,7 +71,11 @@ fn check(problem: &Problem, targets: &Targets) {
         let mut members = problem.members.iter();
         members.any(|member| member.topics.contains(&tp.topic))
     });
-    assert_eq!(wanted.count(), owners.len(), "something was given to nobody");
+    assert_eq!(
+        wanted.count(),
+        owners.len(),
+        "something was given to nobody"
+    );
 }
 
 /// The best possible loads, by brute force over chains: no member can hand one on, over any number
@@ -154,7 +161,9 @@ fn members_get_what_is_near_when_that_costs_no_balance() {
             problem.topics[&tp.topic].racks[tp.partition.0 as usize].contains(&member.rack)
         };
         let members = problem.members.iter();
-        members.map(|m| targets[&m.id].iter().filter(|tp| here(&m, tp)).count()).sum::<usize>()
+        members
+            .map(|m| targets[&m.id].iter().filter(|tp| here(&m, tp)).count())
+            .sum::<usize>()
     };
     let first = assign(Strategy::Sticky, &problem);
     assert_eq!((loads(&first), near(&problem, &first)), (vec![5; 6], 30));
