@@ -20,10 +20,14 @@ mod full_disk;
 mod group_sdk_letters;
 #[path = "clusters/group_sdk_members.rs"]
 mod group_sdk_members;
+#[path = "clusters/groups.rs"]
+mod groups;
 #[path = "clusters/journal.rs"]
 mod journal;
 #[path = "clusters/lagging.rs"]
 mod lagging;
+#[path = "clusters/members.rs"]
+mod members;
 #[path = "clusters/paused.rs"]
 mod paused;
 #[path = "clusters/raw.rs"]

@@ -14,6 +14,8 @@ const MAX_WAL_FILE: ByteSize = ByteSize(1 << 30);
 const MIN_WAL_FILES: u64 = 4;
 /// Descriptors that the broker needs for partition files in any case.
 const MIN_OPEN_FILES: u32 = 16;
+/// A group must outlive a restart of its members.
+const SHORTEST_RETENTION: Millis = Millis(1_000);
 const MAX_PARTITIONS: u32 = 100_000;
 
 /// Checks every rule in the order of the reference and returns the first broken one.
@@ -22,6 +24,8 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     wal(config)?;
     raft(config)?;
     limits(config)?;
+    let retention = &config.groups.retention_ms;
+    at_least("groups.retention_ms", retention, &SHORTEST_RETENTION)?;
     defaults(config)
 }
 

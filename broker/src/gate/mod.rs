@@ -59,16 +59,10 @@ impl Gate {
     /// # Errors
     /// [`Closed::ShuttingDown`].
     pub async fn admit_bookkeeping(&self, bytes: usize) -> Result<Admitted, Closed> {
-        match self.admit(bytes).await {
-            Err(Closed::StorageFull) => {
-                let wanted = (bytes as u64).div_ceil(BYTES_PER_PERMIT);
-                let wanted = u32::try_from(wanted).unwrap_or(self.total);
-                let wanted = wanted.clamp(1, self.total);
-                let permits = Arc::clone(&self.permits).acquire_many_owned(wanted).await;
-                permits.map(Admitted).map_err(|_| Closed::ShuttingDown)
-            }
-            admitted => admitted,
+        if self.is_draining() {
+            return Err(Closed::ShuttingDown);
         }
+        Ok(Admitted(self.budget.take(bytes).await))
     }
 
     fn check(&self) -> Result<(), Closed> {

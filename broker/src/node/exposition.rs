@@ -11,19 +11,19 @@ use super::Broker;
 use crate::runtime::Shard;
 
 /// One metric with its samples, in Prometheus' text format.
-struct Family {
-    text: String,
+pub(super) struct Family {
+    pub(super) text: String,
     name: &'static str,
 }
 
 impl Family {
-    fn new(name: &'static str, kind: &str, help: &str) -> Self {
+    pub(super) fn new(name: &'static str, kind: &str, help: &str) -> Self {
         Self {
             text: format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"),
             name,
         }
     }
-    fn add(&mut self, labels: &str, value: u64) {
+    pub(super) fn add(&mut self, labels: &str, value: impl std::fmt::Display) {
         // Writing to a String cannot fail.
         let _ = match labels {
             "" => writeln!(self.text, "{} {value}", self.name),
@@ -37,6 +37,7 @@ pub fn exposition<E: Env>(broker: &Broker<E>) -> String {
     let mut text = partitions(broker);
     text.push_str(&shards(broker));
     text.push_str(&resources(broker));
+    text.push_str(&super::group_exposition::exposition(broker));
     text
 }
 

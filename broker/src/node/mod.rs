@@ -4,6 +4,7 @@ pub mod bootstrap;
 pub mod channel;
 pub mod connections;
 mod exposition;
+mod group_exposition;
 pub mod health;
 pub mod hello;
 pub mod identity;

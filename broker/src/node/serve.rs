@@ -30,6 +30,8 @@ const MAX_MESSAGE_BYTES: usize = 128 << 20;
 /// A request of a client: the largest batch, behind as many smaller ones as make a request. What is
 /// in memory before the gate sees it comes out of a budget (front/ingress).
 const MAX_REQUEST_BYTES: usize = 80 << 20;
+/// As many offsets, or parked keys, as a group may have; they become one entry of a log.
+const MAX_GROUP_REQUEST_BYTES: usize = 8 << 20;
 /// What one stream, and one connection, may have under way before the reader takes it.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 1 << 20;
@@ -83,7 +85,7 @@ where
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let metadata = MetadataServer::new(MetadataService(Arc::clone(&broker)));
     let groups = GroupsServer::new(GroupsService(Arc::clone(&broker)))
-        .max_decoding_message_size(MAX_REQUEST_BYTES)
+        .max_decoding_message_size(MAX_GROUP_REQUEST_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let admin = AdminServer::new(AdminService(Arc::clone(&broker)));
     tonic::transport::Server::builder()

@@ -95,15 +95,16 @@ fn newer_formats_and_levels_are_named() {
         ShardState::decode_snapshot(&snapshot.encode_to_vec())
     };
     assert!(snapshot(1, 1).is_ok());
-    let newer = |what, found| {
+    assert!(snapshot(1, 2).is_ok());
+    let newer = |what, found, supported| {
         Err(SnapshotError::Newer {
             what,
             found,
-            supported: 1,
+            supported,
         })
     };
-    assert_eq!(snapshot(2, 1), newer("format", 2));
-    assert_eq!(snapshot(1, 2), newer("feature level", 2));
+    assert_eq!(snapshot(2, 1), newer("format", 2, 1));
+    assert_eq!(snapshot(1, 3), newer("feature level", 3, 2));
     for (format, level) in [(0, 0), (0, 1), (1, 0)] {
         assert_eq!(
             snapshot(format, level),

@@ -5,10 +5,17 @@ use std::path::Path;
 
 use bytes::Bytes;
 use highwater_proto::batch::{BatchBuilder, Compression};
+use highwater_proto::internal::group_command::Action;
+use highwater_proto::internal::{
+    GroupAcknowledge, GroupAssign, GroupCommand, GroupCommit, GroupCopy, GroupDelete, GroupJoin,
+    GroupMemberSpec, GroupOffset, GroupPark, GroupParkKey, GroupRemove, GroupReset, GroupSweep,
+    GroupTarget, GroupTopic, GroupUnpark,
+};
 use highwater_proto::{
     BatchSequence, Offset, PartitionId, Payload, ProducerEpoch, ProducerId, TimestampMs, TopicId,
     TopicPartition,
 };
+use highwater_shard::groups::{GroupOutcome, GroupPhase, GroupRefusal, ItemOutcome};
 use highwater_shard::{
     AppendRequest, CommandRefusal, EntryContext, FeatureLevel, PartitionConfig, RejectReason,
     ShardCommand, ShardReply, ShardState, Verdict,
@@ -39,6 +46,169 @@ fn config() -> PartitionConfig {
         producer_expiry_ms: 86_400_000,
         max_producers: 1000,
     }
+}
+
+fn group_offset(partition: u32, offset: u64) -> GroupOffset {
+    GroupOffset {
+        topic: 300,
+        partition,
+        offset,
+        leader_epoch: 4,
+        metadata: "half way".to_owned(),
+        ..GroupOffset::default()
+    }
+}
+
+fn group(action: Action) -> ShardCommand {
+    ShardCommand::Group(Box::new(GroupCommand {
+        group: "billing".to_owned(),
+        time_ms: 1_700_000_000_123,
+        action: Some(action),
+    }))
+}
+
+fn join(id: &str, instance_id: &str) -> ShardCommand {
+    let spec = GroupMemberSpec {
+        instance_id: instance_id.to_owned(),
+        client_id: "billing-service".to_owned(),
+        host: "10.0.0.7".to_owned(),
+        rack: "a".to_owned(),
+        topics: vec!["orders".to_owned(), "payments".to_owned()],
+        pattern: "audit-.*".to_owned(),
+        strategy: 1,
+        session_timeout_ms: 45_000,
+        rebalance_timeout_ms: 60_000,
+    };
+    group(Action::Join(GroupJoin {
+        member_id: id.to_owned(),
+        spec: Some(spec),
+    }))
+}
+
+fn assign(generation: u64, targets: &[(&str, &[u32])]) -> ShardCommand {
+    let target = |(id, partitions): &(&str, &[u32])| GroupTarget {
+        member_id: (*id).to_owned(),
+        topics: vec![GroupTopic {
+            topic: 300,
+            partitions: partitions.to_vec(),
+        }],
+    };
+    group(Action::Assign(GroupAssign {
+        generation,
+        targets: targets.iter().map(target).collect(),
+    }))
+}
+
+fn park(id: &str, epoch: u64) -> ShardCommand {
+    group(Action::Park(GroupPark {
+        member_id: id.to_owned(),
+        instance_id: String::new(),
+        epoch,
+        keys: vec![GroupParkKey {
+            topic: 300,
+            partition: 2,
+            key: Bytes::from_static(b"customer 7"),
+            offset: 16,
+        }],
+        offsets: vec![group_offset(2, 17)],
+    }))
+}
+
+fn group_commands() -> Vec<(&'static str, ShardCommand)> {
+    let remove = GroupRemove {
+        member_ids: vec!["one".to_owned()],
+        joined: 300,
+        unacknowledged: 301,
+        ..GroupRemove::default()
+    };
+    let commit = GroupCommit {
+        member_id: "one".to_owned(),
+        epoch: 300,
+        offsets: vec![group_offset(2, 17)],
+        allow_rewind: true,
+        ..GroupCommit::default()
+    };
+    let acknowledge = GroupAcknowledge {
+        member_id: "one".to_owned(),
+        instance_id: "i-1".to_owned(),
+        epoch: 300,
+    };
+    let unpark = GroupUnpark {
+        keys: vec![GroupParkKey {
+            topic: 300,
+            partition: 2,
+            key: Bytes::from_static(b"customer 7"),
+            offset: 16,
+        }],
+    };
+    let reset = GroupReset {
+        offsets: vec![group_offset(2, 3)],
+        force: true,
+    };
+    let copy = GroupCopy {
+        offsets: vec![group_offset(2, 3)],
+    };
+    let sweep = GroupSweep {
+        retention_ms: 604_800_000,
+        deleted_topics: vec![301],
+    };
+    vec![
+        ("v1.group_join.command", join("one", "i-1")),
+        (
+            "v1.group_acknowledge.command",
+            group(Action::Acknowledge(acknowledge)),
+        ),
+        ("v1.group_remove.command", group(Action::Remove(remove))),
+        (
+            "v1.group_assign.command",
+            assign(300, &[("one", &[0, 2]), ("two", &[1])]),
+        ),
+        ("v1.group_commit.command", group(Action::Commit(commit))),
+        ("v1.group_park.command", park("one", 300)),
+        ("v1.group_unpark.command", group(Action::Unpark(unpark))),
+        ("v1.group_reset.command", group(Action::Reset(reset))),
+        (
+            "v1.group_delete.command",
+            group(Action::Delete(GroupDelete {})),
+        ),
+        ("v1.group_copy.command", group(Action::Copy(copy))),
+        ("v1.group_sweep.command", group(Action::Sweep(sweep))),
+    ]
+}
+
+/// A group in the middle of a rebalance, with something in every field, and an empty one.
+fn state_with_groups() -> ShardState {
+    let mut state = state();
+    let mut position = 1_000;
+    let mut apply = |command: ShardCommand| {
+        position += 1;
+        let at = EntryContext {
+            position,
+            leadership: 9,
+        };
+        let reply = state.apply(at, command, &mut Vec::new());
+        let done = matches!(reply, ShardReply::Done | ShardReply::Group(Ok(_)));
+        assert!(done, "{reply:?}");
+        position
+    };
+    apply(ShardCommand::RaiseFeatureLevel {
+        level: FeatureLevel::GROUPS,
+    });
+    apply(join("old", "i-1"));
+    let generation = apply(join("one", "i-1"));
+    let epoch = apply(assign(generation, &[("one", &[0, 1, 2])]));
+    apply(park("one", epoch));
+    let generation = apply(join("two", ""));
+    apply(assign(generation, &[("one", &[0, 2]), ("two", &[1])]));
+    let copy = GroupCommand {
+        group: "copy".to_owned(),
+        time_ms: 1_700_000_009_000,
+        action: Some(Action::Copy(GroupCopy {
+            offsets: vec![group_offset(0, 3)],
+        })),
+    };
+    apply(ShardCommand::Group(Box::new(copy)));
+    state
 }
 
 fn batch(producer: Option<(u64, u32)>, value: &[u8]) -> Bytes {
@@ -142,6 +312,24 @@ fn commands_of_version_1() {
 }
 
 #[test]
+fn commands_to_groups_of_version_1() {
+    for (name, command) in group_commands() {
+        let stored = golden(name, &command.encode().to_contiguous());
+        let decoded = ShardCommand::decode(&Payload::from(Bytes::from(stored)));
+        assert_eq!(decoded, Ok(command), "{name}");
+    }
+}
+
+#[test]
+fn a_snapshot_with_groups_of_version_1() {
+    let state = state_with_groups();
+    let group = state.group("billing").expect("there");
+    assert_eq!(group.phase(), GroupPhase::Reconciling);
+    let stored = golden("v1.groups.snapshot", &state.encode_snapshot());
+    assert_eq!(ShardState::decode_snapshot(&stored), Ok(state));
+}
+
+#[test]
 fn a_snapshot_of_version_1() {
     let state = state();
     let stored = golden("v1.snapshot", &state.encode_snapshot());
@@ -154,6 +342,17 @@ fn an_exported_partition_of_version_1() {
     let stored = golden("v1.export", &exported);
     let mut other = ShardState::new();
     assert_eq!(other.import_partition(&stored), Ok(tp(300, 0)));
+}
+
+fn group_outcome() -> GroupOutcome {
+    let refused = ItemOutcome {
+        refusal: Some(GroupRefusal::CommitBehind),
+        value: Some(70_000),
+    };
+    GroupOutcome {
+        items: vec![ItemOutcome::default(), refused],
+        count: 3,
+    }
 }
 
 #[test]
@@ -202,6 +401,14 @@ fn replies_of_version_1() {
         ),
         ("v1.range.reply", ShardReply::Refused(out_of_range)),
         ("v1.malformed.reply", ShardReply::Malformed),
+        (
+            "v1.group_refused.reply",
+            ShardReply::Group(Err(GroupRefusal::Unsupported)),
+        ),
+        (
+            "v1.group_done.reply",
+            ShardReply::Group(Ok(group_outcome())),
+        ),
     ];
     for (name, reply) in replies {
         let stored = golden(name, &reply.encode());
