@@ -11,7 +11,7 @@ use super::tree::Manifest;
 
 /// Every crate of the workspace with the crates of the workspace that it may name, in any kind of
 /// dependency. Only what stands here is allowed.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 15] = [
     ("highwater-proto", &[]),
     ("highwater-env", &[]),
     ("highwater-checker", &[]),
@@ -36,6 +36,8 @@ const EDGES: [(&str, &[&str]); 14] = [
             "client",
             "order-demo",
             "checker",
+            "jepsen",
+            "powerfs",
             "load",
         ],
     ),
@@ -49,6 +51,7 @@ const EDGES: [(&str, &[&str]); 14] = [
         &["proto", "env", "wal", "segment", "shard"],
     ),
     ("highwater-load", &["client", "proto", "checker"]),
+    ("highwater-jepsen", &["client", "checker", "powerfs"]),
 ];
 
 /// Crates outside the workspace that only one of ours may name.

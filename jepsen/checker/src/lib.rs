@@ -25,14 +25,18 @@ mod edn;
 mod format;
 mod history;
 mod model;
+mod nemesis;
 mod pairing;
+mod render;
 mod verdict;
 
 pub use checks::vacuous::{Fault, LEAST_OK_PERCENT};
 pub use format::{Notation, ReadError, format_line, read, write};
 pub use history::{
-    Action, Entry, Function, History, HistoryError, Key, Kind, Offset, Operation, Process, Value,
+    Action, Entry, Function, Hash, History, HistoryError, Key, Kind, Offset, Operation, Process,
+    Value,
 };
+pub use nemesis::format_nemesis;
 pub use verdict::{Anomaly, Conclusion, Finding, Found, Verdict};
 
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@ use highwater_checker::{
     Anomaly, Conclusion, Fault, History, Notation, Options, Verdict, check, read, write,
 };
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 15] = [
     "inconsistent-offset",
     "duplicate",
     "lost-write",
@@ -17,6 +17,8 @@ const NAMES: [&str; 13] = [
     "non-monotonic-send",
     "read-before-send",
     "stale-latest",
+    "group-regress",
+    "replica-divergence",
     "vacuous",
 ];
 

@@ -29,7 +29,11 @@ pub(super) fn walk<'a>(model: &'a Model<'_>, mut visit: impl FnMut(Step<'a>)) {
     let mut processes: HashMap<Process, Positions> = HashMap::new();
     for (_, entry) in model.ok_entries() {
         match entry.function {
-            Function::Send | Function::Latest => {}
+            Function::Send
+            | Function::Latest
+            | Function::Digest
+            | Function::Commit
+            | Function::Committed => {}
             Function::Assign | Function::Subscribe => {
                 keep_assigned(processes.entry(entry.process).or_default(), &entry);
             }
