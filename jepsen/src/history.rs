@@ -138,26 +138,25 @@ impl Recorder {
         self.lock().spans.len() as u64
     }
 
-    /// Completes what is still open as unknown, and hands everything over.
+    /// Completes what is still open as unknown, and hands everything over. Nothing
+    /// may be recorded afterwards.
     ///
     /// # Errors
     /// When any line could not be written.
-    pub fn finish(self) -> anyhow::Result<Recorded> {
+    pub fn finish(&self) -> anyhow::Result<Recorded> {
         let open: Vec<Operation> = self.lock().open.values().cloned().collect();
         for invoked in open {
             self.complete(Kind::Info, invoked.process, invoked.function, invoked.actions);
         }
-        let mut inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-        for file in [&mut inner.edn, &mut inner.json] {
-            file.flush()?;
-            file.get_ref().sync_all()?;
-        }
-        if let Some(trouble) = inner.trouble {
+        let mut inner = self.lock();
+        inner.edn.flush()?;
+        inner.json.flush()?;
+        if let Some(trouble) = &inner.trouble {
             anyhow::bail!("the history is not whole: {trouble}");
         }
         Ok(Recorded {
-            history: inner.history,
-            spans: inner.spans,
+            history: std::mem::take(&mut inner.history),
+            spans: std::mem::take(&mut inner.spans),
         })
     }
 

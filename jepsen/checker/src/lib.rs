@@ -44,12 +44,24 @@ use std::collections::BTreeMap;
 use model::{Ended, Model};
 use verdict::Collector;
 
+/// How consumers of a history got their partitions, where the history does not show rebalances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SubVia {
+    /// By hand, or every rebalance is in the history.
+    #[default]
+    Assign,
+    /// As members of groups: a process that subscribed may go anywhere at any time.
+    Subscribe,
+}
+
 /// What the caller knows about a run beside its history.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The history ends with reads of every partition from the start past every acknowledged
     /// offset. Only then is an acknowledged record that nobody polled an error.
     pub final_reads: bool,
+    /// Decides whether skips and steps back of subscribed processes count.
+    pub sub_via: SubVia,
     /// What was broken, when, and whether that is certain.
     pub faults: Vec<Fault>,
     /// How many instances of each anomaly to describe; all are counted.
@@ -60,6 +72,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             final_reads: true,
+            sub_via: SubVia::default(),
             faults: Vec::new(),
             examples: 10,
         }
@@ -74,7 +87,8 @@ impl Default for Options {
 /// # Errors
 /// When the entries do not make a history, see [`HistoryError`].
 pub fn check(history: &History, options: &Options) -> Result<Verdict, HistoryError> {
-    let model = Model::build(history)?;
+    let mut model = Model::build(history)?;
+    model.free_subscribers = options.sub_via == SubVia::Subscribe;
     let mut anomalies = BTreeMap::new();
     let mut tolerated = BTreeMap::new();
     for anomaly in Anomaly::ALL {

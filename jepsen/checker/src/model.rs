@@ -124,6 +124,8 @@ pub(crate) struct Model<'a> {
     pub op_at: Vec<u32>,
     /// Ascending by key.
     pub partitions: Vec<Partition>,
+    /// Processes that subscribed may be rebalanced without a sign of it in the history.
+    pub free_subscribers: bool,
     keys: Vec<Key>,
 }
 
@@ -143,6 +145,7 @@ impl<'a> Model<'a> {
             ops,
             op_at,
             partitions,
+            free_subscribers: false,
             keys,
         };
         model.number_values();

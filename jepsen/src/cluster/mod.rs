@@ -9,6 +9,7 @@ pub mod slot;
 pub mod storage;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -18,9 +19,12 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
-use network::{Drops, Network};
+use network::Network;
+use highwater_powerfs::{Loss, LossReport};
 use node::{Death, Node, Spec};
+pub use probe::caught_up;
 use slot::Slot;
+use storage::PowerDisk;
 
 /// Between two looks at a condition of the whole cluster.
 const POLL: Duration = Duration::from_millis(50);
@@ -39,6 +43,9 @@ pub struct ClusterSpec {
     pub directory: PathBuf,
     /// Each broker in a network namespace of its own.
     pub namespaces: bool,
+    /// The words that start a server of a file system that can lose power; every broker then has
+    /// one. Needs namespaces.
+    pub disks: Option<Vec<OsString>>,
     /// Settings of every broker as (`section.key`, value).
     pub settings: Vec<(String, String)>,
     /// Variables of the environment of every broker.
@@ -52,6 +59,7 @@ pub struct Cluster {
     nodes: BTreeMap<u32, Mutex<Node>>,
     network: Option<Network>,
     slot: Option<Mutex<Slot>>,
+    disks: BTreeMap<u32, Mutex<PowerDisk>>,
     deaths: Mutex<Vec<Death>>,
 }
 
@@ -70,6 +78,7 @@ impl Cluster {
             nodes: BTreeMap::new(),
             network: None,
             slot: None,
+            disks: BTreeMap::new(),
             deaths: Mutex::new(Vec::new()),
         };
         let number = slot.as_ref().map(Slot::number);
@@ -92,6 +101,9 @@ impl Cluster {
             let data_dir = spec.directory.join(format!("broker-{node}"));
             fs::create_dir_all(&data_dir)
                 .with_context(|| format!("cannot create {}", data_dir.display()))?;
+            if let Some(program) = &spec.disks {
+                self.mount(*node, program, &spec.directory, &data_dir).await?;
+            }
             let network = self.network.as_ref();
             let spec = Spec {
                 node: *node,
@@ -113,6 +125,48 @@ impl Cluster {
         Ok(())
     }
 
+    async fn mount(
+        &mut self,
+        node: u32,
+        program: &[OsString],
+        directory: &Path,
+        mount: &Path,
+    ) -> anyhow::Result<()> {
+        let slot = self.slot.as_ref().context("disks that lose power need namespaces")?;
+        let mut slot = slot.lock().await;
+        // Written down first: if this process is killed now, the next run unmounts it.
+        slot.note_mount(mount)?;
+        let socket = slot.socket(node);
+        let backing = directory.join(format!("disk-{node}"));
+        let disk = PowerDisk::start(program, mount, &backing, &socket).await?;
+        self.disks.insert(node, Mutex::new(disk));
+        Ok(())
+    }
+
+    /// Takes from a broker's disk what was not synced. The broker must have been killed.
+    ///
+    /// # Errors
+    /// When it runs, or its disk cannot lose power.
+    pub async fn lose_power(&self, node: u32, loss: Loss) -> anyhow::Result<LossReport> {
+        let broker = self.node(node).await?;
+        anyhow::ensure!(broker.pid().is_none(), "broker {node} still runs");
+        let disk = self.disks.get(&node).context("the disk cannot lose power")?;
+        disk.lock().await.lose_power(loss).await
+    }
+
+    /// A broker's process id, while it is meant to run.
+    pub async fn pid(&self, node: u32) -> Option<u32> {
+        self.nodes.get(&node)?.lock().await.pid()
+    }
+
+    /// Where a broker tells about its health.
+    ///
+    /// # Errors
+    /// When there is no such broker.
+    pub async fn admin_address(&self, node: u32) -> anyhow::Result<SocketAddr> {
+        Ok(self.node(node).await?.spec().admin)
+    }
+
     /// The brokers' numbers.
     #[must_use]
     pub fn numbers(&self) -> Vec<u32> {
@@ -126,12 +180,6 @@ impl Cluster {
             addresses.push(node.lock().await.spec().grpc.to_string());
         }
         addresses
-    }
-
-    /// Whether packets can be dropped.
-    #[must_use]
-    pub const fn has_network(&self) -> bool {
-        self.network.is_some()
     }
 
     /// A broker, alone for the holder of the answer.
@@ -225,18 +273,14 @@ impl Cluster {
                 node.kill().await?;
             }
         }
+        let mut trouble = Ok(());
+        for disk in self.disks.values() {
+            trouble = trouble.and(disk.lock().await.end().await);
+        }
         if let Some(slot) = &self.slot {
             slot.lock().await.clear().await?;
         }
-        Ok(())
-    }
-
-    /// Begins to drop packets; see [`Network::drop_packets`].
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn drop_packets(&self, table: &str, drops: &Drops) -> anyhow::Result<()> {
-        self.network()?.drop_packets(table, drops).await
+        trouble
     }
 }
 
@@ -291,6 +335,20 @@ pub fn can_make_namespaces() -> Result<(), String> {
     }
     if !Path::new("/run").is_dir() {
         return Err("there is no /run".to_owned());
+    }
+    Ok(())
+}
+
+/// Whether file systems can be mounted here; otherwise why not.
+///
+/// # Errors
+/// One sentence.
+pub fn can_mount() -> Result<(), String> {
+    if !rustix::process::geteuid().is_root() {
+        return Err("mounting a file system needs root".to_owned());
+    }
+    if !Path::new("/dev/fuse").exists() {
+        return Err("there is no /dev/fuse".to_owned());
     }
     Ok(())
 }

@@ -138,8 +138,8 @@ impl Network {
     pub async fn dropped(&self, table: &str, drops: &Drops) -> anyhow::Result<BTreeMap<u32, u64>> {
         let mut dropped = BTreeMap::new();
         for node in drops.keys() {
-            let listed = self.nft(*node, &["-j", "list", "table", "inet", table], "");
-            let listed: Value = serde_json::from_str(&listed.await?).context("nft's answer")?;
+            let listed = self.nft(*node, &["-j", "list", "table", "inet", table], "").await?;
+            let listed: Value = serde_json::from_str(&listed).context("nft's answer")?;
             dropped.insert(*node, packets(&listed));
         }
         Ok(dropped)

@@ -70,6 +70,12 @@ impl Slot {
         self.number
     }
 
+    /// Where a broker's disk is controlled; short, because the names of sockets must be.
+    #[must_use]
+    pub fn socket(&self, node: u32) -> PathBuf {
+        Path::new(HOME).join(format!("slot-{}-disk-{node}", self.number))
+    }
+
     /// Writes a mount point down. Call it before the mount is made.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
-use highwater_checker::{Action, Function, Key, Kind, Offset, Operation};
+use highwater_checker::{Action, Function, Hash, Key, Kind, Offset, Operation};
 use highwater_client::{At, Client, ConsumedRecord, Consumer, NodeId, ReadFrom, Start};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -237,7 +237,7 @@ fn note_digests(
             key: Key(*partition),
             replica,
             end: Offset(ends.get(partition).copied().unwrap_or_default()),
-            hash: hash.then(|| digest.finish()),
+            hash: hash.then(|| Hash(digest.finish())),
         };
         digests.iter().map(one).collect::<Vec<Action>>()
     };

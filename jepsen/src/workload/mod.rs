@@ -4,6 +4,7 @@ mod body;
 mod consumer;
 mod final_reads;
 mod latest;
+mod liveness;
 mod pace;
 mod producer;
 
@@ -22,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::history::Recorder;
 
 pub use final_reads::{FinalReads, final_reads};
+pub use liveness::liveness;
 
 /// From handing a record over to its outcome: longer than any failover, shorter than the longer
 /// faults, so that some outcomes stay unknown.
