@@ -5,7 +5,10 @@
 //! makes anything durable. A power loss takes back exactly what was not synced.
 
 mod control;
+mod durable;
+mod fs;
 mod mount;
+mod table;
 
 pub use control::{
     Control, ControlError, Fault, FaultId, FaultKind, FaultStatus, Loss, LossReport, Request,

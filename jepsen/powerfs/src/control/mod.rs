@@ -2,8 +2,10 @@
 
 mod client;
 mod protocol;
+mod server;
 
 pub use client::{Control, ControlError};
 pub use protocol::{
     Fault, FaultId, FaultKind, FaultStatus, Loss, LossReport, Request, Response, Stats,
 };
+pub(crate) use server::{Ending, Server};

@@ -146,16 +146,15 @@ pub struct Fault {
     /// was created, found or renamed under last counts; the root's own path is empty.
     pub pattern: String,
     /// What happens to them.
-    #[serde(flatten)]
     pub kind: FaultKind,
     /// How often; without it, until the fault is taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u64>,
 }
 
-/// Kinds of faults.
+/// Kinds of faults: `"sync_error"`, `{"slow_sync":{"millis":50}}`, `"no_space"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultKind {
     /// A sync of the file or directory fails with EIO. What it should have made durable never
     /// becomes so by a later sync, as on Linux, although reads still show it, until it is written

@@ -1,0 +1,3 @@
+//! Content becomes durable as documented.
+
+use super::*;

@@ -1,0 +1,3 @@
+//! Names become durable as documented.
+
+use super::*;

@@ -1,0 +1,1 @@
+//! Every call that a broker makes works.

@@ -1,0 +1,1 @@
+//! Faults strike, and are counted.

@@ -1,0 +1,1 @@
+//! Mounts begin and end cleanly.

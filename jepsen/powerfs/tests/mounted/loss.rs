@@ -1,0 +1,1 @@
+//! A power loss takes what was not synced, and nothing else.
