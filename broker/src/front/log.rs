@@ -6,13 +6,15 @@ use futures_util::StreamExt;
 use highwater_env::Env;
 use highwater_proto::v1::log_server::Log;
 use highwater_proto::v1::{
-    ErrorCode, FetchRequest, FetchResponse, InitProducerRequest, InitProducerResponse,
-    ListOffsetsRequest, ListOffsetsResponse, ProduceRequest, ProduceResponse,
+    ErrorCode, FetchRequest, InitProducerRequest, InitProducerResponse, ListOffsetsRequest,
+    ListOffsetsResponse, ProduceRequest, ProduceResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::egress::Responses;
+use super::ingress::Held;
 use super::{RESPONSES_IN_FLIGHT, convert, fetch, list_offsets, produce};
 use crate::node::Broker;
 
@@ -60,7 +62,7 @@ impl<E: Env> Log for LogService<E> {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    type FetchStream = ReceiverStream<Result<FetchResponse, Status>>;
+    type FetchStream = Responses;
 
     async fn fetch(
         &self,
@@ -72,13 +74,14 @@ impl<E: Env> Log for LogService<E> {
             request.into_inner(),
             sender,
         ));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(Responses::new(receiver)))
     }
 
     async fn list_offsets(
         &self,
-        request: Request<ListOffsetsRequest>,
+        mut request: Request<ListOffsetsRequest>,
     ) -> Result<Response<ListOffsetsResponse>, Status> {
+        let _held = request.extensions_mut().remove::<Held>();
         // Each query proves leadership by itself, which takes a round to a majority.
         let answers = request.into_inner().queries.into_iter();
         let answers = answers.map(|query| list_offsets::answer(&self.0, query));
