@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use highwater_powerfs::{Control, Loss, LossReport, Mounted, Options, mount};
 
@@ -70,6 +71,19 @@ impl Rig {
     }
     pub fn control(&self) -> Control {
         Control::connect(&self.options.control).unwrap()
+    }
+    /// Waits until as many handles are open: the kernel closes them a little later than a program.
+    pub fn settle(&self, handles: u64) {
+        let mut control = self.control();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let open = control.stats().unwrap().open_handles;
+            if open == handles {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{open} handles stay open");
+            std::thread::yield_now();
+        }
     }
     pub fn lose(&self) -> LossReport {
         self.control().power_loss(Loss::Everything).unwrap()
