@@ -12,6 +12,7 @@ pub mod cli;
 pub mod cluster;
 pub mod history;
 pub mod leaders;
+pub mod mutants;
 pub mod nemesis;
 pub mod recovery;
 pub mod run;

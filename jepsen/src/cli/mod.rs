@@ -1,6 +1,7 @@
 //! The command line, as `highwater-jepsen` and as `highwater verify`.
 
 mod check;
+mod mutants;
 mod progress;
 mod recovery;
 mod run;
@@ -48,6 +49,8 @@ pub struct Verify {
 enum Command {
     /// Checks a history, also one that another harness wrote
     Check(check::CheckArgs),
+    /// Runs known-bad brokers, each of which must be caught
+    Mutants(mutants::MutantsArgs),
     /// Prints what recoveries took, from the ledger of a soak
     Recovery(recovery::RecoveryArgs),
     /// Serves one file system that can lose power
@@ -80,6 +83,7 @@ pub fn execute(verify: Verify, verb: &[&str]) -> ExitCode {
     let done = match verify.command {
         None => run::run(&verify.run, verb),
         Some(Command::Check(arguments)) => check::run(&arguments),
+        Some(Command::Mutants(arguments)) => mutants::run(arguments, verb),
         Some(Command::Recovery(arguments)) => recovery::run(&arguments),
         Some(Command::Powerfs(arguments)) => powerfs(arguments),
     };

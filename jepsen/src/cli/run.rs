@@ -16,15 +16,34 @@ use crate::{recovery, soak};
 /// A run's settings.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
+    /// Kinds of faults, or groups of them: kill, pause, partition, power, composite, transfer, all, none
+    #[arg(long, value_name = "KIND,...", default_value = "all", value_parser = kinds)]
+    faults: Kinds,
+    #[command(flatten)]
+    common: Common,
+    /// Brokers of your own: only faults that need no power over them
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', conflicts_with_all = ["broker", "brokers"])]
+    bootstrap: Vec<String>,
+    /// What cannot be done here makes the run fail
+    #[arg(long)]
+    require_all: bool,
+    /// One run, or blocks of runs for hours
+    #[arg(long, default_value = "once")]
+    profile: Profile,
+    /// Seconds of one block of a soak
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..))]
+    block: u64,
+}
+
+/// What a run and a trial of mutants have in common.
+#[derive(Debug, Args)]
+pub(super) struct Common {
     /// Seconds for which clients work
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     time: u64,
     /// Decides what is broken when, and what clients do; printed when it is not given
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Kinds of faults, or groups of them: kill, pause, partition, power, composite, transfer, all, none
-    #[arg(long, value_name = "KIND,...", default_value = "all", value_parser = kinds)]
-    faults: Kinds,
     /// Operations per second of all writers together
     #[arg(long, value_name = "N", default_value_t = 300.0)]
     rate: f64,
@@ -42,22 +61,10 @@ pub(super) struct RunArgs {
     out: Option<PathBuf>,
     /// The broker's program; without it the one beside this program, or one that is built
     #[arg(long, value_name = "PATH")]
-    broker: Option<PathBuf>,
-    /// Brokers of your own: only faults that need no power over them
-    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', conflicts_with_all = ["broker", "brokers"])]
-    bootstrap: Vec<String>,
+    pub(super) broker: Option<PathBuf>,
     /// Sets a configuration key of every broker; may be repeated
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     set: Vec<String>,
-    /// What cannot be done here makes the run fail
-    #[arg(long)]
-    require_all: bool,
-    /// One run, or blocks of runs for hours
-    #[arg(long, default_value = "once")]
-    profile: Profile,
-    /// Seconds of one block of a soak
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..))]
-    block: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -88,12 +95,11 @@ const SETTINGS: [(&str, &str); 5] = [
 ];
 
 pub(super) fn run(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<ExitCode> {
-    ensure!(arguments.rate.is_finite() && arguments.rate > 0.0, "--rate must be more than 0");
     let config = config(arguments, verb)?;
     super::runtime()?.block_on(async {
         let stop = super::stop_on_signals()?;
         if arguments.profile == Profile::Soak {
-            let time = Duration::from_secs(arguments.time);
+            let time = Duration::from_secs(arguments.common.time);
             return soak::run(config, time, arguments.require_all, &stop).await;
         }
         eprintln!("seed {}, everything in {}", config.seed, config.out.display());
@@ -110,43 +116,54 @@ pub(super) fn run(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<ExitCode
 }
 
 fn config(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<RunConfig> {
-    let executable = if arguments.bootstrap.is_empty() {
-        binary::find(arguments.broker.as_deref())?
+    let mut config = if arguments.bootstrap.is_empty() {
+        arguments.common.config(verb)?
     } else {
-        PathBuf::new()
+        arguments.common.config_of(PathBuf::new(), verb)?
     };
-    let mut settings: Vec<(String, String)> = SETTINGS
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect();
-    for setting in &arguments.set {
-        let Some((key, value)) = setting.split_once('=') else {
-            anyhow::bail!("--set {setting} has no value: write --set SECTION.KEY=VALUE");
-        };
-        settings.retain(|(known, _)| known != key);
-        settings.push((key.to_owned(), value.to_owned()));
+    config.kinds.clone_from(&arguments.faults.0);
+    config.bootstrap.clone_from(&arguments.bootstrap);
+    if arguments.profile == Profile::Soak {
+        config.time = Duration::from_secs(arguments.block);
     }
-    let out = arguments.out.clone().unwrap_or_else(|| {
-        let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
-        PathBuf::from(format!("highwater-verify-{now}"))
-    });
-    let seconds = match arguments.profile {
-        Profile::Once => arguments.time,
-        Profile::Soak => arguments.block,
-    };
-    Ok(RunConfig {
-        out: std::path::absolute(out)?,
-        time: Duration::from_secs(seconds),
-        seed: arguments.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
-        kinds: arguments.faults.0.clone(),
-        rate: arguments.rate,
-        clients: arguments.clients,
-        brokers: arguments.brokers.parse()?,
-        partitions: arguments.partitions,
-        executable,
-        disk_server: super::disk_server(verb)?,
-        bootstrap: arguments.bootstrap.clone(),
-        settings,
-        environment: Vec::new(),
-    })
+    Ok(config)
+}
+
+impl Common {
+    /// A run without faults, over brokers of our own.
+    pub(super) fn config(&self, verb: &[&str]) -> anyhow::Result<RunConfig> {
+        self.config_of(binary::find(self.broker.as_deref())?, verb)
+    }
+
+    fn config_of(&self, executable: PathBuf, verb: &[&str]) -> anyhow::Result<RunConfig> {
+        ensure!(self.rate.is_finite() && self.rate > 0.0, "--rate must be more than 0");
+        let settings = SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let mut settings: Vec<(String, String)> = settings.collect();
+        for setting in &self.set {
+            let Some((key, value)) = setting.split_once('=') else {
+                anyhow::bail!("--set {setting} has no value: write --set SECTION.KEY=VALUE");
+            };
+            settings.retain(|(known, _)| known != key);
+            settings.push((key.to_owned(), value.to_owned()));
+        }
+        let out = self.out.clone().unwrap_or_else(|| {
+            let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
+            PathBuf::from(format!("highwater-verify-{now}"))
+        });
+        Ok(RunConfig {
+            out: std::path::absolute(out)?,
+            time: Duration::from_secs(self.time),
+            seed: self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
+            kinds: Vec::new(),
+            rate: self.rate,
+            clients: self.clients,
+            brokers: self.brokers.parse()?,
+            partitions: self.partitions,
+            executable,
+            disk_server: super::disk_server(verb)?,
+            bootstrap: Vec::new(),
+            settings,
+            environment: Vec::new(),
+        })
+    }
 }

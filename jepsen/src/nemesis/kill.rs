@@ -71,6 +71,7 @@ impl Nemesis for Kill {
         let changed = self.killed.iter().zip(&new).all(|(old, new)| old.1 != new.1);
         Ok(Proof {
             active: changed && !new.is_empty(),
+            refused: false,
             detail: json!({"killed-pids": self.killed, "new-pids": new}),
         })
     }
@@ -137,6 +138,7 @@ impl Nemesis for CrashLoop {
         }
         Ok(Proof {
             active: self.pids.len() > 1,
+            refused: false,
             detail: json!({"killed-pids": self.pids, "new-pid": broker.pid()}),
         })
     }

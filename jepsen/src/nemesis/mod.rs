@@ -102,6 +102,9 @@ pub struct Started {
 pub struct Proof {
     /// Whether it is certain that it was there.
     pub active: bool,
+    /// Whether the cluster let it take place at all: leaders can only be moved while a majority of
+    /// a shard is there, which other faults may prevent.
+    pub refused: bool,
     /// What shows it.
     pub detail: Json,
 }
@@ -237,6 +240,7 @@ async fn run_one(site: &Site, planned: &Planned, stop: &CancellationToken) -> Re
     match (outcome, proof) {
         (Ok(()), Ok(proof)) => {
             record.proven = proof.active;
+            record.begun &= !proof.refused;
             record.proof = proof.detail;
         }
         (outcome, proof) => {

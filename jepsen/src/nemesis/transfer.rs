@@ -58,6 +58,7 @@ impl Nemesis for TransferLeaders {
     async fn heal(&mut self, _site: &Site) -> anyhow::Result<Proof> {
         Ok(Proof {
             active: self.moved > 0,
+            refused: self.moved == 0,
             detail: json!({"asked": self.asked, "moved": self.moved}),
         })
     }

@@ -15,7 +15,7 @@ use highwater_client::{At, Client, ConsumedRecord, Consumer, NodeId, ReadFrom, S
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::consumer::read_of;
-use super::{REQUEST, Shared};
+use super::{CALM_REQUEST, Shared};
 
 /// How long reading may stand still before it is given up.
 const STILL: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ pub struct FinalReads {
 /// Only errors of the harness: what the cluster does not do is among the problems.
 pub async fn final_reads(shared: &Arc<Shared>, patience: Duration) -> anyhow::Result<FinalReads> {
     let mut done = FinalReads::default();
-    let client = shared.client("final")?;
+    let client = shared.client_with("final", CALM_REQUEST)?;
     let Some(ends) = ends(shared, &client, patience).await else {
         let what = format!("no ends of partitions within {} s", patience.as_secs());
         done.problems.push(what);
@@ -111,7 +111,7 @@ async fn read_all(
     done: &mut FinalReads,
 ) -> anyhow::Result<()> {
     let whose = broker.map_or("the leaders".to_owned(), |b| format!("broker {}", b.0));
-    let client = shared.client("final")?;
+    let client = shared.client_with("final", CALM_REQUEST)?;
     let mut missing: BTreeMap<u32, u64> = ends.clone();
     missing.retain(|_, end| *end > 0);
     let process = shared.recorder.new_process();
@@ -173,7 +173,7 @@ async fn consumer(
         }
         match builder.build().await {
             Ok(consumer) => return Ok(consumer),
-            Err(error) if Instant::now() + REQUEST > given_up => return Err(error.into()),
+            Err(error) if Instant::now() + CALM_REQUEST > given_up => return Err(error.into()),
             Err(_) => {}
         }
     }

@@ -29,8 +29,11 @@ pub use liveness::liveness;
 /// faults, so that some outcomes stay unknown.
 const DELIVERY: Duration = Duration::from_secs(5);
 
-/// Bound of a lookup.
+/// Bound of a lookup while things are broken.
 const REQUEST: Duration = Duration::from_secs(3);
+
+/// Bound of a lookup after everything was healed.
+const CALM_REQUEST: Duration = Duration::from_secs(15);
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -97,10 +100,15 @@ impl Shared {
     /// # Errors
     /// When the addresses are no addresses.
     pub fn client(&self, name: &str) -> anyhow::Result<Client> {
+        self.client_with(name, REQUEST)
+    }
+
+    /// A client whose lookups may take this long.
+    fn client_with(&self, name: &str, request: Duration) -> anyhow::Result<Client> {
         let builder = Client::builder()
             .brokers(self.plan.bootstrap.iter().cloned())
             .client_id(format!("jepsen-{name}"))
-            .request_timeout(REQUEST);
+            .request_timeout(request);
         Ok(builder.build()?)
     }
 
