@@ -235,6 +235,7 @@ mod tests {
             proven: true,
             proof: Json::Null,
             begun: true,
+            finding: None,
         }
     }
 

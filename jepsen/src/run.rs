@@ -354,6 +354,8 @@ impl Run<'_> {
             faults: begun.map(fault).collect(),
             ..Options::default()
         };
+        let mut findings = happened.findings;
+        findings.extend(happened.faults.iter().filter_map(|record| record.finding.clone()));
         let history = happened.recorded.history;
         let checked = tokio::task::spawn_blocking(move || check(&history, &options));
         let verdict = checked.await.context("the check stopped")??;
@@ -372,7 +374,7 @@ impl Run<'_> {
             seconds: happened.worked.as_secs_f64(),
             judgement: Judgement {
                 history: verdict,
-                findings: happened.findings,
+                findings,
                 deaths,
                 skipped,
                 interrupted: self.stop.is_cancelled(),

@@ -47,6 +47,8 @@ pub enum Kind {
     /// One lags; of the two that acknowledged, one dies and one loses power and must elect a
     /// leader with the laggard.
     Laggard,
+    /// A broker comes back with an empty disk, which must be refused; later with its own.
+    Wipe,
     /// Leaders are moved about by hand.
     TransferLeaders,
 }
@@ -76,7 +78,7 @@ enum Lane {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::KillFollower,
         Self::KillLeader,
         Self::KillMajority,
@@ -93,6 +95,7 @@ impl Kind {
         Self::PowerLoss,
         Self::PowerLossAll,
         Self::Laggard,
+        Self::Wipe,
         Self::TransferLeaders,
     ];
 
@@ -116,6 +119,7 @@ impl Kind {
             Self::PowerLoss => ("power-loss", "power"),
             Self::PowerLossAll => ("power-loss-all", "power"),
             Self::Laggard => ("laggard", "composite"),
+            Self::Wipe => ("wipe", "disk"),
             Self::TransferLeaders => ("transfer-leaders", "transfer"),
         }
     }
@@ -166,6 +170,7 @@ impl Kind {
             Self::KillFollower | Self::KillLeader | Self::PowerLoss => (500, 12_000),
             Self::CrashLoop => (5_000, 15_000),
             Self::Laggard => (6_000, 14_000),
+            Self::Wipe => (3_000, 8_000),
             Self::Flapping | Self::TransferLeaders => (5_000, 15_000),
             _ => (3_000, 20_000),
         }

@@ -32,7 +32,7 @@ pub(super) struct MutantsArgs {
 pub(super) fn run(mut arguments: MutantsArgs, verb: &[&str]) -> anyhow::Result<ExitCode> {
     if arguments.list {
         for mutant in mutants::MUTANTS {
-            println!("{}: {} [{}]", mutant.name, mutant.wrong, mutant.faults);
+            println!("{}: {} [{}]", mutant.name, mutant.breaks, mutant.faults.join(", "));
         }
         return Ok(ExitCode::SUCCESS);
     }

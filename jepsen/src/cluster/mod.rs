@@ -109,7 +109,8 @@ impl Cluster {
                 node: *node,
                 executable: spec.executable.clone(),
                 prefix: network.map(|n| n.entering(*node)).unwrap_or_default(),
-                data_dir,
+                // One below, so that all of it can be put aside.
+                data_dir: data_dir.join("data"),
                 log: spec.directory.join(format!("broker-{node}.log")),
                 grpc: *grpc,
                 admin: *admin,

@@ -63,6 +63,10 @@ pub struct Node {
     spec: Spec,
     child: Option<Child>,
     paused: bool,
+    /// Whether it is expected to end by itself.
+    may_end: bool,
+    /// An end that was noticed and not told yet.
+    death: Option<Death>,
 }
 
 impl Spec {
@@ -124,6 +128,8 @@ impl Node {
             spec,
             child: None,
             paused: false,
+            may_end: false,
+            death: None,
         }
     }
 
@@ -150,6 +156,17 @@ impl Node {
         let pid = child.id().context("it ended at once")?;
         self.child = Some(child);
         self.paused = false;
+        self.may_end = false;
+        Ok(pid)
+    }
+
+    /// As [`Node::start`], of a process that is expected to refuse and end by itself.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_to_be_refused(&mut self) -> anyhow::Result<u32> {
+        let pid = self.start()?;
+        self.may_end = true;
         Ok(pid)
     }
 
@@ -166,7 +183,8 @@ impl Node {
         child.start_kill()?;
         let status = timeout(DEATH, child.wait()).await;
         let status = status.with_context(|| format!("broker {node} cannot be killed"))??;
-        if status.signal() != Some(Signal::KILL.as_raw()) {
+        if status.signal() != Some(Signal::KILL.as_raw()) && !self.may_end {
+            self.death = Some(self.death_by(status));
             bail!("broker {node} ended by itself ({status}) before it was killed");
         }
         Ok(pid)
@@ -213,13 +231,20 @@ impl Node {
 
     /// How it ended by itself, when it did; told once.
     pub fn ended(&mut self) -> Option<Death> {
+        if let Some(death) = self.death.take() {
+            return Some(death);
+        }
         let status: ExitStatus = self.child.as_mut()?.try_wait().ok().flatten()?;
         self.child = None;
-        Some(Death {
+        (!self.may_end).then(|| self.death_by(status))
+    }
+
+    fn death_by(&self, status: ExitStatus) -> Death {
+        Death {
             node: self.spec.node,
             status: status.to_string(),
             tail: self.spec.tail(),
-        })
+        }
     }
 
     /// Whether it is meant to run and is not paused.

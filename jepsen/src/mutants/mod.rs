@@ -16,7 +16,7 @@ use highwater_checker::Conclusion;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use table::MUTANTS;
+pub use table::{Chance, Finding, MUTANTS, Mutant};
 
 use crate::run::{Event, Listener, Report, RunConfig};
 use crate::schedule::parse_kinds;
@@ -25,26 +25,13 @@ use crate::verdict::word;
 /// Chooses the mutant when the broker starts.
 pub const VARIABLE: &str = "HIGHWATER_MUTANT";
 
-/// One known-bad broker.
-#[derive(Debug, Clone, Copy)]
-pub struct Mutant {
-    /// Its name, as the broker knows it.
-    pub name: &'static str,
-    /// What it does wrong, in one sentence.
-    pub wrong: &'static str,
-    /// The faults that bring it to light, as `--faults` takes them.
-    pub faults: &'static str,
-    /// Settings of the broker that help, as (`section.key`, value).
-    pub settings: &'static [(&'static str, &'static str)],
-}
-
 /// How one mutant fared.
 #[derive(Debug, Clone, Serialize)]
 pub struct Outcome {
     /// Its name.
     pub mutant: String,
-    /// What it does wrong.
-    pub wrong: String,
+    /// The rule that it breaks.
+    pub breaks: String,
     /// The faults it met.
     pub faults: String,
     /// Whether the harness found it out.
@@ -73,7 +60,7 @@ pub struct Trial {
     pub runs: u32,
 }
 
-/// Tries the broker without a mutant, which must pass, and then each mutant until it is caught.
+/// Tries each mutant until it is caught.
 ///
 /// # Errors
 /// Errors of the harness; a name that is no mutant.
@@ -108,8 +95,8 @@ async fn try_one(
     let began = Instant::now();
     let mut outcome = Outcome {
         mutant: mutant.name.to_owned(),
-        wrong: mutant.wrong.to_owned(),
-        faults: mutant.faults.to_owned(),
+        breaks: mutant.breaks.to_owned(),
+        faults: mutant.faults.join(","),
         caught: false,
         runs: 0,
         seconds: 0.0,
@@ -132,7 +119,7 @@ async fn try_one(
 
 fn config(trial: &Trial, mutant: &Mutant, run: u32) -> anyhow::Result<RunConfig> {
     let mut config = trial.config.clone();
-    config.kinds = parse_kinds(mutant.faults).map_err(anyhow::Error::msg)?;
+    config.kinds = parse_kinds(&mutant.faults.join(",")).map_err(anyhow::Error::msg)?;
     config.seed = config.seed.wrapping_add(run.into());
     config.out = config.out.join(format!("{}-{run}", mutant.name));
     config.environment.push((VARIABLE.to_owned(), mutant.name.to_owned()));

@@ -71,8 +71,8 @@ impl Nemesis for Kill {
         let changed = self.killed.iter().zip(&new).all(|(old, new)| old.1 != new.1);
         Ok(Proof {
             active: changed && !new.is_empty(),
-            refused: false,
             detail: json!({"killed-pids": self.killed, "new-pids": new}),
+            ..Proof::default()
         })
     }
 
@@ -138,8 +138,8 @@ impl Nemesis for CrashLoop {
         }
         Ok(Proof {
             active: self.pids.len() > 1,
-            refused: false,
             detail: json!({"killed-pids": self.pids, "new-pid": broker.pid()}),
+            ..Proof::default()
         })
     }
 

@@ -112,8 +112,8 @@ impl Nemesis for Laggard {
         let lost = self.report.as_ref().is_some_and(LossReport::was_active);
         Ok(Proof {
             active: lost && self.dropped > 0,
-            refused: false,
             detail: json!({"packets-dropped": self.dropped, "report": self.report}),
+            ..Proof::default()
         })
     }
 

@@ -6,6 +6,7 @@ mod partition;
 mod pause;
 mod power;
 mod transfer;
+mod wipe;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,6 +106,8 @@ pub struct Proof {
     /// Whether the cluster let it take place at all: leaders can only be moved while a majority of
     /// a shard is there, which other faults may prevent.
     pub refused: bool,
+    /// A broken promise that it saw itself.
+    pub finding: Option<String>,
     /// What shows it.
     pub detail: Json,
 }
@@ -151,6 +154,8 @@ pub struct Record {
     pub proof: Json,
     /// Whether it began at all: there may be nothing to break.
     pub begun: bool,
+    /// A broken promise that it saw itself.
+    pub finding: Option<String>,
 }
 
 /// The nemesis of a planned fault.
@@ -171,6 +176,7 @@ fn of(planned: &Planned) -> Box<dyn Nemesis> {
         | Kind::ClientSide => Box::new(partition::Partition::new(planned)),
         Kind::PowerLoss | Kind::PowerLossAll => Box::new(power::PowerLoss::new(planned)),
         Kind::Laggard => Box::new(laggard::Laggard::new(planned)),
+        Kind::Wipe => Box::new(wipe::Wipe::new(pick)),
         Kind::TransferLeaders => Box::new(transfer::TransferLeaders::new(pick)),
     }
 }
@@ -227,6 +233,7 @@ async fn run_one(site: &Site, planned: &Planned, stop: &CancellationToken) -> Re
         proven: false,
         proof: Json::Null,
         begun: true,
+        finding: None,
     };
     // Before it begins: afterwards others lead.
     let led: Vec<(u32, Vec<u32>)> =
@@ -241,6 +248,7 @@ async fn run_one(site: &Site, planned: &Planned, stop: &CancellationToken) -> Re
         (Ok(()), Ok(proof)) => {
             record.proven = proof.active;
             record.begun &= !proof.refused;
+            record.finding = proof.finding;
             record.proof = proof.detail;
         }
         (outcome, proof) => {

@@ -88,8 +88,8 @@ impl Nemesis for Partition {
         let total: u64 = self.dropped.values().sum();
         Ok(Proof {
             active: total > 0,
-            refused: false,
             detail: json!({"packets-dropped": self.dropped}),
+            ..Proof::default()
         })
     }
 }

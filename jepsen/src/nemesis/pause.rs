@@ -43,8 +43,8 @@ impl Nemesis for Pause {
         broker.resume()?;
         Ok(Proof {
             active: stopped,
-            refused: false,
             detail: json!({"pid": pid, "stopped-until-resumed": stopped}),
+            ..Proof::default()
         })
     }
 }

@@ -74,8 +74,8 @@ impl Nemesis for PowerLoss {
         let lost = |(_, report): &(u32, LossReport)| report.was_active();
         Ok(Proof {
             active: self.reports.iter().any(lost),
-            refused: false,
             detail: json!({"reports": self.reports}),
+            ..Proof::default()
         })
     }
 

@@ -59,6 +59,7 @@ impl Nemesis for TransferLeaders {
         Ok(Proof {
             active: self.moved > 0,
             refused: self.moved == 0,
+            finding: None,
             detail: json!({"asked": self.asked, "moved": self.moved}),
         })
     }
