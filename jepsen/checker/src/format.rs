@@ -115,7 +115,7 @@ fn parse_line(text: &str, notation: Notation) -> Result<Option<Operation>, Strin
     from_datum(&datum)
 }
 
-fn from_datum(map: &Datum) -> Result<Option<Operation>, String> {
+fn from_datum(map: &Datum<'_>) -> Result<Option<Operation>, String> {
     let field = |name: &str| map.get(name).ok_or_else(|| format!("`{name}` is missing"));
     let process = field("process")?;
     if process.text() == Some("nemesis") {
@@ -161,28 +161,28 @@ fn from_datum(map: &Datum) -> Result<Option<Operation>, String> {
     }))
 }
 
-fn unsigned(datum: &Datum, what: &str) -> Result<u64, String> {
+fn unsigned(datum: &Datum<'_>, what: &str) -> Result<u64, String> {
     datum
         .int()
         .and_then(|number| u64::try_from(number).ok())
         .ok_or_else(|| format!("{what} {datum:?} is not a whole number from 0"))
 }
 
-fn key_of(datum: &Datum) -> Result<Key, String> {
+fn key_of(datum: &Datum<'_>) -> Result<Key, String> {
     let number = unsigned(datum, "key")?;
     u32::try_from(number)
         .map(Key)
         .map_err(|_| format!("key {number} is too large"))
 }
 
-fn value_of(datum: &Datum) -> Result<Value, String> {
+fn value_of(datum: &Datum<'_>) -> Result<Value, String> {
     datum
         .int()
         .map(Value)
         .ok_or_else(|| format!("value {datum:?} is not a whole number"))
 }
 
-fn uses(keys: &Datum) -> Result<Vec<Action>, String> {
+fn uses(keys: &Datum<'_>) -> Result<Vec<Action>, String> {
     let keys = keys
         .list()
         .ok_or("an assignment's value is not a list of keys")?;
@@ -191,7 +191,7 @@ fn uses(keys: &Datum) -> Result<Vec<Action>, String> {
         .collect()
 }
 
-fn steps_of(steps: &Datum) -> Result<Vec<Action>, String> {
+fn steps_of(steps: &Datum<'_>) -> Result<Vec<Action>, String> {
     let steps = steps.list().ok_or("`value` is not a list of steps")?;
     let mut actions = Vec::with_capacity(steps.len());
     for step in steps {
@@ -224,13 +224,13 @@ fn steps_of(steps: &Datum) -> Result<Vec<Action>, String> {
     Ok(actions)
 }
 
-fn small(datum: &Datum, what: &str) -> Result<u32, String> {
+fn small(datum: &Datum<'_>, what: &str) -> Result<u32, String> {
     let number = unsigned(datum, what)?;
     u32::try_from(number).map_err(|_| format!("{what} {number} is too large"))
 }
 
 /// `[:digest KEY REPLICA END]`, answered with a hash: `h` and up to 16 hexadecimal digits.
-fn digest_of(rest: &[Datum]) -> Result<Action, String> {
+fn digest_of(rest: &[Datum<'_>]) -> Result<Action, String> {
     let (key, replica, end, hash) = match rest {
         [key, replica, end] => (key, replica, end, None),
         [key, replica, end, hash] => (key, replica, end, Some(hash)),
@@ -252,7 +252,7 @@ fn digest_of(rest: &[Datum]) -> Result<Action, String> {
 }
 
 /// `[:commit KEY GROUP OFFSET]`; `[:committed KEY GROUP]`, answered with an offset or nil.
-fn committed_of(name: &Datum, rest: &[Datum]) -> Result<Action, String> {
+fn committed_of(name: &Datum<'_>, rest: &[Datum<'_>]) -> Result<Action, String> {
     let commit = name.text() == Some("commit");
     let (key, group, offset) = match rest {
         [key, group] if !commit => (key, group, None),
@@ -268,7 +268,7 @@ fn committed_of(name: &Datum, rest: &[Datum]) -> Result<Action, String> {
 }
 
 /// `[:send KEY VALUE]`, or `[:send KEY [OFFSET VALUE]]` once acknowledged.
-fn send_of(key: &Datum, what: &Datum) -> Result<Action, String> {
+fn send_of(key: &Datum<'_>, what: &Datum<'_>) -> Result<Action, String> {
     let key = key_of(key)?;
     match what.list() {
         None => Ok(Action::Send {
@@ -293,7 +293,7 @@ fn send_of(key: &Datum, what: &Datum) -> Result<Action, String> {
     }
 }
 
-fn reads_of(records: &Datum, actions: &mut Vec<Action>) -> Result<(), String> {
+fn reads_of(records: &Datum<'_>, actions: &mut Vec<Action>) -> Result<(), String> {
     let pairs = match records {
         Datum::Nil => return Ok(()),
         Datum::Map(pairs) => pairs,
@@ -317,19 +317,19 @@ fn reads_of(records: &Datum, actions: &mut Vec<Action>) -> Result<(), String> {
     Ok(())
 }
 
-fn from_json(value: serde_json::Value) -> Datum {
+fn from_json(value: serde_json::Value) -> Datum<'static> {
     match value {
         serde_json::Value::Null => Datum::Nil,
         serde_json::Value::Bool(flag) => Datum::Bool(flag),
         serde_json::Value::Number(number) => number
             .as_i64()
-            .map_or_else(|| Datum::Word(number.to_string()), Datum::Int),
-        serde_json::Value::String(text) => Datum::Word(text),
+            .map_or_else(|| Datum::Word(number.to_string().into()), Datum::Int),
+        serde_json::Value::String(text) => Datum::Word(text.into()),
         serde_json::Value::Array(items) => Datum::List(items.into_iter().map(from_json).collect()),
         serde_json::Value::Object(pairs) => Datum::Map(
             pairs
                 .into_iter()
-                .map(|(key, value)| (Datum::Word(key), from_json(value)))
+                .map(|(key, value)| (Datum::Word(key.into()), from_json(value)))
                 .collect(),
         ),
     }

@@ -3,7 +3,7 @@
 use crate::datum::Datum;
 use crate::history::{Action, Entry, Function, Key, Kind};
 
-pub(crate) fn to_datum(entry: &Entry<'_>) -> Datum {
+pub(crate) fn to_datum(entry: &Entry<'_>) -> Datum<'static> {
     let function = match entry.function {
         Function::Send => "send",
         Function::Poll => "poll",
@@ -39,10 +39,10 @@ pub(crate) fn to_datum(entry: &Entry<'_>) -> Datum {
     Datum::Map(pairs)
 }
 
-fn steps_to_datum(entry: &Entry<'_>) -> Datum {
+fn steps_to_datum(entry: &Entry<'_>) -> Datum<'static> {
     let mut steps = Vec::with_capacity(entry.actions.len());
     // Records of one poll, by key in the order of first appearance.
-    let mut polled: Vec<(Key, Vec<Datum>)> = Vec::new();
+    let mut polled: Vec<(Key, Vec<Datum<'static>>)> = Vec::new();
     for action in entry.actions {
         if !matches!(action, Action::Read { .. }) {
             flush_poll(&mut polled, &mut steps);
@@ -86,7 +86,7 @@ fn steps_to_datum(entry: &Entry<'_>) -> Datum {
 }
 
 /// What replicas and groups hold.
-fn stored_to_datum(action: &Action) -> Datum {
+fn stored_to_datum(action: &Action) -> Datum<'static> {
     let number = |number: u32| Datum::Int(i64::from(number));
     let mut step = match *action {
         Action::Digest {
@@ -94,7 +94,7 @@ fn stored_to_datum(action: &Action) -> Datum {
         } => {
             let mut step = vec![Datum::word("digest"), number(replica)];
             step.push(Datum::unsigned(end.0));
-            step.extend(hash.map(|hash| Datum::Word(format!("h{:016x}", hash.0))));
+            step.extend(hash.map(|hash| Datum::Word(format!("h{:016x}", hash.0).into())));
             step
         }
         Action::Commit { group, offset, .. } => {
@@ -112,11 +112,11 @@ fn stored_to_datum(action: &Action) -> Datum {
     Datum::List(step)
 }
 
-fn key_datum(key: Key) -> Datum {
+fn key_datum(key: Key) -> Datum<'static> {
     Datum::Int(i64::from(key.0))
 }
 
-fn flush_poll(polled: &mut Vec<(Key, Vec<Datum>)>, steps: &mut Vec<Datum>) {
+fn flush_poll(polled: &mut Vec<(Key, Vec<Datum<'static>>)>, steps: &mut Vec<Datum<'static>>) {
     if polled.is_empty() {
         return;
     }
@@ -129,18 +129,18 @@ fn flush_poll(polled: &mut Vec<(Key, Vec<Datum>)>, steps: &mut Vec<Datum>) {
     ]));
 }
 
-pub(crate) fn to_json(datum: &Datum) -> serde_json::Value {
+pub(crate) fn to_json(datum: &Datum<'_>) -> serde_json::Value {
     match datum {
         Datum::Nil => serde_json::Value::Null,
         Datum::Bool(flag) => (*flag).into(),
         Datum::Int(number) => (*number).into(),
-        Datum::Word(word) => word.as_str().into(),
+        Datum::Word(word) => word.as_ref().into(),
         Datum::List(items) => items.iter().map(to_json).collect(),
         Datum::Map(pairs) => pairs
             .iter()
             .map(|(key, value)| {
                 let key = match key {
-                    Datum::Word(word) => word.clone(),
+                    Datum::Word(word) => word.clone().into_owned(),
                     Datum::Int(number) => number.to_string(),
                     _ => String::new(),
                 };
