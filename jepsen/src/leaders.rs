@@ -96,6 +96,23 @@ impl Leaders {
     }
 }
 
+/// Shards that two brokers led in one term, one sentence each. A term has one leader at the most.
+#[must_use]
+pub fn two_in_one_term(changes: &[Change]) -> Vec<String> {
+    let mut known: BTreeMap<(u32, u64), u32> = BTreeMap::new();
+    let mut found = Vec::new();
+    for change in changes {
+        let Some(leader) = change.leader else { continue };
+        let (shard, term) = (change.shard, change.term);
+        let first = *known.entry((shard, term)).or_insert(leader);
+        let what = format!("brokers {first} and {leader} both led shard {shard} in term {term}");
+        if first != leader && !found.contains(&what) {
+            found.push(what);
+        }
+    }
+    found
+}
+
 impl Inner {
     fn note(&mut self, time_ns: u64, partition: u32, seen: (u32, Option<u32>, u64)) {
         if self.now.get(&partition) == Some(&seen) {
@@ -110,5 +127,32 @@ impl Inner {
             leader,
             term,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_term_has_one_leader() {
+        let change = |shard, leader, term| Change {
+            time_ns: 0,
+            partition: 0,
+            shard,
+            leader,
+            term,
+        };
+        let legal = [
+            change(1, Some(1), 5),
+            change(1, None, 6),
+            change(1, Some(2), 6),
+            change(1, Some(2), 6),
+            change(2, Some(3), 5),
+        ];
+        assert!(two_in_one_term(&legal).is_empty());
+        let planted = [change(1, Some(1), 5), change(1, Some(2), 6), change(1, Some(2), 5)];
+        let found = two_in_one_term(&planted);
+        assert_eq!(found, ["brokers 1 and 2 both led shard 1 in term 5"]);
     }
 }

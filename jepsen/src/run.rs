@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, ClusterSpec, can_make_namespaces, can_mount};
 use crate::history::{Recorded, Recorder};
-use crate::leaders::{Change, Leaders};
+use crate::leaders::{Change, Leaders, two_in_one_term};
 use crate::nemesis::{self, Record, Site};
 use crate::recovery::{self, Sample};
 use crate::schedule::{Kind, Need, Planned, plan};
@@ -356,6 +356,7 @@ impl Run<'_> {
         };
         let mut findings = happened.findings;
         findings.extend(happened.faults.iter().filter_map(|record| record.finding.clone()));
+        findings.extend(two_in_one_term(&happened.changes));
         let history = happened.recorded.history;
         let checked = tokio::task::spawn_blocking(move || check(&history, &options));
         let verdict = checked.await.context("the check stopped")??;

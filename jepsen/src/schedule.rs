@@ -47,6 +47,10 @@ pub enum Kind {
     /// One lags; of the two that acknowledged, one dies and one loses power and must elect a
     /// leader with the laggard.
     Laggard,
+    /// A broker loses power and comes back where nobody can tell it whom it voted for.
+    Amnesia,
+    /// The one that two others need, and that alone hears both, loses power again and again.
+    Kingmaker,
     /// A broker comes back with an empty disk, which must be refused; later with its own.
     Wipe,
     /// Leaders are moved about by hand.
@@ -78,7 +82,7 @@ enum Lane {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::KillFollower,
         Self::KillLeader,
         Self::KillMajority,
@@ -95,6 +99,8 @@ impl Kind {
         Self::PowerLoss,
         Self::PowerLossAll,
         Self::Laggard,
+        Self::Amnesia,
+        Self::Kingmaker,
         Self::Wipe,
         Self::TransferLeaders,
     ];
@@ -119,6 +125,8 @@ impl Kind {
             Self::PowerLoss => ("power-loss", "power"),
             Self::PowerLossAll => ("power-loss-all", "power"),
             Self::Laggard => ("laggard", "composite"),
+            Self::Amnesia => ("amnesia", "composite"),
+            Self::Kingmaker => ("kingmaker", "composite"),
             Self::Wipe => ("wipe", "disk"),
             Self::TransferLeaders => ("transfer-leaders", "transfer"),
         }
@@ -148,7 +156,7 @@ impl Kind {
     pub fn suits(self, brokers: u32) -> bool {
         match self {
             Self::Ring => brokers >= 5,
-            Self::Laggard => brokers == 3,
+            Self::Laggard | Self::Kingmaker => brokers == 3,
             _ => brokers >= 3 || self == Self::KillAll || self == Self::PowerLossAll,
         }
     }
@@ -171,6 +179,8 @@ impl Kind {
             Self::CrashLoop => (5_000, 15_000),
             Self::Laggard => (6_000, 14_000),
             Self::Wipe => (3_000, 8_000),
+            Self::Amnesia => (4_000, 8_000),
+            Self::Kingmaker => (8_000, 20_000),
             Self::Flapping | Self::TransferLeaders => (5_000, 15_000),
             _ => (3_000, 20_000),
         }

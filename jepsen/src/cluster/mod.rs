@@ -22,7 +22,7 @@ use tokio::time::sleep;
 use network::Network;
 use highwater_powerfs::{Loss, LossReport};
 use node::{Death, Node, Spec};
-pub use probe::caught_up;
+pub use probe::{caught_up, metrics};
 use slot::Slot;
 use storage::PowerDisk;
 

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 const DEADLINE: Duration = Duration::from_secs(1);
 
 /// The most that is read of an answer, in bytes.
-const MAX_ANSWER: u64 = 64 << 10;
+const MAX_ANSWER: u64 = 4 << 20;
 
 /// Nothing when clients can be served and the broker's replicas hold all that is committed;
 /// otherwise what is missing. Cancellation-safe.
@@ -23,6 +23,14 @@ pub async fn caught_up(admin: SocketAddr) -> Result<(), String> {
     let (_, body) = answer(admin, "/healthz?verbose").await?;
     let behind = |line: &&str| !line.starts_with("ok ") && line.contains(" replication: ");
     body.lines().find(behind).map_or(Ok(()), |line| Err(line.to_owned()))
+}
+
+/// All metrics, in the text format of Prometheus. Cancellation-safe.
+pub async fn metrics(admin: SocketAddr) -> Result<String, String> {
+    match answer(admin, "/metrics").await? {
+        (200, body) => Ok(body),
+        (status, _) => Err(format!("status {status}")),
+    }
 }
 
 async fn answer(admin: SocketAddr, path: &str) -> Result<(u16, String), String> {

@@ -1,6 +1,8 @@
 //! Faults: how each begins, lasts and is undone, and what proves that it was there.
 
+mod amnesia;
 mod kill;
+mod kingmaker;
 mod laggard;
 mod partition;
 mod pause;
@@ -176,6 +178,8 @@ fn of(planned: &Planned) -> Box<dyn Nemesis> {
         | Kind::ClientSide => Box::new(partition::Partition::new(planned)),
         Kind::PowerLoss | Kind::PowerLossAll => Box::new(power::PowerLoss::new(planned)),
         Kind::Laggard => Box::new(laggard::Laggard::new(planned)),
+        Kind::Amnesia => Box::new(amnesia::Amnesia::new(planned)),
+        Kind::Kingmaker => Box::new(kingmaker::Kingmaker::new(planned)),
         Kind::Wipe => Box::new(wipe::Wipe::new(pick)),
         Kind::TransferLeaders => Box::new(transfer::TransferLeaders::new(pick)),
     }
