@@ -38,6 +38,8 @@ enum Command {
     Dev(dev::DevArgs),
     /// Runs thousands of orders through three brokers, kills one, and checks that nothing is lost
     Demo(demo::DemoArgs),
+    /// Breaks a cluster on purpose, checks what its clients saw, and says whether anything was lost
+    Verify(highwater_jepsen::cli::Verify),
     #[command(flatten)]
     Client(ClientCommand),
     /// Prints the reference of all configuration keys
@@ -94,6 +96,8 @@ fn run(command: Command, global: &GlobalOptions) -> Result<ExitCode, Failure> {
         Command::Server(args) => server::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Demo(args) => demo::run(args),
+        // Its exit codes are its own: 1 is an anomaly, 2 is "unknown".
+        Command::Verify(args) => Ok(highwater_jepsen::cli::execute(args, &["verify"])),
         Command::Client(command) => client(command, global),
         Command::Config => {
             print!("{}", highwater_broker::config::reference());

@@ -119,6 +119,11 @@ fn shards<E: Env>(broker: &Broker<E>) -> String {
         "gauge",
         "Last applied entry",
     );
+    let mut term = Family::new(
+        "highwater_shard_term",
+        "gauge",
+        "Newest election known here; it never goes back, also not when the broker restarts",
+    );
     let mut behind = Family::new(
         "highwater_shard_checkpoint_lag",
         "gauge",
@@ -135,6 +140,7 @@ fn shards<E: Env>(broker: &Broker<E>) -> String {
         let labels = format!("shard=\"{}\"", shard.id);
         leading.add(&labels, u64::from(status.leader == Some(broker.node_id)));
         applied.add(&labels, status.applied);
+        term.add(&labels, status.term);
         behind.add(&labels, status.applied.saturating_sub(status.checkpointed));
     }
     let leaders = broker.cluster.leaders();
@@ -144,7 +150,7 @@ fn shards<E: Env>(broker: &Broker<E>) -> String {
         .filter(|shard| leaders.get(&shard.id).and_then(|info| info.node).is_none())
         .count();
     leaderless.add("", without as u64);
-    [leading, applied, behind, leaderless]
+    [leading, applied, term, behind, leaderless]
         .map(|family| family.text)
         .concat()
 }

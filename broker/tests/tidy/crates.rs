@@ -11,10 +11,12 @@ use super::tree::Manifest;
 
 /// Every crate of the workspace with the crates of the workspace that it may name, in any kind of
 /// dependency. Only what stands here is allowed.
-const EDGES: [(&str, &[&str]); 14] = [
+const EDGES: [(&str, &[&str]); 16] = [
     ("highwater-proto", &[]),
     ("highwater-env", &[]),
     ("highwater-checker", &[]),
+    // Its tests compare it with the simulated disk.
+    ("highwater-powerfs", &["env"]),
     ("highwater-wal", &["env", "proto"]),
     ("highwater-segment", &["env", "proto"]),
     ("highwater-raft", &["wal", "env", "proto"]),
@@ -36,6 +38,8 @@ const EDGES: [(&str, &[&str]); 14] = [
             "client",
             "order-demo",
             "checker",
+            "jepsen",
+            "powerfs",
             "load",
         ],
     ),
@@ -49,13 +53,15 @@ const EDGES: [(&str, &[&str]); 14] = [
         &["proto", "env", "wal", "segment", "shard"],
     ),
     ("highwater-load", &["client", "proto", "checker"]),
+    ("highwater-jepsen", &["client", "checker", "powerfs"]),
 ];
 
 /// Crates outside the workspace that only one of ours may name.
-const SOLE_USERS: [(&str, &str); 3] = [
+const SOLE_USERS: [(&str, &str); 4] = [
     ("openraft", "highwater-raft"),
     ("turmoil", "highwater-sim"),
     ("memmap2", "highwater-segment"),
+    ("fuser", "highwater-powerfs"),
 ];
 
 /// Crates that define a format on disk or on the wire.

@@ -1,9 +1,11 @@
 //! The values that EDN and JSON have in common, as far as histories use them.
 
+use std::borrow::Cow;
+
 /// One value of either notation. Keywords and strings are one kind here: a history never needs
 /// to tell `:send` from `"send"`, and JSON has only the latter.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Datum {
+pub(crate) enum Datum<'a> {
     /// `nil` or `null`.
     Nil,
     /// `true` or `false`.
@@ -11,22 +13,22 @@ pub(crate) enum Datum {
     /// A whole number.
     Int(i64),
     /// A keyword, symbol, character or string, or a number that is not whole.
-    Word(String),
+    Word(Cow<'a, str>),
     /// A vector, list or set.
-    List(Vec<Datum>),
+    List(Vec<Self>),
     /// A map, in the order written.
-    Map(Vec<(Datum, Datum)>),
+    Map(Vec<(Self, Self)>),
 }
 
-impl Datum {
+impl<'a> Datum<'a> {
     /// A word.
-    pub(crate) fn word(text: &str) -> Self {
-        Self::Word(text.to_owned())
+    pub(crate) const fn word(text: &'a str) -> Self {
+        Self::Word(Cow::Borrowed(text))
     }
 
     /// A number that does not fit is written as a word, which readers then refuse.
     pub(crate) fn unsigned(number: u64) -> Self {
-        i64::try_from(number).map_or_else(|_| Self::Word(number.to_string()), Self::Int)
+        i64::try_from(number).map_or_else(|_| Self::Word(number.to_string().into()), Self::Int)
     }
 
     /// What a map holds under a name.

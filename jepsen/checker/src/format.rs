@@ -1,9 +1,12 @@
 //! Histories as text: one EDN map, or one JSON object, per line.
 //!
 //! The shape is that of Jepsen's own Kafka workload, so that others can check our histories and
-//! this crate theirs. Keys of a map that it does not know are ignored. One addition: a request for
+//! this crate theirs. Keys of a map that it does not know are ignored. Additions: a request for
 //! the end of a partition is `:f :latest` with `:value [[:latest KEY]]`, answered
-//! `[[:latest KEY END]]`, END being the first offset not yet visible.
+//! `[[:latest KEY END]]`, END being the first offset not yet visible; a replica's content is
+//! `:f :digest` with `[[:digest KEY REPLICA END HASH]]`; a group's offset is written by
+//! `:f :commit` with `[[:commit KEY GROUP OFFSET]]` and read by `:f :committed` with
+//! `[[:committed KEY GROUP]]`, answered `[[:committed KEY GROUP OFFSET]]`.
 #![deny(clippy::indexing_slicing)]
 
 use std::io::{self, BufRead, Write};
@@ -13,8 +16,10 @@ use thiserror::Error;
 use crate::datum::Datum;
 use crate::edn;
 use crate::history::{
-    Action, Entry, Function, History, HistoryError, Key, Kind, Offset, Operation, Process, Value,
+    Action, Entry, Function, Hash, History, HistoryError, Key, Kind, Offset, Operation, Process,
+    Value,
 };
+use crate::render::{to_datum, to_json};
 
 /// Why a text could not be read as a history.
 #[derive(Debug, Error)]
@@ -110,7 +115,7 @@ fn parse_line(text: &str, notation: Notation) -> Result<Option<Operation>, Strin
     from_datum(&datum)
 }
 
-fn from_datum(map: &Datum) -> Result<Option<Operation>, String> {
+fn from_datum(map: &Datum<'_>) -> Result<Option<Operation>, String> {
     let field = |name: &str| map.get(name).ok_or_else(|| format!("`{name}` is missing"));
     let process = field("process")?;
     if process.text() == Some("nemesis") {
@@ -123,6 +128,9 @@ fn from_datum(map: &Datum) -> Result<Option<Operation>, String> {
         Some("assign") => Function::Assign,
         Some("subscribe") => Function::Subscribe,
         Some("latest") => Function::Latest,
+        Some("digest") => Function::Digest,
+        Some("commit") => Function::Commit,
+        Some("committed") => Function::Committed,
         // Crashes, partition dumps and the like of other harnesses say nothing to these checks.
         _ => return Ok(None),
     };
@@ -153,28 +161,28 @@ fn from_datum(map: &Datum) -> Result<Option<Operation>, String> {
     }))
 }
 
-fn unsigned(datum: &Datum, what: &str) -> Result<u64, String> {
+fn unsigned(datum: &Datum<'_>, what: &str) -> Result<u64, String> {
     datum
         .int()
         .and_then(|number| u64::try_from(number).ok())
         .ok_or_else(|| format!("{what} {datum:?} is not a whole number from 0"))
 }
 
-fn key_of(datum: &Datum) -> Result<Key, String> {
+fn key_of(datum: &Datum<'_>) -> Result<Key, String> {
     let number = unsigned(datum, "key")?;
     u32::try_from(number)
         .map(Key)
         .map_err(|_| format!("key {number} is too large"))
 }
 
-fn value_of(datum: &Datum) -> Result<Value, String> {
+fn value_of(datum: &Datum<'_>) -> Result<Value, String> {
     datum
         .int()
         .map(Value)
         .ok_or_else(|| format!("value {datum:?} is not a whole number"))
 }
 
-fn uses(keys: &Datum) -> Result<Vec<Action>, String> {
+fn uses(keys: &Datum<'_>) -> Result<Vec<Action>, String> {
     let keys = keys
         .list()
         .ok_or("an assignment's value is not a list of keys")?;
@@ -183,7 +191,7 @@ fn uses(keys: &Datum) -> Result<Vec<Action>, String> {
         .collect()
 }
 
-fn steps_of(steps: &Datum) -> Result<Vec<Action>, String> {
+fn steps_of(steps: &Datum<'_>) -> Result<Vec<Action>, String> {
     let steps = steps.list().ok_or("`value` is not a list of steps")?;
     let mut actions = Vec::with_capacity(steps.len());
     for step in steps {
@@ -208,14 +216,59 @@ fn steps_of(steps: &Datum) -> Result<Vec<Action>, String> {
                     end,
                 });
             }
+            (Some("digest"), rest) => actions.push(digest_of(rest)?),
+            (Some("commit" | "committed"), rest) => actions.push(committed_of(name, rest)?),
             _ => return Err(format!("{step:?} is not a step")),
         }
     }
     Ok(actions)
 }
 
+fn small(datum: &Datum<'_>, what: &str) -> Result<u32, String> {
+    let number = unsigned(datum, what)?;
+    u32::try_from(number).map_err(|_| format!("{what} {number} is too large"))
+}
+
+/// `[:digest KEY REPLICA END]`, answered with a hash: `h` and up to 16 hexadecimal digits.
+fn digest_of(rest: &[Datum<'_>]) -> Result<Action, String> {
+    let (key, replica, end, hash) = match rest {
+        [key, replica, end] => (key, replica, end, None),
+        [key, replica, end, hash] => (key, replica, end, Some(hash)),
+        _ => return Err("a digest names a key, a replica and an end".to_owned()),
+    };
+    let hash = match hash.map(|hash| hash.text().and_then(|text| text.strip_prefix('h'))) {
+        None => None,
+        Some(digits) => digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).map_or_else(
+            || Err(format!("{hash:?} is not a hash")),
+            |hash| Ok(Some(Hash(hash))),
+        )?,
+    };
+    Ok(Action::Digest {
+        key: key_of(key)?,
+        replica: small(replica, "replica")?,
+        end: Offset(unsigned(end, "end offset")?),
+        hash,
+    })
+}
+
+/// `[:commit KEY GROUP OFFSET]`; `[:committed KEY GROUP]`, answered with an offset or nil.
+fn committed_of(name: &Datum<'_>, rest: &[Datum<'_>]) -> Result<Action, String> {
+    let commit = name.text() == Some("commit");
+    let (key, group, offset) = match rest {
+        [key, group] if !commit => (key, group, None),
+        [key, group, Datum::Nil] if !commit => (key, group, None),
+        [key, group, offset] => (key, group, Some(Offset(unsigned(offset, "offset")?))),
+        _ => return Err("a commit names a key, a group and an offset".to_owned()),
+    };
+    let (key, group) = (key_of(key)?, small(group, "group")?);
+    Ok(match offset {
+        Some(offset) if commit => Action::Commit { key, group, offset },
+        offset => Action::Committed { key, group, offset },
+    })
+}
+
 /// `[:send KEY VALUE]`, or `[:send KEY [OFFSET VALUE]]` once acknowledged.
-fn send_of(key: &Datum, what: &Datum) -> Result<Action, String> {
+fn send_of(key: &Datum<'_>, what: &Datum<'_>) -> Result<Action, String> {
     let key = key_of(key)?;
     match what.list() {
         None => Ok(Action::Send {
@@ -240,7 +293,7 @@ fn send_of(key: &Datum, what: &Datum) -> Result<Action, String> {
     }
 }
 
-fn reads_of(records: &Datum, actions: &mut Vec<Action>) -> Result<(), String> {
+fn reads_of(records: &Datum<'_>, actions: &mut Vec<Action>) -> Result<(), String> {
     let pairs = match records {
         Datum::Nil => return Ok(()),
         Datum::Map(pairs) => pairs,
@@ -264,135 +317,20 @@ fn reads_of(records: &Datum, actions: &mut Vec<Action>) -> Result<(), String> {
     Ok(())
 }
 
-fn to_datum(entry: &Entry<'_>) -> Datum {
-    let function = match entry.function {
-        Function::Send => "send",
-        Function::Poll => "poll",
-        Function::Transaction => "txn",
-        Function::Assign => "assign",
-        Function::Subscribe => "subscribe",
-        Function::Latest => "latest",
-    };
-    let kind = match entry.kind {
-        Kind::Invoke => "invoke",
-        Kind::Ok => "ok",
-        Kind::Fail => "fail",
-        Kind::Info => "info",
-    };
-    let mut pairs = vec![
-        (Datum::word("index"), Datum::unsigned(entry.index)),
-        (Datum::word("time"), Datum::unsigned(entry.time_ns)),
-        (Datum::word("type"), Datum::word(kind)),
-        (Datum::word("process"), Datum::unsigned(entry.process.0)),
-        (Datum::word("f"), Datum::word(function)),
-        (Datum::word("value"), steps_to_datum(entry)),
-    ];
-    if entry.seek_to_beginning {
-        pairs.push((Datum::word("seek-to-beginning?"), Datum::Bool(true)));
-    }
-    if entry.rebalanced {
-        let event = Datum::List(vec![Datum::word("rebalanced")]);
-        pairs.push((Datum::word("rebalance-log"), event));
-    }
-    Datum::Map(pairs)
-}
-
-fn steps_to_datum(entry: &Entry<'_>) -> Datum {
-    let mut steps = Vec::with_capacity(entry.actions.len());
-    // Records of one poll, by key in the order of first appearance.
-    let mut polled: Vec<(Key, Vec<Datum>)> = Vec::new();
-    for action in entry.actions {
-        if !matches!(action, Action::Read { .. }) {
-            flush_poll(&mut polled, &mut steps);
-        }
-        match *action {
-            Action::Send { key, value, offset } => {
-                let value = Datum::Int(value.0);
-                let what = match offset {
-                    None => value,
-                    Some(offset) => Datum::List(vec![Datum::unsigned(offset.0), value]),
-                };
-                steps.push(Datum::List(vec![Datum::word("send"), key_datum(key), what]));
-            }
-            Action::Read { key, offset, value } => {
-                let record = Datum::List(vec![Datum::unsigned(offset.0), Datum::Int(value.0)]);
-                match polled.iter_mut().find(|(known, _)| *known == key) {
-                    Some((_, records)) => records.push(record),
-                    None => polled.push((key, vec![record])),
-                }
-            }
-            Action::Latest { key, end } => {
-                let mut step = vec![Datum::word("latest"), key_datum(key)];
-                step.extend(end.map(|end| Datum::unsigned(end.0)));
-                steps.push(Datum::List(step));
-            }
-            Action::Use(key) => steps.push(key_datum(key)),
-        }
-    }
-    flush_poll(&mut polled, &mut steps);
-    if entry.function == Function::Poll && steps.is_empty() {
-        let mut step = vec![Datum::word("poll")];
-        if entry.kind == Kind::Ok {
-            step.push(Datum::Map(Vec::new()));
-        }
-        steps.push(Datum::List(step));
-    }
-    Datum::List(steps)
-}
-
-fn key_datum(key: Key) -> Datum {
-    Datum::Int(i64::from(key.0))
-}
-
-fn flush_poll(polled: &mut Vec<(Key, Vec<Datum>)>, steps: &mut Vec<Datum>) {
-    if polled.is_empty() {
-        return;
-    }
-    let records = polled
-        .drain(..)
-        .map(|(key, records)| (key_datum(key), Datum::List(records)));
-    steps.push(Datum::List(vec![
-        Datum::word("poll"),
-        Datum::Map(records.collect()),
-    ]));
-}
-
-fn from_json(value: serde_json::Value) -> Datum {
+fn from_json(value: serde_json::Value) -> Datum<'static> {
     match value {
         serde_json::Value::Null => Datum::Nil,
         serde_json::Value::Bool(flag) => Datum::Bool(flag),
         serde_json::Value::Number(number) => number
             .as_i64()
-            .map_or_else(|| Datum::Word(number.to_string()), Datum::Int),
-        serde_json::Value::String(text) => Datum::Word(text),
+            .map_or_else(|| Datum::Word(number.to_string().into()), Datum::Int),
+        serde_json::Value::String(text) => Datum::Word(text.into()),
         serde_json::Value::Array(items) => Datum::List(items.into_iter().map(from_json).collect()),
         serde_json::Value::Object(pairs) => Datum::Map(
             pairs
                 .into_iter()
-                .map(|(key, value)| (Datum::Word(key), from_json(value)))
+                .map(|(key, value)| (Datum::Word(key.into()), from_json(value)))
                 .collect(),
         ),
-    }
-}
-
-fn to_json(datum: &Datum) -> serde_json::Value {
-    match datum {
-        Datum::Nil => serde_json::Value::Null,
-        Datum::Bool(flag) => (*flag).into(),
-        Datum::Int(number) => (*number).into(),
-        Datum::Word(word) => word.as_str().into(),
-        Datum::List(items) => items.iter().map(to_json).collect(),
-        Datum::Map(pairs) => pairs
-            .iter()
-            .map(|(key, value)| {
-                let key = match key {
-                    Datum::Word(word) => word.clone(),
-                    Datum::Int(number) => number.to_string(),
-                    _ => String::new(),
-                };
-                (key, to_json(value))
-            })
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
     }
 }

@@ -37,6 +37,10 @@ number!(
     Process(u64)
 );
 
+/// What a replica holds of a partition, in one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hash(pub u64);
+
 /// Whether an entry begins an operation, or how it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
@@ -65,6 +69,12 @@ pub enum Function {
     Subscribe,
     /// Asks the leader for the end of a partition.
     Latest,
+    /// Sums up what one replica holds of a partition.
+    Digest,
+    /// Writes down how far a group has processed a partition.
+    Commit,
+    /// Asks how far a group has processed a partition.
+    Committed,
 }
 
 /// One step of an operation.
@@ -95,6 +105,35 @@ pub enum Action {
         /// The answer: the first offset not yet visible.
         end: Option<Offset>,
     },
+    /// A hash over all records of a partition below an offset, as one replica holds them.
+    Digest {
+        /// Of which partition.
+        key: Key,
+        /// At which broker.
+        replica: u32,
+        /// The first offset that it does not cover.
+        end: Offset,
+        /// The answer.
+        hash: Option<Hash>,
+    },
+    /// A group's offset, to be stored: the first one not processed.
+    Commit {
+        /// Of which partition.
+        key: Key,
+        /// Of which group.
+        group: u32,
+        /// The first offset not processed.
+        offset: Offset,
+    },
+    /// A request for a group's offset.
+    Committed {
+        /// Of which partition.
+        key: Key,
+        /// Of which group.
+        group: u32,
+        /// The answer; absent also when none was stored.
+        offset: Option<Offset>,
+    },
     /// A partition that an assignment or subscription names.
     Use(Key),
 }
@@ -107,6 +146,9 @@ impl Action {
             Self::Send { key, .. }
             | Self::Read { key, .. }
             | Self::Latest { key, .. }
+            | Self::Digest { key, .. }
+            | Self::Commit { key, .. }
+            | Self::Committed { key, .. }
             | Self::Use(key) => key,
         }
     }

@@ -25,14 +25,18 @@ mod edn;
 mod format;
 mod history;
 mod model;
+mod nemesis;
 mod pairing;
+mod render;
 mod verdict;
 
 pub use checks::vacuous::{Fault, LEAST_OK_PERCENT};
 pub use format::{Notation, ReadError, format_line, read, write};
 pub use history::{
-    Action, Entry, Function, History, HistoryError, Key, Kind, Offset, Operation, Process, Value,
+    Action, Entry, Function, Hash, History, HistoryError, Key, Kind, Offset, Operation, Process,
+    Value,
 };
+pub use nemesis::format_nemesis;
 pub use verdict::{Anomaly, Conclusion, Finding, Found, Verdict};
 
 use std::collections::BTreeMap;
@@ -40,12 +44,24 @@ use std::collections::BTreeMap;
 use model::{Ended, Model};
 use verdict::Collector;
 
+/// How consumers of a history got their partitions, where the history does not show rebalances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SubVia {
+    /// By hand, or every rebalance is in the history.
+    #[default]
+    Assign,
+    /// As members of groups: a process that subscribed may go anywhere at any time.
+    Subscribe,
+}
+
 /// What the caller knows about a run beside its history.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The history ends with reads of every partition from the start past every acknowledged
     /// offset. Only then is an acknowledged record that nobody polled an error.
     pub final_reads: bool,
+    /// Decides whether skips and steps back of subscribed processes count.
+    pub sub_via: SubVia,
     /// What was broken, when, and whether that is certain.
     pub faults: Vec<Fault>,
     /// How many instances of each anomaly to describe; all are counted.
@@ -56,6 +72,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             final_reads: true,
+            sub_via: SubVia::default(),
             faults: Vec::new(),
             examples: 10,
         }
@@ -70,7 +87,8 @@ impl Default for Options {
 /// # Errors
 /// When the entries do not make a history, see [`HistoryError`].
 pub fn check(history: &History, options: &Options) -> Result<Verdict, HistoryError> {
-    let model = Model::build(history)?;
+    let mut model = Model::build(history)?;
+    model.free_subscribers = options.sub_via == SubVia::Subscribe;
     let mut anomalies = BTreeMap::new();
     let mut tolerated = BTreeMap::new();
     for anomaly in Anomaly::ALL {

@@ -3,7 +3,7 @@
 //! Values and offsets are numbered by their rank, so that every table is a plain vector. Building
 //! costs a few sorts; each check is then one pass.
 
-use crate::history::{Action, Entry, History, HistoryError, Key, Kind, Offset, Process, Value};
+use crate::history::{Action, Entry, Function, History, HistoryError, Key, Kind, Offset, Process, Value};
 use crate::pairing::pair;
 
 /// Stands for "no such number" in the dense tables.
@@ -55,7 +55,7 @@ pub(crate) struct ValueFacts {
     pub possible: bool,
     /// Some send of it is committed.
     pub committed: bool,
-    /// Some send of it ended ok.
+    /// Some send of it ended ok, or unknown with an offset for this very record.
     pub acknowledged: bool,
     /// Some ok poll returned it.
     pub read: bool,
@@ -124,6 +124,8 @@ pub(crate) struct Model<'a> {
     pub op_at: Vec<u32>,
     /// Ascending by key.
     pub partitions: Vec<Partition>,
+    /// Processes that subscribed may be rebalanced without a sign of it in the history.
+    pub free_subscribers: bool,
     keys: Vec<Key>,
 }
 
@@ -143,6 +145,7 @@ impl<'a> Model<'a> {
             ops,
             op_at,
             partitions,
+            free_subscribers: false,
             keys,
         };
         model.number_values();
@@ -235,11 +238,16 @@ impl<'a> Model<'a> {
         for at in 0..self.ops.len() {
             let op = self.ops[at];
             let invoked = sends(self.entry(op.invoke).actions);
-            let completed = match history.get(op.complete as usize) {
-                Some(entry) if op.ended == Ended::Ok => Some((entry.index, sends(entry.actions))),
-                _ => None,
-            };
-            let mut ends = completed.map(|(index, iterator)| (index, iterator.peekable()));
+            let completed = history.get(op.complete as usize);
+            let completed = completed.filter(|entry| match op.ended {
+                Ended::Ok => true,
+                // Of several records of an unknown operation some may have been acknowledged. A
+                // transaction's are nothing before its end.
+                Ended::Info => names_offsets(entry),
+                Ended::Fail => false,
+            });
+            let mut ends =
+                completed.map(|entry| (entry.index, sends(entry.actions).peekable()));
             for (key, value, _) in invoked {
                 let offset = match &mut ends {
                     None => None,
@@ -272,7 +280,7 @@ impl<'a> Model<'a> {
         let facts = &mut partition.facts[value as usize];
         facts.first_invoke = facts.first_invoke.min(invoke);
         facts.possible |= ended != Ended::Fail;
-        facts.acknowledged |= ended == Ended::Ok;
+        facts.acknowledged |= ended == Ended::Ok || offset.is_some();
     }
 
     fn mark_reads(&mut self) {
@@ -304,7 +312,7 @@ impl<'a> Model<'a> {
         for partition in &mut self.partitions {
             for sent in &partition.sent {
                 partition.facts[sent.value as usize].committed |=
-                    self.ops[sent.op as usize].committed;
+                    self.ops[sent.op as usize].committed || sent.offset.is_some();
             }
         }
     }
@@ -360,6 +368,10 @@ impl<'a> Model<'a> {
             partition.log = log;
         }
     }
+}
+
+fn names_offsets(entry: &Entry<'_>) -> bool {
+    entry.function == Function::Send && sends(entry.actions).any(|(_, _, offset)| offset.is_some())
 }
 
 fn sends(actions: &[Action]) -> impl Iterator<Item = (Key, Value, Option<Offset>)> {

@@ -35,11 +35,15 @@ pub enum Anomaly {
     ReadBeforeSend,
     /// The leader named an end below what it had acknowledged before.
     StaleLatest,
+    /// A group's offset went back, or passed what the group had processed.
+    GroupRegress,
+    /// Two replicas hold different records below the same offset.
+    ReplicaDivergence,
 }
 
 impl Anomaly {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::InconsistentOffset,
         Self::Duplicate,
         Self::LostWrite,
@@ -52,6 +56,8 @@ impl Anomaly {
         Self::NonMonotonicSend,
         Self::ReadBeforeSend,
         Self::StaleLatest,
+        Self::GroupRegress,
+        Self::ReplicaDivergence,
     ];
 
     /// Its name in reports.
@@ -70,6 +76,8 @@ impl Anomaly {
             Self::NonMonotonicSend => "non-monotonic-send",
             Self::ReadBeforeSend => "read-before-send",
             Self::StaleLatest => "stale-latest",
+            Self::GroupRegress => "group-regress",
+            Self::ReplicaDivergence => "replica-divergence",
         }
     }
 }

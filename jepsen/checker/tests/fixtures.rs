@@ -1,10 +1,10 @@
 //! Every anomaly is found where it was planted, and nothing is found in its near miss.
 
 use highwater_checker::{
-    Anomaly, Conclusion, Fault, History, Notation, Options, Verdict, check, read, write,
+    Anomaly, Conclusion, Fault, History, Notation, Options, SubVia, Verdict, check, read, write,
 };
 
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 15] = [
     "inconsistent-offset",
     "duplicate",
     "lost-write",
@@ -17,6 +17,8 @@ const NAMES: [&str; 13] = [
     "non-monotonic-send",
     "read-before-send",
     "stale-latest",
+    "group-regress",
+    "replica-divergence",
     "vacuous",
 ];
 
@@ -109,6 +111,63 @@ fn what_nobody_polled_is_tolerated_without_final_reads() {
     assert_eq!(verdict.count(Anomaly::Unseen), 1);
     let lost = check(&load("lost-write"), &options).expect("well-formed");
     assert_eq!(lost.conclusion, Conclusion::Fail, "{lost}");
+}
+
+#[test]
+fn a_record_acknowledged_within_an_unknown_operation_must_be_kept() {
+    let verdict = judge("unseen-info");
+    assert_eq!(found(&verdict), ["unseen"], "{verdict}");
+    // Value 1 was acknowledged, value 2 was not.
+    assert_eq!(verdict.count(Anomaly::Unseen), 1, "{verdict}");
+    let verdict = judge("unseen-info.legal");
+    assert_eq!(verdict.conclusion, Conclusion::Pass, "{verdict}");
+}
+
+#[test]
+fn a_group_that_passes_what_nobody_polled_is_found() {
+    let verdict = judge("group-regress");
+    assert_eq!(verdict.count(Anomaly::GroupRegress), 2, "{verdict}");
+}
+
+#[test]
+fn subscribed_processes_may_go_anywhere_when_rebalances_are_not_shown() {
+    for name in ["subscribe-skip", "subscribe-back"] {
+        let judge = |sub_via| {
+            let options = Options {
+                sub_via,
+                ..Options::default()
+            };
+            check(&load(name), &options).expect("well-formed").conclusion
+        };
+        assert_eq!(judge(SubVia::Assign), Conclusion::Fail, "{name}");
+        assert_eq!(judge(SubVia::Subscribe), Conclusion::Pass, "{name}");
+    }
+    // Whoever assigned is bound all the same.
+    let options = Options {
+        sub_via: SubVia::Subscribe,
+        ..Options::default()
+    };
+    let verdict = check(&load("poll-skip"), &options).expect("well-formed");
+    assert_eq!(verdict.conclusion, Conclusion::Fail, "{verdict}");
+}
+
+#[test]
+fn polls_that_return_nothing_are_no_sign_of_life() {
+    let mut text = std::fs::read_to_string(format!(
+        "{}/tests/fixtures/vacuous.edn",
+        env!("CARGO_MANIFEST_DIR")
+    ))
+    .expect("a fixture");
+    for poll in 0..100 {
+        let (begin, end) = (1_000 + poll * 2, 1_001 + poll * 2);
+        text.push_str(&format!(
+            "{{:index {begin} :time {begin} :type :invoke :process 900 :f :poll :value [[:poll]]}}\n\
+             {{:index {end} :time {end} :type :ok :process 900 :f :poll :value [[:poll {{}}]]}}\n"
+        ));
+    }
+    let history = read(text.as_bytes(), Notation::Edn).expect("readable");
+    let verdict = check(&history, &Options::default()).expect("well-formed");
+    assert_eq!(verdict.conclusion, Conclusion::Unknown, "{verdict}");
 }
 
 #[test]

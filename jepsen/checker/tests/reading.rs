@@ -42,6 +42,36 @@ fn an_unknown_send_may_name_no_offset() {
     assert!(matches!(last.actions, [Action::Send { offset: None, .. }]));
 }
 
+/// As another harness writes it: records of a library, transactions of sends and polls, sends
+/// without offsets, crashes, dumps, processes that never answer.
+const FOREIGN: &str = r#"
+#jepsen.history.Op{:index 0, :time 10, :type :invoke, :process 0, :f :subscribe, :value [5 6]}
+#jepsen.history.Op{:index 1, :time 20, :type :ok, :process 0, :f :subscribe, :value [5 6]}
+#jepsen.history.Op{:index 2, :time 30, :type :invoke, :process 0, :f :txn, :value [[:poll] [:send 5 1] [:send 6 2]], :deadline 9.5}
+#jepsen.history.Op{:index 3, :time 35, :type :info, :process :nemesis, :f :start-partition, :value [:majority {"n1" #{"n2"}}]}
+#jepsen.history.Op{:index 4, :time 40, :type :ok, :process 0, :f :txn, :value [[:poll {}] [:send 5 [7 1]] [:send 6 2]], :rebalance-log [{:keys [{:topic "t0", :partition 5}]}]}
+#jepsen.history.Op{:index 5, :time 50, :type :invoke, :process 1, :f :send, :value [[:send 5 3]]}
+#jepsen.history.Op{:index 6, :time 60, :type :info, :process 1, :f :send, :value [[:send 5 [nil 3]]], :error [:timeout nil]}
+#jepsen.history.Op{:index 7, :time 70, :type :invoke, :process 0, :f :crash, :value nil}
+#jepsen.history.Op{:index 8, :time 80, :type :info, :process 0, :f :crash, :value nil}
+#jepsen.history.Op{:index 9, :time 90, :type :invoke, :process 11, :f :poll, :value [[:poll]], :poll-ms 1000}
+#jepsen.history.Op{:index 10, :time 95, :type :ok, :process 11, :f :poll, :value [[:poll {5 [[7 1] [9 3]], 6 [[2 2]]}]]}
+#jepsen.history.Op{:index 11, :time 99, :type :invoke, :process 12, :f :send, :value [[:send 6 4]]}
+"#;
+
+#[test]
+fn histories_of_others_are_understood() {
+    let history = edn(FOREIGN).expect("readable");
+    let verdict = check(&history, &Options::default()).expect("well-formed");
+    assert_eq!(verdict.conclusion, highwater_checker::Conclusion::Pass, "{verdict}");
+    let counts = (verdict.operations, verdict.ok, verdict.failed, verdict.unknown);
+    assert_eq!(counts, (5, 3, 0, 2), "{verdict}");
+    // Value 2 had no offset of its own; a poll knows it. Gone from there, it was never seen.
+    let history = edn(&FOREIGN.replace(", 6 [[2 2]]", "")).expect("readable");
+    let verdict = check(&history, &Options::default()).expect("well-formed");
+    assert_eq!(verdict.count(highwater_checker::Anomaly::Unseen), 1, "{verdict}");
+}
+
 #[test]
 fn errors_name_the_line() {
     for (bad, expected) in [

@@ -71,7 +71,9 @@ pub trait Disk: Clone + Send + Sync + 'static {
     /// Makes everything on the file system that holds `path` durable (`syncfs`).
     ///
     /// # Errors
-    /// Those of the file system. Never retried by callers.
+    /// Those of the file system. Never retried by callers. `Unsupported` where the file system is
+    /// not told of it: nothing was made durable, and nothing has failed; files and directories
+    /// can be synced one by one.
     fn sync_file_system(&self, path: &Path) -> io::Result<()>;
     /// Bytes that are free for this process on the file system that holds `path`.
     ///

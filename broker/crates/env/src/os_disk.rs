@@ -12,6 +12,10 @@ use crate::{Disk, DiskFile, OpenMode};
 /// The most slices that one `pwritev` takes on Linux.
 const IOV_MAX: usize = 1024;
 
+/// The type of file systems in user space. Linux answers their `syncfs` with success and, but for
+/// virtiofs, does not pass it on.
+const FUSE: u64 = 0x6573_5546;
+
 /// The operating system's files.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsDisk;
@@ -62,7 +66,11 @@ impl Disk for OsDisk {
         File::open(path)?.sync_all()
     }
     fn sync_file_system(&self, path: &Path) -> io::Result<()> {
-        Ok(rustix::fs::syncfs(File::open(path)?)?)
+        let dir = File::open(path)?;
+        if u64::try_from(rustix::fs::fstatfs(&dir)?.f_type) == Ok(FUSE) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        Ok(rustix::fs::syncfs(dir)?)
     }
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let stat = rustix::fs::statvfs(path)?;

@@ -24,6 +24,7 @@ struct Counts {
     /// never synced.
     unsynced: Mutex<BTreeSet<PathBuf>>,
     fail_syncs: AtomicBool,
+    no_whole_syncs: AtomicBool,
     full: AtomicBool,
 }
 
@@ -101,6 +102,9 @@ impl Disk for CountingDisk {
         OsDisk.sync_dir(path)
     }
     fn sync_file_system(&self, path: &Path) -> io::Result<()> {
+        if self.0.no_whole_syncs.load(Ordering::SeqCst) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
         self.0.check_sync()?;
         let writes = self.0.writes.load(Ordering::SeqCst);
         self.0.whole_synced.store(writes, Ordering::SeqCst);
@@ -344,17 +348,28 @@ fn a_directory_that_was_removed_is_not_synced() {
 #[test]
 fn a_sync_leaves_nothing_that_a_power_loss_could_take() {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    for (max_open_files, sync_file_system_from) in [(4, 1_000), (4, 3), (100, 1_000), (100, 5)] {
+    // The last one is a file system that cannot be synced as a whole.
+    let bounds = [
+        (4, 1_000, false),
+        (4, 3, false),
+        (100, 1_000, false),
+        (100, 5, false),
+        (100, 5, true),
+    ];
+    for (max_open_files, sync_file_system_from, no_whole_syncs) in bounds {
         let disk = CountingDisk::default();
+        disk.0
+            .no_whole_syncs
+            .store(no_whole_syncs, Ordering::SeqCst);
         let bounds = FileCacheConfig {
             max_open_files,
             sync_file_system_from,
             ..Default::default()
         };
         let files = FileCache::new(disk.clone(), bounds, Arc::new(|_| {}));
-        let root = dir
-            .path()
-            .join(format!("{max_open_files}-{sync_file_system_from}"));
+        let root = dir.path().join(format!(
+            "{max_open_files}-{sync_file_system_from}-{no_whole_syncs}"
+        ));
         let mut logs = logs(&files, &root, 12);
         for round in 0..6 {
             for (i, log) in logs
@@ -375,8 +390,10 @@ fn a_sync_leaves_nothing_that_a_power_loss_could_take() {
                 logs[1].set_log_start(Offset(2));
             }
             assert!(!disk.unsynced().is_empty());
-            files.sync(|o| o.shard == SHARD).expect("sync");
+            let report = files.sync(|o| o.shard == SHARD).expect("sync");
             assert_eq!(disk.unsynced(), Vec::<PathBuf>::new(), "round {round}");
+            let many = report.files + report.directories >= sync_file_system_from;
+            assert_eq!(report.whole_file_system, many && !no_whole_syncs);
         }
         assert_eq!(disk.0.closed_dirty.load(Ordering::SeqCst), 0);
     }

@@ -1,5 +1,6 @@
 //! Making durable what a checkpoint names: the dirty files and directories of its shard.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -44,11 +45,12 @@ impl<D: Disk> FileCache<D> {
         };
         if self.are_many(files.len() + dirs.len()) {
             let any = dirs.first().cloned().or_else(|| parent_of_first(&files));
-            self.sync_whole(&files, any)?;
-            report.whole_file_system = true;
+            report.whole_file_system = self.sync_whole(&files, any)?;
+        }
+        if report.whole_file_system {
             return Ok(report);
         }
-        self.sync_files(&files)?;
+        self.sync_each(&files)?;
         for dir in dirs {
             self.disk
                 .sync_dir(&dir)
@@ -58,9 +60,12 @@ impl<D: Disk> FileCache<D> {
     }
     /// Syncs these files, which the caller holds so that none is closed before.
     pub(crate) fn sync_files(&self, files: &[Arc<OpenFile<D>>]) -> Result<(), Arc<SegmentFault>> {
-        if self.are_many(files.len()) {
-            return self.sync_whole(files, parent_of_first(files));
+        if self.are_many(files.len()) && self.sync_whole(files, parent_of_first(files))? {
+            return Ok(());
         }
+        self.sync_each(files)
+    }
+    fn sync_each(&self, files: &[Arc<OpenFile<D>>]) -> Result<(), Arc<SegmentFault>> {
         for file in files {
             // Before the sync: what is written during it is dirty again.
             file.dirty.store(false, Ordering::SeqCst);
@@ -73,19 +78,27 @@ impl<D: Disk> FileCache<D> {
     fn are_many(&self, count: usize) -> bool {
         count > 0 && count >= self.config.sync_file_system_from
     }
-    /// Syncs the file system that holds `path`, and with it `files`.
+    /// Syncs the file system that holds `path`, and with it `files`. `false`: it cannot be synced
+    /// as a whole, and nothing was done.
     fn sync_whole(
         &self,
         files: &[Arc<OpenFile<D>>],
         path: Option<PathBuf>,
-    ) -> Result<(), Arc<SegmentFault>> {
-        let Some(path) = path else { return Ok(()) };
+    ) -> Result<bool, Arc<SegmentFault>> {
+        let Some(path) = path else { return Ok(false) };
         for file in files {
             file.dirty.store(false, Ordering::SeqCst);
         }
-        self.disk
-            .sync_file_system(&path)
-            .map_err(|e| self.faults.raise("sync of the file system", path, e))
+        match self.disk.sync_file_system(&path) {
+            Ok(()) => Ok(true),
+            Err(e) if e.kind() == ErrorKind::Unsupported => {
+                for file in files {
+                    file.dirty.store(true, Ordering::SeqCst);
+                }
+                Ok(false)
+            }
+            Err(e) => Err(self.faults.raise("sync of the file system", path, e)),
+        }
     }
     /// Dirty files, the longest unused first. Held by the result, so that none is evicted.
     pub(crate) fn dirty_files(

@@ -2,6 +2,7 @@
 
 mod aborted_read;
 mod duplicate;
+mod group_regress;
 mod inconsistent_offset;
 mod lost_write;
 mod non_monotonic_poll;
@@ -11,6 +12,7 @@ mod poll_skip;
 mod positions;
 mod precommitted_read;
 mod read_before_send;
+mod replica_divergence;
 mod stale_latest;
 mod unseen;
 pub(crate) mod vacuous;
@@ -33,5 +35,7 @@ pub(crate) fn run(anomaly: Anomaly, model: &Model<'_>, out: &mut Collector) {
         Anomaly::NonMonotonicSend => non_monotonic_send::check(model, out),
         Anomaly::ReadBeforeSend => read_before_send::check(model, out),
         Anomaly::StaleLatest => stale_latest::check(model, out),
+        Anomaly::GroupRegress => group_regress::check(model, out),
+        Anomaly::ReplicaDivergence => replica_divergence::check(model, out),
     }
 }

@@ -27,15 +27,23 @@ type Positions = BTreeMap<Key, (Offset, u64)>;
 /// anywhere.
 pub(super) fn walk<'a>(model: &'a Model<'_>, mut visit: impl FnMut(Step<'a>)) {
     let mut processes: HashMap<Process, Positions> = HashMap::new();
+    let mut free = BTreeSet::new();
     for (_, entry) in model.ok_entries() {
         match entry.function {
-            Function::Send | Function::Latest => {}
+            Function::Send
+            | Function::Latest
+            | Function::Digest
+            | Function::Commit
+            | Function::Committed => {}
             Function::Assign | Function::Subscribe => {
+                if model.free_subscribers && entry.function == Function::Subscribe {
+                    free.insert(entry.process);
+                }
                 keep_assigned(processes.entry(entry.process).or_default(), &entry);
             }
             Function::Poll | Function::Transaction => {
                 let positions = processes.entry(entry.process).or_default();
-                if entry.rebalanced {
+                if entry.rebalanced || free.contains(&entry.process) {
                     positions.clear();
                 }
                 follow(model, positions, &entry, &mut visit);

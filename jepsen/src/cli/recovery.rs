@@ -1,0 +1,29 @@
+//! What recoveries took, over all runs of a ledger.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::recovery::{Sample, beside_others, by_kind};
+use crate::soak;
+
+/// Which ledgers.
+#[derive(Debug, Args)]
+pub(super) struct RecoveryArgs {
+    /// Ledgers that soaks wrote
+    #[arg(required = true, value_name = "LEDGER")]
+    ledgers: Vec<PathBuf>,
+}
+
+pub(super) fn run(arguments: &RecoveryArgs) -> anyhow::Result<ExitCode> {
+    let mut entries = Vec::new();
+    for path in &arguments.ledgers {
+        entries.extend(soak::read_ledger(path)?);
+    }
+    let samples: Vec<Sample> = entries.iter().flat_map(|entry| entry.recovery.clone()).collect();
+    println!("{}", soak::summary(&entries));
+    println!("{}", by_kind(&samples));
+    println!("{}", beside_others(&samples));
+    Ok(ExitCode::SUCCESS)
+}

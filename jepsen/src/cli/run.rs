@@ -1,0 +1,169 @@
+//! A run, or many of them in a row.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::{Args, ValueEnum};
+
+use super::progress::Progress;
+use crate::cluster::binary;
+use crate::run::RunConfig;
+use crate::schedule::{Kind, parse_kinds};
+use crate::{recovery, soak};
+
+/// A run's settings.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    /// Kinds of faults, or groups of them: kill, pause, partition, power, composite, transfer, all, none
+    #[arg(long, value_name = "KIND,...", default_value = "all", value_parser = kinds)]
+    faults: Kinds,
+    #[command(flatten)]
+    common: Common,
+    /// Brokers of your own: only faults that need no power over them
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',', conflicts_with_all = ["broker", "brokers"])]
+    bootstrap: Vec<String>,
+    /// What cannot be done here makes the run fail
+    #[arg(long)]
+    require_all: bool,
+    /// One run, or blocks of runs for hours
+    #[arg(long, default_value = "once")]
+    profile: Profile,
+    /// Seconds of one block of a soak
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..))]
+    block: u64,
+}
+
+/// What a run and a trial of mutants have in common.
+#[derive(Debug, Args)]
+pub(super) struct Common {
+    /// Seconds for which clients work
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
+    time: u64,
+    /// Decides what is broken when, and what clients do; printed when it is not given
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Operations per second of all writers together
+    #[arg(long, value_name = "N", default_value_t = 300.0)]
+    rate: f64,
+    /// Clients: six of ten write, three read, one asks for ends
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(3..=1000))]
+    clients: u32,
+    /// Brokers to start
+    #[arg(long, value_name = "N", default_value = "3", value_parser = ["1", "3", "5"])]
+    brokers: String,
+    /// Partitions of the topic
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    partitions: u32,
+    /// Where the history, the logs, the timeline and the report go; must be empty or not exist
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// The broker's program; without it the one beside this program, or one that is built
+    #[arg(long, value_name = "PATH")]
+    pub(super) broker: Option<PathBuf>,
+    /// Sets a configuration key of every broker; may be repeated
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Profile {
+    /// One run of --time seconds
+    Once,
+    /// Runs of --block seconds until --time seconds are in the ledger of --out; goes on where it
+    /// stopped
+    Soak,
+}
+
+/// A list that clap takes for one value.
+#[derive(Debug, Clone)]
+struct Kinds(Vec<Kind>);
+
+fn kinds(text: &str) -> Result<Kinds, String> {
+    parse_kinds(text).map(Kinds)
+}
+
+/// Keeps a broker under test small: a run should not fill the disk, and should see checkpoints,
+/// recycled files and followers that fell behind.
+const SETTINGS: [(&str, &str); 5] = [
+    ("wal.budget_bytes", "256MiB"),
+    ("wal.file_bytes", "4MiB"),
+    ("storage.reserve_bytes", "128MiB"),
+    ("storage.checkpoint_interval_ms", "5s"),
+    ("storage.checkpoint_bytes", "4MiB"),
+];
+
+pub(super) fn run(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<ExitCode> {
+    let config = config(arguments, verb)?;
+    super::runtime()?.block_on(async {
+        let stop = super::stop_on_signals()?;
+        if arguments.profile == Profile::Soak {
+            let time = Duration::from_secs(arguments.common.time);
+            return soak::run(config, time, arguments.require_all, &stop).await;
+        }
+        eprintln!("seed {}, everything in {}", config.seed, config.out.display());
+        let progress = Progress::new(config.time);
+        let report = crate::run::run(&config, &stop, &progress.listener()).await;
+        progress.end();
+        let report = report?;
+        println!("{}", recovery::by_kind(&report.recovery));
+        println!("{}", recovery::beside_others(&report.recovery));
+        print!("{}", report.judgement);
+        println!("seed {}, everything in {}", config.seed, config.out.display());
+        Ok(report.judgement.exit(arguments.require_all))
+    })
+}
+
+fn config(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<RunConfig> {
+    let mut config = if arguments.bootstrap.is_empty() {
+        arguments.common.config(verb)?
+    } else {
+        arguments.common.config_of(PathBuf::new(), verb)?
+    };
+    config.kinds.clone_from(&arguments.faults.0);
+    config.bootstrap.clone_from(&arguments.bootstrap);
+    if arguments.profile == Profile::Soak {
+        config.time = Duration::from_secs(arguments.block);
+    }
+    Ok(config)
+}
+
+impl Common {
+    /// A run without faults, over brokers of our own.
+    pub(super) fn config(&self, verb: &[&str]) -> anyhow::Result<RunConfig> {
+        self.config_of(binary::find(self.broker.as_deref())?, verb)
+    }
+
+    fn config_of(&self, executable: PathBuf, verb: &[&str]) -> anyhow::Result<RunConfig> {
+        ensure!(self.rate.is_finite() && self.rate > 0.0, "--rate must be more than 0");
+        let settings = SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let mut settings: Vec<(String, String)> = settings.collect();
+        for setting in &self.set {
+            let Some((key, value)) = setting.split_once('=') else {
+                anyhow::bail!("--set {setting} has no value: write --set SECTION.KEY=VALUE");
+            };
+            settings.retain(|(known, _)| known != key);
+            settings.push((key.to_owned(), value.to_owned()));
+        }
+        let out = self.out.clone().unwrap_or_else(|| {
+            let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
+            PathBuf::from(format!("highwater-verify-{now}"))
+        });
+        Ok(RunConfig {
+            out: std::path::absolute(out)?,
+            time: Duration::from_secs(self.time),
+            seed: self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
+            kinds: Vec::new(),
+            rate: self.rate,
+            clients: self.clients,
+            brokers: self.brokers.parse()?,
+            partitions: self.partitions,
+            executable,
+            disk_server: super::disk_server(verb)?,
+            bootstrap: Vec::new(),
+            settings,
+            environment: Vec::new(),
+        })
+    }
+}

@@ -1,0 +1,179 @@
+//! Known-bad brokers: a harness that never fails proves nothing, so each of these must fail.
+//!
+//! The broker's profile `mutant` builds in all of them; one is chosen at start by a variable of
+//! the environment.
+
+mod table;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use comfy_table::{Table, presets};
+use highwater_checker::Conclusion;
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+pub use table::{Chance, Finding, MUTANTS, Mutant};
+
+use crate::run::{Event, Listener, Report, RunConfig};
+use crate::schedule::parse_kinds;
+use crate::verdict::word;
+
+/// Chooses the mutant when the broker starts.
+pub const VARIABLE: &str = "HIGHWATER_MUTANT";
+
+/// How one mutant fared.
+#[derive(Debug, Clone, Serialize)]
+pub struct Outcome {
+    /// Its name.
+    pub mutant: String,
+    /// The rule that it breaks.
+    pub breaks: String,
+    /// The faults it met.
+    pub faults: String,
+    /// Whether the harness found it out.
+    pub caught: bool,
+    /// Runs until then, or all.
+    pub runs: u32,
+    /// Seconds until then, or all.
+    pub seconds: f64,
+    /// What gave it away.
+    pub by: String,
+    /// Seeds of the runs.
+    pub seeds: Vec<u64>,
+}
+
+/// Runs of each mutant before it counts as missed, unless told otherwise.
+pub const RUNS: u32 = 5;
+
+/// What to try.
+#[derive(Debug)]
+pub struct Trial {
+    /// Settings of every run; its broker is the one with the mutants.
+    pub config: RunConfig,
+    /// Mutants by name; empty: all.
+    pub only: Vec<String>,
+    /// Runs of each before it counts as missed.
+    pub runs: u32,
+}
+
+/// Tries each mutant until it is caught.
+///
+/// # Errors
+/// Errors of the harness; a name that is no mutant.
+pub async fn run(
+    trial: &Trial,
+    stop: &CancellationToken,
+    told: &mut (dyn FnMut(&Outcome) + Send),
+) -> anyhow::Result<Vec<Outcome>> {
+    for name in &trial.only {
+        let known = MUTANTS.iter().any(|mutant| mutant.name == name);
+        anyhow::ensure!(known, "there is no mutant {name:?}");
+    }
+    let mut outcomes = Vec::new();
+    let chosen = |m: &&Mutant| trial.only.is_empty() || trial.only.iter().any(|n| n == m.name);
+    for mutant in MUTANTS.iter().filter(chosen) {
+        let outcome = try_one(trial, mutant, stop).await;
+        let outcome = outcome.with_context(|| format!("the mutant {}", mutant.name))?;
+        told(&outcome);
+        outcomes.push(outcome);
+        if stop.is_cancelled() {
+            break;
+        }
+    }
+    Ok(outcomes)
+}
+
+async fn try_one(
+    trial: &Trial,
+    mutant: &Mutant,
+    stop: &CancellationToken,
+) -> anyhow::Result<Outcome> {
+    let began = Instant::now();
+    let mut outcome = Outcome {
+        mutant: mutant.name.to_owned(),
+        breaks: mutant.breaks.to_owned(),
+        faults: mutant.faults.join(","),
+        caught: false,
+        runs: 0,
+        seconds: 0.0,
+        by: String::new(),
+        seeds: Vec::new(),
+    };
+    while outcome.runs < trial.runs && !outcome.caught && !stop.is_cancelled() {
+        let config = config(trial, mutant, outcome.runs)?;
+        outcome.seeds.push(config.seed);
+        outcome.runs += 1;
+        let _ = fs::remove_dir_all(&config.out);
+        let quiet: Listener = Arc::new(|_: Event<'_>| {});
+        let report = crate::run::run(&config, stop, &quiet).await?;
+        outcome.caught = report.judgement.conclusion() == Conclusion::Fail;
+        outcome.by = evidence(&report);
+    }
+    outcome.seconds = began.elapsed().as_secs_f64();
+    Ok(outcome)
+}
+
+fn config(trial: &Trial, mutant: &Mutant, run: u32) -> anyhow::Result<RunConfig> {
+    let mut config = trial.config.clone();
+    config.kinds = parse_kinds(&mutant.faults.join(",")).map_err(anyhow::Error::msg)?;
+    config.seed = config.seed.wrapping_add(run.into());
+    config.out = config.out.join(format!("{}-{run}", mutant.name));
+    config.environment.push((VARIABLE.to_owned(), mutant.name.to_owned()));
+    for (key, value) in mutant.settings {
+        config.settings.retain(|(known, _)| known != key);
+        config.settings.push(((*key).to_owned(), (*value).to_owned()));
+    }
+    Ok(config)
+}
+
+/// What a report holds against a broker, in a few words.
+fn evidence(report: &Report) -> String {
+    let judgement = &report.judgement;
+    let anomalies = judgement.history.anomalies.iter();
+    let mut words: Vec<String> =
+        anomalies.map(|(name, found)| format!("{name} {}", found.count)).collect();
+    words.extend(judgement.findings.iter().cloned());
+    words.extend(judgement.deaths.iter().map(|death| format!("broker {} died", death.node)));
+    if words.is_empty() {
+        words.push(word(judgement.conclusion()).to_owned());
+        words.extend(judgement.history.vacuous.iter().cloned());
+    }
+    let mut text = words.join(", ");
+    if let Some((end, _)) = text.char_indices().nth(160) {
+        text.truncate(end);
+        text.push_str(" ...");
+    }
+    text
+}
+
+/// The outcomes as a table.
+#[must_use]
+pub fn table(outcomes: &[Outcome]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    table.set_header(["mutant", "faults", "", "runs", "after", "by"]);
+    for outcome in outcomes {
+        table.add_row([
+            outcome.mutant.clone(),
+            outcome.faults.clone(),
+            if outcome.caught { "caught" } else { "MISSED" }.to_owned(),
+            outcome.runs.to_string(),
+            format!("{:.0} s", Duration::from_secs_f64(outcome.seconds).as_secs_f64()),
+            outcome.by.clone(),
+        ]);
+    }
+    let caught = outcomes.iter().filter(|outcome| outcome.caught).count();
+    format!("{table}\n{caught} of {} caught", outcomes.len())
+}
+
+/// Where the broker with the mutants lies, built if need be.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn broker() -> anyhow::Result<PathBuf> {
+    crate::cluster::binary::build(&["--profile", "mutant", "--features", "mutant"])
+}

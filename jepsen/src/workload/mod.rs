@@ -1,0 +1,205 @@
+//! The clients: single-threaded processes that write, read, and ask for ends.
+
+mod body;
+mod consumer;
+mod final_reads;
+mod latest;
+mod liveness;
+mod pace;
+mod producer;
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use highwater_checker::{Key, Value};
+use highwater_client::{Client, NewTopic};
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::history::Recorder;
+
+pub use final_reads::{FinalReads, final_reads};
+pub use liveness::liveness;
+
+/// From handing a record over to its outcome: longer than any failover, shorter than the longer
+/// faults, so that some outcomes stay unknown.
+const DELIVERY: Duration = Duration::from_secs(5);
+
+/// Bound of a lookup while things are broken.
+const REQUEST: Duration = Duration::from_secs(3);
+
+/// Bound of a lookup after everything was healed.
+const CALM_REQUEST: Duration = Duration::from_secs(15);
+
+/// What to do.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Brokers to ask first.
+    pub bootstrap: Vec<String>,
+    /// The topic; created at the start.
+    pub topic: String,
+    /// Its partitions.
+    pub partitions: u32,
+    /// Its replicas.
+    pub replication: u32,
+    /// All clients.
+    pub clients: u32,
+    /// Operations per second of all clients together.
+    pub rate: f64,
+    /// Of every choice that the clients make.
+    pub seed: u64,
+}
+
+/// An acknowledged record.
+#[derive(Debug, Clone, Copy)]
+pub struct Acknowledged {
+    /// Where.
+    pub partition: u32,
+    /// At which offset.
+    pub offset: u64,
+    /// When its request was made, in nanoseconds since the start of the run.
+    pub invoked_ns: u64,
+    /// When the answer came.
+    pub at_ns: u64,
+}
+
+/// What all clients share.
+pub struct Shared {
+    /// What to do.
+    pub plan: Plan,
+    /// Where it is recorded.
+    pub recorder: Arc<Recorder>,
+    next: Vec<AtomicI64>,
+    acknowledged: Mutex<Vec<Acknowledged>>,
+    /// Errors of readers, which are no outcome of a write: counted and told.
+    trouble: Mutex<Vec<String>>,
+    troubles: AtomicU64,
+}
+
+impl Shared {
+    /// Of a run that begins.
+    #[must_use]
+    pub fn new(plan: Plan, recorder: Arc<Recorder>) -> Self {
+        let next = (0..plan.partitions).map(|_| AtomicI64::new(0)).collect();
+        Self {
+            plan,
+            recorder,
+            next,
+            acknowledged: Mutex::default(),
+            trouble: Mutex::default(),
+            troubles: AtomicU64::new(0),
+        }
+    }
+
+    /// A client of its own connections.
+    ///
+    /// # Errors
+    /// When the addresses are no addresses.
+    pub fn client(&self, name: &str) -> anyhow::Result<Client> {
+        self.client_with(name, REQUEST)
+    }
+
+    /// A client whose lookups may take this long.
+    fn client_with(&self, name: &str, request: Duration) -> anyhow::Result<Client> {
+        let builder = Client::builder()
+            .brokers(self.plan.bootstrap.iter().cloned())
+            .client_id(format!("jepsen-{name}"))
+            .request_timeout(request);
+        Ok(builder.build()?)
+    }
+
+    /// Creates the topic.
+    ///
+    /// # Errors
+    /// When the cluster does not within a minute.
+    pub async fn create_topic(&self) -> anyhow::Result<()> {
+        let new = NewTopic::named(&self.plan.topic)
+            .partitions(self.plan.partitions)
+            .replication_factor(self.plan.replication);
+        let client = self.client("admin")?;
+        let admin = client.admin().timeout(Duration::from_secs(60));
+        let created = admin.create_topic(new).await;
+        created.with_context(|| format!("cannot create the topic {}", self.plan.topic))?;
+        Ok(())
+    }
+
+    /// A value that this partition never had.
+    fn fresh_value(&self, key: Key) -> Value {
+        let next = self.next.get(key.0 as usize);
+        Value(next.map_or(0, |next| next.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    fn acknowledge(&self, acknowledged: Acknowledged) {
+        let mut all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push(acknowledged);
+    }
+
+    /// All acknowledged records so far, in the order of their answers.
+    #[must_use]
+    pub fn acknowledged(&self) -> Vec<Acknowledged> {
+        let all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        all.clone()
+    }
+
+    fn complain(&self, what: String) {
+        self.troubles.fetch_add(1, Ordering::Relaxed);
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        if trouble.len() < 20 {
+            trouble.push(what);
+        }
+    }
+
+    /// How many errors readers met, and the first of them.
+    #[must_use]
+    pub fn trouble(&self) -> (u64, Vec<String>) {
+        let trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        (self.troubles.load(Ordering::Relaxed), trouble.clone())
+    }
+
+    fn random(&self, client: u64) -> StdRng {
+        StdRng::seed_from_u64(self.plan.seed.wrapping_mul(1_000_003).wrapping_add(client))
+    }
+}
+
+/// The clients, while they run.
+pub struct Clients {
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Clients {
+    /// Starts them: six of ten write, three read, one asks for ends; at least one of each.
+    #[must_use]
+    pub fn start(shared: &Arc<Shared>, stop: &CancellationToken) -> Self {
+        let all = shared.plan.clients.max(3);
+        let askers = (all / 10).max(1);
+        let readers = (all * 3 / 10).max(1);
+        let writers = all - askers - readers;
+        let mut tasks = JoinSet::new();
+        for number in 0..writers {
+            let rate = shared.plan.rate / f64::from(writers);
+            tasks.spawn(producer::run(Arc::clone(shared), number, rate, stop.clone()));
+        }
+        for number in writers..writers + readers {
+            tasks.spawn(consumer::run(Arc::clone(shared), number, stop.clone()));
+        }
+        for number in writers + readers..all {
+            tasks.spawn(latest::run(Arc::clone(shared), number, stop.clone()));
+        }
+        Self { tasks }
+    }
+
+    /// Waits for their last operations, which the delivery timeout bounds.
+    ///
+    /// # Errors
+    /// The first error of a client that is not an outcome of an operation.
+    pub async fn join(mut self) -> anyhow::Result<()> {
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.context("a client stopped")??;
+        }
+        Ok(())
+    }
+}
