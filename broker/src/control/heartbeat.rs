@@ -10,6 +10,7 @@ use std::time::Duration;
 use highwater_env::Env;
 use highwater_proto::internal::{HeartbeatRequest, HeartbeatResponse, ShardReport};
 use highwater_proto::{NodeId, ShardId};
+use highwater_raft::Role;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -97,8 +98,9 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
     broker
         .liveness
         .heard_from(NodeId(request.node_id), request.draining);
-    for report in request.shards {
-        observe(&broker.cluster, &report);
+    broker.reports.note(NodeId(request.node_id), &request.shards);
+    for report in &request.shards {
+        observe(&broker.cluster, report);
     }
     let alive = broker.liveness.alive();
     broker.cluster.observe_alive(alive.clone());
@@ -125,6 +127,7 @@ fn reports(cluster: &Cluster) -> Vec<ShardReport> {
         leader: info.node.map(|node| node.0),
         term: info.term,
         applied_index: cluster.applied(shard),
+        ..ShardReport::default()
     };
     cluster.leaders().into_iter().map(report).collect()
 }
@@ -193,6 +196,10 @@ fn own_reports<E: Env>(broker: &Broker<E>) -> Vec<ShardReport> {
             leader: status.leader.map(|node| node.0),
             term: status.term,
             applied_index: status.applied,
+            voters: status.voters.iter().map(|node| node.0).collect(),
+            learners: status.learners.iter().map(|node| node.0).collect(),
+            recovered: status.recovered,
+            stopped: status.role == Role::Stopped,
         }
     };
     broker.shards.all().into_iter().map(report).collect()

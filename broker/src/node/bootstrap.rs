@@ -71,6 +71,13 @@ pub enum Verdict {
         /// Its id.
         cluster_id: String,
     },
+    /// A cluster exists that does not know this broker: it may ask to be let in.
+    Join {
+        /// The cluster's id.
+        cluster_id: String,
+        /// Members that answered.
+        members: Vec<String>,
+    },
     /// Every founder is there and no cluster exists: this broker makes it.
     Found {
         /// All founders, this one among them.
@@ -97,6 +104,9 @@ pub fn decide(
         return Ok(Verdict::Adopt {
             cluster_id: answer.cluster_id.clone(),
         });
+    }
+    if let Some(verdict) = strange_cluster(answers) {
+        return Ok(verdict);
     }
     let missing: Vec<String> = join
         .iter()
@@ -127,6 +137,30 @@ pub fn decide(
     Ok(Verdict::Found {
         founders: founders(answers),
     })
+}
+
+/// A cluster that knows nothing of this broker and may take it in.
+fn strange_cluster(answers: &BTreeMap<String, HelloResponse>) -> Option<Verdict> {
+    let open = |answer: &HelloResponse| answer.established && answer.known_incarnation.is_empty();
+    let cluster_id = answers.values().find(|a| open(a))?.cluster_id.clone();
+    let members = answers
+        .iter()
+        .filter(|(_, answer)| open(answer) && answer.cluster_id == cluster_id)
+        .map(|(address, _)| address.clone())
+        .collect();
+    Some(Verdict::Join {
+        cluster_id,
+        members,
+    })
+}
+
+/// Whether a founding was begun that nobody can finish: everyone in the list answers, nobody has
+/// promised anything to the cluster whose id some of them adopted, and the one that made the id is
+/// not among them: its disk is gone. Pure.
+pub fn is_abandoned(join: &[String], answers: &BTreeMap<String, HelloResponse>) -> bool {
+    join.iter().all(|address| answers.contains_key(address))
+        && answers.values().all(|a| a.pristine && !a.initiator)
+        && answers.values().any(|a| !a.cluster_id.is_empty())
 }
 
 fn check_answer(

@@ -28,7 +28,9 @@ use crate::control::cluster::Cluster;
 use crate::control::heartbeat::Liveness;
 use crate::control::peers::{Addresses, PeerClients};
 use crate::control::producer_ids::ProducerIds;
+use crate::control::plans::Progress;
 use crate::control::proposer::Proposer;
+use crate::control::reports::Reports;
 use crate::gate::Gate;
 use crate::observe::{Admin, Metrics};
 use crate::router::{Router, ShardTable};
@@ -74,6 +76,10 @@ pub struct Broker<E: Env> {
     pub addresses: Arc<Addresses>,
     /// Who was heard from, when this broker leads the metadata group.
     pub liveness: Liveness,
+    /// What they said of their replicas, when this broker leads the metadata group.
+    pub reports: Reports,
+    /// How far the moves of the running plan are, when this broker leads the metadata group.
+    pub progress: Progress,
     /// All Raft groups.
     pub groups: Groups<E>,
     /// The write-ahead log.
@@ -99,9 +105,8 @@ impl<E: Env> Broker<E> {
     /// cluster can have.
     #[must_use]
     pub fn default_replication_factor(&self) -> u32 {
-        let brokers = self.cluster.image().brokers().count();
         let wanted = self.config.defaults.replication_factor;
-        if wanted as usize <= brokers {
+        if self.cluster.image().has_class(wanted) {
             wanted
         } else {
             1

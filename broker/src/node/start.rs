@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use highwater_env::{Disk, Env, Listener};
 use highwater_proto::ShardId;
-use highwater_raft::Groups;
+use highwater_raft::{Groups, VoteFloor};
 use highwater_segment::{FileCacheConfig, SegmentStore, SegmentStoreConfig};
 use highwater_wal::{Wal, WalConfig};
 use tokio::task::JoinSet;
@@ -22,8 +22,10 @@ use crate::control::cluster::Cluster;
 use crate::control::machine::MetadataMachine;
 use crate::control::peers::{Addresses, PeerClients};
 use crate::control::producer_ids::ProducerIds;
+use crate::control::plans::Progress;
 use crate::control::proposer::Proposer;
-use crate::control::{checkpointer, controller, heartbeat, host, storage};
+use crate::control::reports::Reports;
+use crate::control::{checkpointer, controller, heartbeat, host, plans, storage};
 use crate::gate::Gate;
 use crate::router::{Router, ShardTable};
 use crate::runtime::install::SnapshotSource;
@@ -75,6 +77,7 @@ async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             controller::run(Arc::clone(&broker)),
             checkpointer::run(Arc::clone(&broker)),
             storage::run(Arc::clone(&broker)),
+            plans::run(Arc::clone(&broker)),
         );
         Ok(())
     };
@@ -108,8 +111,12 @@ async fn assemble<E: Env>(
         Arc::clone(&cluster),
         identity.founders.clone(),
     ));
-    let peers = Arc::new(PeerClients::new(env.clone(), Arc::clone(&addresses)));
     let membership = Arc::new(Membership::new(identity.clone(), Arc::clone(&cluster)));
+    let peers = Arc::new(PeerClients::new(
+        env.clone(),
+        Arc::clone(&addresses),
+        Arc::clone(&membership),
+    ));
     identity.check_log(env.disk(), &log_dir(&config))?;
     let wal = open_log(&env, &config)?;
     let groups = Groups::new(
@@ -129,7 +136,7 @@ async fn assemble<E: Env>(
     let path = make_dir(&env, &dir.join("metadata"))?.join("checkpoint");
     let machine = MetadataMachine::new(env.clone(), path, Arc::clone(&cluster));
     let group = groups
-        .start(METADATA, machine)
+        .start(METADATA, machine, VoteFloor::Usual)
         .await
         .context("the metadata group")?;
     let shards: Arc<ShardTable<E::Disk>> = Arc::default();
@@ -142,6 +149,8 @@ async fn assemble<E: Env>(
         metadata: Proposer::new(group, Arc::clone(&peers)),
         producer_ids: ProducerIds::default(),
         liveness: crate::control::heartbeat::Liveness::default(),
+        reports: Reports::default(),
+        progress: Progress::default(),
         stop: CancellationToken::new(),
         draining: AtomicBool::new(false),
         env,
