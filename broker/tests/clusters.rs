@@ -14,10 +14,14 @@ mod failover;
 mod fleet;
 #[path = "clusters/formation.rs"]
 mod formation;
+#[path = "clusters/growing.rs"]
+mod growing;
 #[path = "clusters/journal.rs"]
 mod journal;
 #[path = "clusters/lagging.rs"]
 mod lagging;
+#[path = "clusters/life.rs"]
+mod life;
 #[path = "clusters/paused.rs"]
 mod paused;
 #[path = "clusters/raw.rs"]
@@ -26,6 +30,8 @@ mod raw;
 mod reading;
 #[path = "clusters/refusals.rs"]
 mod refusals;
+#[path = "clusters/replacing.rs"]
+mod replacing;
 #[path = "clusters/thin_door.rs"]
 mod thin_door;
 #[path = "clusters/verdicts.rs"]

@@ -36,7 +36,11 @@ answers!(
     InitProducerResponse,
     CreateTopicResponse,
     DescribeTopicResponse,
-    TransferLeaderResponse
+    TransferLeaderResponse,
+    PlanResponse,
+    RemoveBrokerResponse,
+    HealthResponse,
+    RestartCheckResponse
 );
 
 macro_rules! always_answers {

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::cluster::{Cluster, LeaderInfo};
-use crate::node::Broker;
+use crate::node::{Broker, health};
 
 /// Between two heartbeats when nothing changed.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -98,7 +98,9 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
     broker
         .liveness
         .heard_from(NodeId(request.node_id), request.draining);
-    broker.reports.note(NodeId(request.node_id), &request.shards);
+    broker
+        .reports
+        .note(NodeId(request.node_id), &request.shards, request.problems);
     for report in &request.shards {
         observe(&broker.cluster, report);
     }
@@ -153,6 +155,7 @@ async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
         incarnation: broker.incarnation.clone(),
         shards: own_reports(broker),
         draining: broker.is_draining(),
+        problems: health::own_problems(broker),
     };
     let Some(leader) = broker.metadata.group().status().borrow().leader else {
         return;

@@ -3,6 +3,7 @@
 pub mod checkpointer;
 pub mod cluster;
 pub mod controller;
+pub mod diagnosis;
 pub mod heartbeat;
 pub mod host;
 pub mod machine;
@@ -12,5 +13,6 @@ pub mod plans;
 pub mod producer_ids;
 pub mod proposer;
 pub mod reports;
+pub mod restart;
 pub mod storage;
 pub mod transfer;

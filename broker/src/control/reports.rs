@@ -25,13 +25,20 @@ pub struct ReplicaReport {
     pub stopped: bool,
 }
 
+/// What one broker last said.
+#[derive(Debug, Default)]
+struct Said {
+    shards: BTreeMap<ShardId, ReplicaReport>,
+    problems: Vec<String>,
+}
+
 /// The newest report of each broker.
 #[derive(Debug, Default)]
-pub struct Reports(Mutex<BTreeMap<NodeId, BTreeMap<ShardId, ReplicaReport>>>);
+pub struct Reports(Mutex<BTreeMap<NodeId, Said>>);
 
 impl Reports {
     /// Replaces what a broker said.
-    pub fn note(&self, broker: NodeId, shards: &[ShardReport]) {
+    pub fn note(&self, broker: NodeId, shards: &[ShardReport], problems: Vec<String>) {
         let nodes = |ids: &[u32]| ids.iter().copied().map(NodeId).collect();
         let report = |report: &ShardReport| ReplicaReport {
             leader: report.leader.map(NodeId),
@@ -42,12 +49,22 @@ impl Reports {
             recovered: report.recovered,
             stopped: report.stopped,
         };
-        let reports = shards.iter().map(|r| (ShardId(r.shard), report(r)));
-        self.0.lock().insert(broker, reports.collect());
+        let shards = shards.iter().map(|r| (ShardId(r.shard), report(r)));
+        let said = Said {
+            shards: shards.collect(),
+            problems,
+        };
+        self.0.lock().insert(broker, said);
+    }
+    /// What a broker said is wrong with it.
+    #[must_use]
+    pub fn problems(&self, broker: NodeId) -> Vec<String> {
+        let said = self.0.lock();
+        said.get(&broker).map_or_else(Vec::new, |said| said.problems.clone())
     }
     /// What a broker said of its replica of a shard.
     #[must_use]
     pub fn of(&self, broker: NodeId, shard: ShardId) -> Option<ReplicaReport> {
-        self.0.lock().get(&broker)?.get(&shard).cloned()
+        self.0.lock().get(&broker)?.shards.get(&shard).cloned()
     }
 }

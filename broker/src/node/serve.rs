@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use highwater_env::{Env, Listener, Net};
+use highwater_proto::internal::members_server::MembersServer;
 use highwater_proto::internal::peer_server::PeerServer;
 use highwater_proto::internal::raft_server::RaftServer;
 use highwater_proto::v1::admin_server::AdminServer;
+use highwater_proto::v1::lifecycle_server::LifecycleServer;
 use highwater_proto::v1::log_server::LogServer;
 use highwater_proto::v1::metadata_server::MetadataServer;
 use highwater_proto::v1::records_server::RecordsServer;
@@ -17,7 +19,9 @@ use tonic::service::interceptor::InterceptedService;
 use super::connections::ClientConnections;
 use super::{Broker, channel};
 use crate::front::admin::AdminService;
+use crate::front::lifecycle::LifecycleService;
 use crate::front::log::LogService;
+use crate::front::members::MembersService;
 use crate::front::metadata::MetadataService;
 use crate::front::peer::PeerService;
 use crate::front::records::RecordsService;
@@ -69,6 +73,8 @@ where
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let metadata = MetadataServer::new(MetadataService(Arc::clone(&broker)));
+    let lifecycle = LifecycleServer::new(LifecycleService(Arc::clone(&broker)));
+    let members = MembersServer::new(MembersService(Arc::clone(&broker)));
     let admin = AdminServer::new(AdminService(Arc::clone(&broker)));
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
@@ -78,7 +84,9 @@ where
         .add_service(InterceptedService::new(log, clients.clone()))
         .add_service(InterceptedService::new(records, clients.clone()))
         .add_service(InterceptedService::new(metadata, clients.clone()))
+        .add_service(InterceptedService::new(lifecycle, clients.clone()))
         .add_service(InterceptedService::new(admin, clients))
+        .add_service(members)
         .add_service(raft)
         .add_service(peer)
         .serve_with_incoming_shutdown(channel::incoming(listener), stop.cancelled_owned())

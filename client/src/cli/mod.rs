@@ -6,6 +6,7 @@ mod consume;
 mod context;
 mod error;
 mod format;
+mod lifecycle;
 mod output;
 mod position;
 mod produce;
@@ -20,6 +21,7 @@ use crate::client::Client;
 
 pub use cluster::ClusterCommand;
 pub use consume::ConsumeArgs;
+pub use lifecycle::{LifeCommand, PlanCommand};
 pub use error::{CliError, EXIT_CODES};
 pub use produce::ProduceArgs;
 pub use topic::TopicCommand;
@@ -83,7 +85,7 @@ pub enum Command {
     /// Read records
     #[command(after_help = consume::HELP)]
     Consume(ConsumeArgs),
-    /// Look at the cluster
+    /// Look at the cluster, and change who is in it
     #[command(subcommand)]
     Cluster(ClusterCommand),
 }
