@@ -7,11 +7,11 @@ use highwater_client::{NewPlan, NewTopic, NodeId};
 use super::failover::Load;
 use super::fleet::{Fleet, eventually};
 use super::journal::{Journal, make_topic};
-use super::life::{check_replicas, done, ended, healthy, moved, start};
+use super::life::{CALM, check_replicas, done, ended, healthy, moved, start};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_disk_is_given_up_and_filled_again() {
-    let mut fleet = Fleet::started(3, &[]).await;
+    let mut fleet = Fleet::started(3, &CALM).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(12)).await;
     let load = Load::start(client.producer().build(), Journal::of("orders"));

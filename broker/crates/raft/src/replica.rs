@@ -280,3 +280,27 @@ impl<S: StateMachine> Inbound for Replica<S> {
         checkpoint::receive(self.clone(), from, body).boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Vote, log_id};
+
+    #[test]
+    fn a_replica_that_is_filled_votes_only_for_those_who_know_that_it_is() {
+        let floor = VoteFloor::Member(Position { term: 4, index: 90 });
+        let by = |last: Option<(u64, u64)>| VoteRequest {
+            vote: Vote::new(9, 1),
+            last_log_id: last.map(|(term, index)| log_id(term, index)),
+        };
+        for last in [None, Some((3, 5_000)), Some((4, 89))] {
+            assert!(VoteFloor::Usual.check(&by(last)).is_ok());
+            assert!(VoteFloor::Nobody.check(&by(last)).is_err());
+            assert!(floor.check(&by(last)).is_err(), "{last:?}");
+        }
+        for last in [(4, 90), (4, 91), (5, 7)] {
+            assert!(floor.check(&by(Some(last))).is_ok(), "{last:?}");
+            assert!(VoteFloor::Nobody.check(&by(Some(last))).is_err());
+        }
+    }
+}
