@@ -14,6 +14,8 @@ mod failover;
 mod fleet;
 #[path = "clusters/formation.rs"]
 mod formation;
+#[path = "clusters/full_disk.rs"]
+mod full_disk;
 #[path = "clusters/growing.rs"]
 mod growing;
 #[path = "clusters/journal.rs"]

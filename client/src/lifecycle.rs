@@ -65,10 +65,8 @@ impl Admin {
             timeout_ms: self.millis(),
             ..plan.0
         };
-        let started =
-            self.call(
-                |channel| async move { LifecycleClient::new(channel).start_plan(request).await },
-            );
+        let started = self
+            .call(|channel| async move { LifecycleClient::new(channel).start_plan(request).await });
         let started = started.await.map_err(write_error)?;
         Ok(started.plan.unwrap_or_default())
     }
@@ -112,10 +110,9 @@ impl Admin {
             dry_run,
             timeout_ms: self.millis(),
         };
-        let removed =
-            self.call(
-                |channel| async move { LifecycleClient::new(channel).remove_broker(request).await },
-            );
+        let removed = self.call(|channel| async move {
+            LifecycleClient::new(channel).remove_broker(request).await
+        });
         removed.await.map(drop).map_err(write_error)
     }
 
@@ -142,10 +139,9 @@ impl Admin {
         let request = v1::RestartCheckRequest {
             broker: broker.map_or(0, |broker| broker.0),
         };
-        let checked =
-            self.call(
-                |channel| async move { LifecycleClient::new(channel).restart_check(request).await },
-            );
+        let checked = self.call(|channel| async move {
+            LifecycleClient::new(channel).restart_check(request).await
+        });
         Ok(checked.await.map_err(read_error)?.verdicts)
     }
 }

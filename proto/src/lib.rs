@@ -3,6 +3,7 @@
 //! This crate is shared by clients and brokers. It does no I/O and reads no clock.
 
 pub mod batch;
+pub mod codec;
 pub mod ids;
 pub mod partitioner;
 mod payload;

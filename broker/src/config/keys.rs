@@ -140,6 +140,10 @@ sections! {
     limits: Limits {
         /// Produced bytes that may be in flight: more of them wait, which slows their producers.
         admission_bytes: ByteSize = ByteSize(128 << 20),
+        /// Bytes of large requests that are still coming in: more of them wait before they are read.
+        receive_bytes: ByteSize = ByteSize(128 << 20),
+        /// Bytes read for consumers and not yet taken by them: beyond it responses are small.
+        fetch_bytes: ByteSize = ByteSize(128 << 20),
         /// Recent records kept in memory for consumers that are up to date.
         tail_cache_bytes: ByteSize = ByteSize(128 << 20),
         /// Recent log entries kept in memory for followers.

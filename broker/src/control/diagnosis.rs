@@ -59,7 +59,9 @@ fn about_broker(image: &Image, known: &BrokerInfo, alive: &BTreeSet<NodeId>) -> 
     match image.state(id) {
         BrokerState::Active | BrokerState::Draining if away => Some(found(
             Severity::Warning,
-            format!("broker {id} at {address} does not answer; {held} shards have one replica less"),
+            format!(
+                "broker {id} at {address} does not answer; {held} shards have one replica less"
+            ),
             format!(
                 "start it again; if its disk is lost, run `highwater cluster replace {id}` and \
                  start it with an empty data directory; if it shall not come back, run \
@@ -105,7 +107,10 @@ fn leaderless<E: Env>(broker: &Broker<E>, image: &Image) -> Option<Found> {
     let cure = if away.is_empty() {
         "an election is going on; if it does not end, look at the brokers' logs".to_owned()
     } else {
-        format!("a majority of their replicas must be up: start {}", brokers(&away))
+        format!(
+            "a majority of their replicas must be up: start {}",
+            brokers(&away)
+        )
     };
     Some(found(
         Severity::Critical,
@@ -127,7 +132,12 @@ fn brokers(ids: &BTreeSet<NodeId>) -> String {
 fn list(shards: impl Iterator<Item = ShardId>) -> String {
     const SHOWN: usize = 8;
     let all: Vec<String> = shards.map(|shard| shard.to_string()).collect();
-    let mut text = all.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let mut text = all
+        .iter()
+        .take(SHOWN)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
     if all.len() > SHOWN {
         text.push_str(", ...");
     }
@@ -189,7 +199,11 @@ fn about_plan<E: Env>(broker: &Broker<E>, plan: &Plan) -> Found {
         PlanKind::Drain(node) => format!("broker {node} is being drained"),
         PlanKind::Replace(node) => format!("broker {node} is being filled again"),
     };
-    let ended = plan.moves.iter().filter(|step| step.state.is_final()).count();
+    let ended = plan
+        .moves
+        .iter()
+        .filter(|step| step.state.is_final())
+        .count();
     let first = plan
         .current()
         .into_iter()

@@ -182,6 +182,9 @@ async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
                 .observe_alive(response.alive.into_iter().map(NodeId).collect());
         }
         Ok(Err(status)) => {
+            if status.code() == tonic::Code::PermissionDenied {
+                tracing::warn!(reason = status.message(), "this broker is not heard");
+            }
             tracing::debug!(%status, leader = leader.0, "heartbeat failed");
             broker.peers.forget(leader);
         }

@@ -132,11 +132,7 @@ async fn host<E: Env>(broker: &Arc<Broker<E>>, shard: &ShardInfo) -> anyhow::Res
 
 /// Ends a replica and removes what it held. It is no member of its group: whoever wrote the image
 /// has seen that committed.
-async fn end<E: Env>(
-    broker: &Arc<Broker<E>>,
-    image: &Image,
-    shard: ShardId,
-) -> anyhow::Result<()> {
+async fn end<E: Env>(broker: &Arc<Broker<E>>, image: &Image, shard: ShardId) -> anyhow::Result<()> {
     if let Some(hosted) = broker.shards.remove(shard) {
         hosted.group.shutdown().await;
     }
@@ -145,9 +141,7 @@ async fn end<E: Env>(
         let partitions = (0..).zip(topic.shards().collect::<Vec<_>>());
         partitions
             .filter(move |(_, placed)| *placed == shard)
-            .map(move |(number, _)| {
-                TopicPartition::new(id, highwater_proto::PartitionId(number))
-            })
+            .map(move |(number, _)| TopicPartition::new(id, highwater_proto::PartitionId(number)))
             .collect::<Vec<_>>()
     };
     let partitions = image.topics().flat_map(of_topic).collect();

@@ -30,7 +30,11 @@ pub type Members = MembersClient<InterceptedService<Channel, Introduce>>;
 pub struct Introduce(Arc<Membership>);
 
 /// Cluster, broker and incarnation of the caller.
-const HEADERS: [&str; 3] = ["highwater-cluster", "highwater-node", "highwater-incarnation"];
+const HEADERS: [&str; 3] = [
+    "highwater-cluster",
+    "highwater-node",
+    "highwater-incarnation",
+];
 
 impl Interceptor for Introduce {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -60,9 +64,7 @@ pub fn admit(membership: &Membership, metadata: &MetadataMap) -> Result<NodeId, 
         return Err(Status::unauthenticated("the call does not say who calls"));
     };
     let admitted = membership.admit(cluster, node, incarnation);
-    admitted
-        .map(|()| node)
-        .map_err(Status::permission_denied)
+    admitted.map(|()| node).map_err(Status::permission_denied)
 }
 
 /// Snapshots move whole batches.
@@ -129,9 +131,11 @@ impl<E: Env> PeerClients<E> {
     /// In one line, when nobody knows where the broker is.
     pub fn client(&self, node: NodeId) -> Result<Peer, String> {
         let channel = self.channel(node)?;
-        Ok(PeerClient::with_interceptor(channel, self.introduce.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+        Ok(
+            PeerClient::with_interceptor(channel, self.introduce.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
     }
     /// A client for the members service of `node`, over the same channel.
     ///

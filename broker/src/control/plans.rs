@@ -140,7 +140,8 @@ fn metadata_goal(
 ) -> Option<Goal> {
     let in_state = |wanted: &[BrokerState]| -> BTreeSet<NodeId> {
         let ids = image.brokers().map(|known| known.id);
-        ids.filter(|id| wanted.contains(&image.state(*id))).collect()
+        ids.filter(|id| wanted.contains(&image.state(*id)))
+            .collect()
     };
     let active = in_state(&[BrokerState::Active]);
     let going = in_state(&[BrokerState::Draining, BrokerState::Drained]);
@@ -152,8 +153,15 @@ fn metadata_goal(
     let mut wanted: BTreeSet<NodeId> = voters.intersection(&active).copied().collect();
     let rack = |id: &NodeId| image.broker(*id).map_or("", |known| known.rack.as_str());
     while wanted.len() < size {
-        let crowd = |id: &NodeId| wanted.iter().filter(|other| rack(other) == rack(id)).count();
-        let free = active.iter().filter(|id| alive.contains(id) && !wanted.contains(id));
+        let crowd = |id: &NodeId| {
+            wanted
+                .iter()
+                .filter(|other| rack(other) == rack(id))
+                .count()
+        };
+        let free = active
+            .iter()
+            .filter(|id| alive.contains(id) && !wanted.contains(id));
         let Some(best) = free.min_by_key(|id| (crowd(id), **id)).copied() else {
             break;
         };

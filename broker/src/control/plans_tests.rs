@@ -43,7 +43,10 @@ fn newcomers_receive_and_vote_when_there_are_five() {
     let goal = metadata_goal(&four, &set(&[1, 2, 3]), &set(&[1, 2, 3, 4]));
     assert_eq!(goal.expect("a goal").learners, set(&[4]));
     let five = image(5);
-    assert_eq!(voters(&five, &[1, 2, 3], &[1, 2, 3, 4, 5]), set(&[1, 2, 3, 4, 5]));
+    assert_eq!(
+        voters(&five, &[1, 2, 3], &[1, 2, 3, 4, 5]),
+        set(&[1, 2, 3, 4, 5])
+    );
     // Who does not answer is not made a voter, and stays one.
     assert_eq!(voters(&five, &[1, 2, 3], &[1, 2, 4]), set(&[1, 2, 3, 4]));
 }

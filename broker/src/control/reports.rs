@@ -60,7 +60,8 @@ impl Reports {
     #[must_use]
     pub fn problems(&self, broker: NodeId) -> Vec<String> {
         let said = self.0.lock();
-        said.get(&broker).map_or_else(Vec::new, |said| said.problems.clone())
+        said.get(&broker)
+            .map_or_else(Vec::new, |said| said.problems.clone())
     }
     /// What a broker said of its replica of a shard.
     #[must_use]

@@ -83,7 +83,8 @@ impl View<'_> {
         }
         let lacks = |node: &NodeId| {
             let matched = self.metadata.followers.get(node).copied().flatten();
-            *node != self.me && matched.is_none_or(|matched| self.metadata.last_log > matched + KEEPS_UP)
+            *node != self.me
+                && matched.is_none_or(|matched| self.metadata.last_log > matched + KEEPS_UP)
         };
         let others = voters.iter().filter(|node| **node != id);
         let up = others.filter(|node| self.alive.contains(node) && !lacks(node));

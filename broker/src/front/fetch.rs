@@ -11,10 +11,11 @@ use highwater_proto::v1::fetch_request::Request;
 use highwater_proto::v1::{ErrorCode, FetchRequest, FetchResponse};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tonic::{Status, Streaming};
+use tonic::Streaming;
 
 use super::convert;
 use super::credit::Credit;
+use super::egress::Sent;
 use super::subscription::{self, Outlet};
 use crate::node::Broker;
 
@@ -27,8 +28,9 @@ const SWEEP_AT: usize = 64;
 pub async fn serve<E: Env>(
     broker: Arc<Broker<E>>,
     mut requests: Streaming<FetchRequest>,
-    responses: mpsc::Sender<Result<FetchResponse, Status>>,
+    responses: mpsc::Sender<Sent>,
 ) {
+    let outflow = broker.outflow();
     let credit = Arc::new(Credit::default());
     let mut running = Subscriptions::default();
     loop {
@@ -45,13 +47,18 @@ pub async fn serve<E: Env>(
                 let outlet = Outlet {
                     id: subscribe.subscription_id,
                     credit: Arc::clone(&credit),
+                    outflow: outflow.clone(),
                     responses: responses.clone(),
                 };
                 if running.has_room_for(outlet.id) {
                     let id = outlet.id;
                     let task = subscription::run(Arc::clone(&broker), subscribe, outlet);
                     running.begin(id, task);
-                } else if responses.send(Ok(too_many(outlet.id))).await.is_err() {
+                } else if responses
+                    .send((Ok(too_many(outlet.id)), None))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }

@@ -39,13 +39,18 @@ impl<E: Env> LifecycleService<E> {
         let status = group.status().borrow().clone();
         let leader = status.leader.filter(|leader| *leader != self.0.node_id);
         let image = self.0.cluster.image();
-        let hint = leader.and_then(|node| image.broker(node)).map(|known| LeaderHint {
-            broker_id: known.id.0,
-            address: known.address.clone(),
-            term: status.term,
-        });
+        let hint = leader
+            .and_then(|node| image.broker(node))
+            .map(|known| LeaderHint {
+                broker_id: known.id.0,
+                address: known.address.clone(),
+                term: status.term,
+            });
         let (code, text) = match hint {
-            Some(_) => (ErrorCode::NotLeader, "another broker leads the metadata group"),
+            Some(_) => (
+                ErrorCode::NotLeader,
+                "another broker leads the metadata group",
+            ),
             None => (
                 ErrorCode::ClusterNotReady,
                 "the metadata group has no leader right now",

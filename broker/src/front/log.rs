@@ -6,18 +6,17 @@ use futures_util::StreamExt;
 use highwater_env::Env;
 use highwater_proto::v1::log_server::Log;
 use highwater_proto::v1::{
-    ErrorCode, FetchRequest, FetchResponse, InitProducerRequest, InitProducerResponse,
-    ListOffsetsRequest, ListOffsetsResponse, ProduceRequest, ProduceResponse,
+    ErrorCode, FetchRequest, InitProducerRequest, InitProducerResponse, ListOffsetsRequest,
+    ListOffsetsResponse, ProduceRequest, ProduceResponse,
 };
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::egress::Responses;
+use super::ingress::Held;
 use super::{RESPONSES_IN_FLIGHT, convert, fetch, list_offsets, produce};
 use crate::node::Broker;
-
-/// The largest producer epoch; after it a producer gets a new id.
-const LAST_EPOCH: u32 = i16::MAX as u32 - 1;
 
 /// Offset queries of one call that are answered at the same time.
 const QUERIES_AT_ONCE: usize = 32;
@@ -29,29 +28,20 @@ pub struct LogService<E: Env>(pub Arc<Broker<E>>);
 impl<E: Env> Log for LogService<E> {
     async fn init_producer(
         &self,
-        request: Request<InitProducerRequest>,
+        _: Request<InitProducerRequest>,
     ) -> Result<Response<InitProducerResponse>, Status> {
-        let request = request.into_inner();
-        let response = match request.producer_id {
-            Some(id) if request.producer_epoch < LAST_EPOCH => InitProducerResponse {
+        let response = match self.0.producer_ids.next(&self.0.metadata).await {
+            Ok(id) => InitProducerResponse {
                 error: None,
-                producer_id: id,
-                producer_epoch: request.producer_epoch + 1,
+                producer_id: id.0,
             },
-            // A new producer, or one whose epochs are used up: a fresh id fences by itself.
-            _ => match self.0.producer_ids.next(&self.0.metadata).await {
-                Ok(id) => InitProducerResponse {
-                    producer_id: id.0,
-                    ..Default::default()
-                },
-                Err(error) => InitProducerResponse {
-                    error: Some(convert::error(
-                        ErrorCode::ClusterNotReady,
-                        error.to_string(),
-                        None,
-                    )),
-                    ..Default::default()
-                },
+            Err(error) => InitProducerResponse {
+                error: Some(convert::error(
+                    ErrorCode::ClusterNotReady,
+                    error.to_string(),
+                    None,
+                )),
+                producer_id: 0,
             },
         };
         Ok(Response::new(response))
@@ -72,7 +62,7 @@ impl<E: Env> Log for LogService<E> {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    type FetchStream = ReceiverStream<Result<FetchResponse, Status>>;
+    type FetchStream = Responses;
 
     async fn fetch(
         &self,
@@ -84,13 +74,14 @@ impl<E: Env> Log for LogService<E> {
             request.into_inner(),
             sender,
         ));
-        Ok(Response::new(ReceiverStream::new(receiver)))
+        Ok(Response::new(Responses::new(receiver)))
     }
 
     async fn list_offsets(
         &self,
-        request: Request<ListOffsetsRequest>,
+        mut request: Request<ListOffsetsRequest>,
     ) -> Result<Response<ListOffsetsResponse>, Status> {
+        let _held = request.extensions_mut().remove::<Held>();
         // Each query proves leadership by itself, which takes a round to a majority.
         let answers = request.into_inner().queries.into_iter();
         let answers = answers.map(|query| list_offsets::answer(&self.0, query));

@@ -26,29 +26,49 @@ use crate::runtime::accumulate::{ProduceOutcome, Produced};
 
 /// Requests of one stream between receipt and reply.
 const REQUESTS_IN_FLIGHT: usize = 1024;
+/// Of these, how many were handed in and are not looked at yet.
+const HANDED_IN: usize = 16;
 /// When a request names no deadline.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves one produce stream until its client closes it or goes away.
+/// Serves one produce stream until its client closes it or goes away. Replies leave also while a
+/// request waits at the gate.
 pub async fn serve<E: Env>(
     broker: Arc<Broker<E>>,
     mut requests: Streaming<ProduceRequest>,
+    replies: mpsc::Sender<Result<ProduceResponse, Status>>,
+) {
+    let (handed_in, begun) = mpsc::channel(HANDED_IN);
+    let read = async move {
+        // What was taken is appended and answered also when the stream breaks after it.
+        while let Ok(Some(request)) = requests.message().await {
+            let request = begin(&broker, request).await;
+            if handed_in.send(request).await.is_err() {
+                return; // nobody listens to replies any more
+            }
+        }
+    };
+    tokio::join!(read, answer(begun, replies));
+}
+
+/// Sends the reply of each request when it is there, until the requests or their client have gone.
+async fn answer<E: Env>(
+    mut begun: mpsc::Receiver<BegunOn<E>>,
     replies: mpsc::Sender<Result<ProduceResponse, Status>>,
 ) {
     let mut in_flight = FuturesUnordered::new();
     let mut open = true;
     while open || !in_flight.is_empty() {
         tokio::select! {
-            request = requests.message(), if open && in_flight.len() < REQUESTS_IN_FLIGHT => {
+            request = begun.recv(), if open && in_flight.len() < REQUESTS_IN_FLIGHT => {
                 match request {
-                    Ok(Some(request)) => in_flight.push(begin(&broker, request).await.finish()),
-                    // What was taken is still appended and answered if anyone listens.
-                    Ok(None) | Err(_) => open = false,
+                    Some(request) => in_flight.push(request.finish()),
+                    None => open = false,
                 }
             }
             Some(reply) = in_flight.next(), if !in_flight.is_empty() => {
                 if replies.send(Ok(reply)).await.is_err() {
-                    open = false;
+                    return;
                 }
             }
         }

@@ -21,12 +21,17 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::credit::Credit;
+use super::ingress::Held;
 use super::subscription::{self, Outlet};
-use super::{RESPONSES_IN_FLIGHT, convert, list_offsets, produce};
+use super::{convert, list_offsets, produce};
 use crate::node::Broker;
 
 /// Bytes that the thin door reads ahead of its client.
 const WINDOW: u64 = 4 << 20;
+/// Records waiting for a slow reader; each may be as large as a batch.
+const RECORDS_IN_FLIGHT: usize = 16;
+/// Responses that wait to be taken apart.
+const BATCHES_IN_FLIGHT: usize = 4;
 
 /// The service over one broker.
 pub struct RecordsService<E: Env> {
@@ -74,8 +79,9 @@ impl<E: Env> RecordsService<E> {
 impl<E: Env> Records for RecordsService<E> {
     async fn publish(
         &self,
-        request: Request<PublishRequest>,
+        mut request: Request<PublishRequest>,
     ) -> Result<Response<PublishResponse>, Status> {
+        let held = request.extensions_mut().remove::<Held>();
         let request = request.into_inner();
         let topic = match self.topic(&request.topic) {
             Ok(topic) => topic,
@@ -93,6 +99,7 @@ impl<E: Env> Records for RecordsService<E> {
             batch,
         };
         let slot = produce::hand_in(&self.broker, batch, deadline).await;
+        drop(held);
         let result = produce::settle(&self.broker, slot, deadline).await;
         Ok(Response::new(PublishResponse {
             outcome: result.outcome,
@@ -108,7 +115,7 @@ impl<E: Env> Records for RecordsService<E> {
         &self,
         request: Request<ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
-        let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
+        let (sender, receiver) = mpsc::channel(RECORDS_IN_FLIGHT);
         let request = request.into_inner();
         match self.topic(&request.topic) {
             Ok(topic) => {
@@ -192,7 +199,7 @@ impl<E: Env> Reader<E> {
     /// `Err(None)`: the client has gone.
     async fn read(&self, request: &ReadRequest) -> Result<(), Option<Error>> {
         let offset = self.start(request).await?;
-        let (responses, mut batches) = mpsc::channel(RESPONSES_IN_FLIGHT.min(4));
+        let (responses, mut batches) = mpsc::channel(BATCHES_IN_FLIGHT);
         let credit = Arc::new(Credit::default());
         credit.add(WINDOW);
         let subscribe = Subscribe {
@@ -206,6 +213,7 @@ impl<E: Env> Reader<E> {
         let outlet = Outlet {
             id: 0,
             credit: Arc::clone(&credit),
+            outflow: self.broker.outflow(),
             responses,
         };
         let follow = subscription::run(Arc::clone(&self.broker), subscribe, outlet);
@@ -215,7 +223,7 @@ impl<E: Env> Reader<E> {
             } else {
                 request.limit
             };
-            while let Some(Ok(response)) = batches.recv().await {
+            while let Some((Ok(response), _room)) = batches.recv().await {
                 credit.add(response.pieces.iter().map(|p| p.len() as u64).sum());
                 self.deliver(response, offset, &mut left).await?;
                 if left == 0 {

@@ -11,10 +11,10 @@ use highwater_env::Env;
 use highwater_proto::v1::{Error, ErrorCode, FetchResponse, Subscribe};
 use highwater_proto::{Offset, PartitionId, TopicId, TopicPartition};
 use tokio::sync::mpsc;
-use tonic::Status;
 
 use super::convert;
 use super::credit::Credit;
+use super::egress::{Outflow, Sent};
 use crate::node::Broker;
 use crate::router::Route;
 use crate::runtime::Shard;
@@ -34,8 +34,10 @@ pub struct Outlet {
     pub id: u32,
     /// The stream's credit.
     pub credit: Arc<Credit>,
+    /// What the stream may have on its way.
+    pub outflow: Outflow,
     /// The stream.
-    pub responses: mpsc::Sender<Result<FetchResponse, Status>>,
+    pub responses: mpsc::Sender<Sent>,
 }
 
 /// Runs one subscription until it fails or its stream goes.
@@ -47,7 +49,7 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>, subscribe: Subscribe, outlet: O
             ..FetchResponse::default()
         };
         // A stream that has gone needs no error.
-        let _ = outlet.responses.send(Ok(response)).await;
+        let _ = outlet.responses.send((Ok(response), None)).await;
     }
 }
 
@@ -94,8 +96,9 @@ async fn follow<E: Env>(
         let bytes = max_bytes
             .min(usize::try_from(turn.available()).unwrap_or(max_bytes))
             .max(1);
+        let room = follower.unless_lost(outlet.outflow.room(bytes)).await?;
         let pieces = view
-            .read((next, end), bytes, broker.env.workers())
+            .read((next, end), room.bytes(), broker.env.workers())
             .await
             .map_err(|error| convert::read_error(tp, &error, view.log_start()))?;
         let Some(after) = pieces.next_offset else {
@@ -107,6 +110,8 @@ async fn follow<E: Env>(
                 view.high_watermark(),
             ));
         };
+        let room = follower.unless_lost(outlet.outflow.fit(room, pieces.bytes));
+        let room = room.await?;
         // Spent only with a place for the response: a subscription that is ended in between must
         // not take the stream's credit with it.
         let place = follower.unless_lost(outlet.responses.reserve()).await?;
@@ -114,7 +119,8 @@ async fn follow<E: Env>(
             return Ok(());
         };
         turn.spend(pieces.bytes);
-        place.send(Ok(response(outlet.id, &view, pieces, end)));
+        let response = response(outlet.id, &view, pieces, end);
+        place.send((Ok(response), Some(room)));
         next = after;
         drop(turn);
     }

@@ -4,26 +4,24 @@
 //! that memory is bounded by configuration, whatever the load: when permits are gone, readers of
 //! produce streams stop reading, and the transport pushes back on clients.
 
+mod budget;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
-/// One permit covers this many bytes, so that a semaphore's count suffices for any budget.
-const BYTES_PER_PERMIT: u64 = 1024;
+pub use budget::{Budget, Taken};
 
 /// Admission of produced bytes.
 #[derive(Debug, Clone)]
 pub struct Gate {
-    permits: Arc<Semaphore>,
-    total: u32,
+    budget: Budget,
     storage_full: Arc<AtomicBool>,
     draining: Arc<AtomicBool>,
 }
 
 /// Bytes admitted; given back when dropped.
 #[derive(Debug)]
-pub struct Admitted(#[allow(dead_code)] OwnedSemaphorePermit);
+pub struct Admitted(#[allow(dead_code)] Taken);
 
 /// Why nothing is admitted at all right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +36,8 @@ impl Gate {
     /// A gate for `bytes` in flight.
     #[must_use]
     pub fn new(bytes: u64) -> Self {
-        let total = u32::try_from(bytes.div_ceil(BYTES_PER_PERMIT)).unwrap_or(u32::MAX >> 4);
-        let total = total.clamp(1, u32::MAX >> 4);
         Self {
-            permits: Arc::new(Semaphore::new(total as usize)),
-            total,
+            budget: Budget::new(bytes),
             storage_full: Arc::default(),
             draining: Arc::default(),
         }
@@ -55,14 +50,7 @@ impl Gate {
     /// [`Closed`] at once when nothing is admitted.
     pub async fn admit(&self, bytes: usize) -> Result<Admitted, Closed> {
         self.check()?;
-        let wanted = (bytes as u64).div_ceil(BYTES_PER_PERMIT);
-        let wanted = u32::try_from(wanted)
-            .unwrap_or(self.total)
-            .clamp(1, self.total);
-        match Arc::clone(&self.permits).acquire_many_owned(wanted).await {
-            Ok(permit) => Ok(Admitted(permit)),
-            Err(_closed) => Err(Closed::ShuttingDown),
-        }
+        Ok(Admitted(self.budget.take(bytes).await))
     }
 
     fn check(&self) -> Result<(), Closed> {
@@ -96,8 +84,7 @@ impl Gate {
     /// Bytes admitted and not yet replied to, rounded up to permits.
     #[must_use]
     pub fn in_flight_bytes(&self) -> u64 {
-        let free = self.permits.available_permits() as u64;
-        u64::from(self.total).saturating_sub(free) * BYTES_PER_PERMIT
+        self.budget.in_use()
     }
 }
 

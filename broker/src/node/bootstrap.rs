@@ -94,8 +94,10 @@ pub fn decide(
     join: &[String],
     answers: &BTreeMap<String, HelloResponse>,
 ) -> Result<Verdict, JoinError> {
+    // Lists matter to founders alone.
+    let founding = !answers.values().any(|answer| answer.established);
     for (address, answer) in answers {
-        check_answer(me, join, address, answer)?;
+        check_answer(me, founding.then_some(join), address, answer)?;
     }
     let adopted = answers
         .values()
@@ -165,7 +167,7 @@ pub fn is_abandoned(join: &[String], answers: &BTreeMap<String, HelloResponse>) 
 
 fn check_answer(
     me: &Identity,
-    join: &[String],
+    join: Option<&[String]>,
     address: &str,
     answer: &HelloResponse,
 ) -> Result<(), JoinError> {
@@ -185,7 +187,10 @@ fn check_answer(
             node_id: me.node_id,
         });
     }
-    if answer.cluster_id.is_empty() && answer.initial_addresses != join {
+    if let Some(join) = join
+        && answer.cluster_id.is_empty()
+        && answer.initial_addresses != join
+    {
         let (theirs, ours) = (answer.initial_addresses.join(", "), join.join(", "));
         return Err(JoinError::OtherList {
             address,

@@ -156,6 +156,16 @@ fn resources<E: Env>(broker: &Broker<E>) -> String {
             broker.gate.in_flight_bytes(),
         ),
         (
+            "highwater_receive_bytes",
+            "Bytes of large requests coming in",
+            broker.receiving.in_use(),
+        ),
+        (
+            "highwater_fetch_bytes",
+            "Bytes read for consumers and not yet taken by them",
+            broker.fetching.in_use(),
+        ),
+        (
             "highwater_tail_bytes",
             "Bytes of batches in memory",
             broker.tail.used() as u64,

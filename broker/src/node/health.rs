@@ -76,11 +76,10 @@ fn brokers<E: Env>(broker: &Broker<E>) -> Check {
         .collect();
     let problem = (!missing.is_empty()).then(|| {
         let who = missing.join(", ");
-        let text =
-            format!(
-                "{who} does not answer, its shards have one replica less; start it again, or see \
+        let text = format!(
+            "{who} does not answer, its shards have one replica less; start it again, or see \
                  `highwater cluster health`"
-            );
+        );
         (CheckState::Warning, text)
     });
     check("brokers", problem, "every broker answers")

@@ -122,12 +122,7 @@ impl Membership {
     ///
     /// # Errors
     /// The reason, in one line.
-    pub fn admit(
-        &self,
-        cluster_id: &str,
-        node: NodeId,
-        incarnation: &str,
-    ) -> Result<(), String> {
+    pub fn admit(&self, cluster_id: &str, node: NodeId, incarnation: &str) -> Result<(), String> {
         if self.cluster_id().is_none() {
             return Err("this broker has no cluster yet".to_owned());
         }

@@ -27,11 +27,12 @@ use crate::config::Config;
 use crate::control::cluster::Cluster;
 use crate::control::heartbeat::Liveness;
 use crate::control::peers::{Addresses, PeerClients};
-use crate::control::producer_ids::ProducerIds;
 use crate::control::plans::Progress;
+use crate::control::producer_ids::ProducerIds;
 use crate::control::proposer::Proposer;
 use crate::control::reports::Reports;
-use crate::gate::Gate;
+use crate::front::egress::Outflow;
+use crate::gate::{Budget, Gate};
 use crate::observe::{Admin, Metrics};
 use crate::router::{Router, ShardTable};
 use crate::runtime::machine::ShardContext;
@@ -60,6 +61,10 @@ pub struct Broker<E: Env> {
     draining: AtomicBool,
     /// Admission.
     pub gate: Gate,
+    /// Memory for requests that are still coming in.
+    pub receiving: Budget,
+    /// Memory for responses to consumers that are on their way out.
+    pub fetching: Budget,
     /// The cluster as seen from here.
     pub cluster: Arc<Cluster>,
     /// Partition to shard.
@@ -100,6 +105,11 @@ impl<E: Env> Broker<E> {
     }
     fn start_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+    /// What a new fetch stream may have on its way.
+    #[must_use]
+    pub fn outflow(&self) -> Outflow {
+        Outflow::new(self.fetching.clone(), self.config.limits.fetch_bytes.0)
     }
     /// Replicas of a new topic when its creator does not say: as configured, or as many as the
     /// cluster can have.

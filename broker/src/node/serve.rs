@@ -19,6 +19,7 @@ use tonic::service::interceptor::InterceptedService;
 use super::connections::ClientConnections;
 use super::{Broker, channel};
 use crate::front::admin::AdminService;
+use crate::front::ingress::Metered;
 use crate::front::lifecycle::LifecycleService;
 use crate::front::log::LogService;
 use crate::front::members::MembersService;
@@ -28,12 +29,12 @@ use crate::front::records::RecordsService;
 
 /// Entries and snapshots of other brokers fit into one message.
 const MAX_MESSAGE_BYTES: usize = 128 << 20;
-/// A request of a client: the largest batch, behind as many smaller ones as make a request. It is
-/// in memory before the gate sees it.
+/// A request of a client: the largest batch, behind as many smaller ones as make a request. What is
+/// in memory before the gate sees it comes out of a budget (front/ingress).
 const MAX_REQUEST_BYTES: usize = 80 << 20;
 /// What one stream, and one connection, may have under way before the reader takes it.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 1 << 20;
 const KEEPALIVE: Duration = Duration::from_secs(10);
 
 /// Opens the listener.
@@ -44,6 +45,16 @@ pub async fn listen<N: Net>(net: &N, address: &str) -> anyhow::Result<N::Listene
     net.listen(address).await.with_context(|| {
         format!("cannot listen on {address}; free the address or set listen.grpc to another one")
     })
+}
+
+/// A service for clients: a bounded number of connections, requests out of a budget.
+fn guarded<E: Env, S>(
+    service: S,
+    broker: &Broker<E>,
+    clients: &ClientConnections,
+) -> InterceptedService<Metered<S>, ClientConnections> {
+    let metered = Metered::new(service, broker.receiving.clone());
+    InterceptedService::new(metered, clients.clone())
 }
 
 /// Serves all gRPC services until `stop` fires and the calls under way are done.
@@ -81,11 +92,11 @@ where
         .http2_keepalive_interval(Some(KEEPALIVE))
         .initial_stream_window_size(Some(STREAM_WINDOW))
         .initial_connection_window_size(Some(CONNECTION_WINDOW))
-        .add_service(InterceptedService::new(log, clients.clone()))
-        .add_service(InterceptedService::new(records, clients.clone()))
-        .add_service(InterceptedService::new(metadata, clients.clone()))
-        .add_service(InterceptedService::new(lifecycle, clients.clone()))
-        .add_service(InterceptedService::new(admin, clients))
+        .add_service(guarded(log, &broker, &clients))
+        .add_service(guarded(records, &broker, &clients))
+        .add_service(guarded(metadata, &broker, &clients))
+        .add_service(guarded(admin, &broker, &clients))
+        .add_service(guarded(lifecycle, &broker, &clients))
         .add_service(members)
         .add_service(raft)
         .add_service(peer)

@@ -21,12 +21,12 @@ use crate::config::Config;
 use crate::control::cluster::Cluster;
 use crate::control::machine::MetadataMachine;
 use crate::control::peers::{Addresses, PeerClients};
-use crate::control::producer_ids::ProducerIds;
 use crate::control::plans::Progress;
+use crate::control::producer_ids::ProducerIds;
 use crate::control::proposer::Proposer;
 use crate::control::reports::Reports;
 use crate::control::{checkpointer, controller, heartbeat, host, plans, storage};
-use crate::gate::Gate;
+use crate::gate::{Budget, Gate};
 use crate::router::{Router, ShardTable};
 use crate::runtime::install::SnapshotSource;
 use crate::runtime::machine::ShardContext;
@@ -145,6 +145,8 @@ async fn assemble<E: Env>(
         node_id: config.node.id,
         incarnation: identity.incarnation,
         gate: Gate::new(config.limits.admission_bytes.0),
+        receiving: Budget::new(config.limits.receive_bytes.0),
+        fetching: Budget::new(config.limits.fetch_bytes.0),
         router: Router::new(Arc::clone(&cluster), Arc::clone(&shards)),
         metadata: Proposer::new(group, Arc::clone(&peers)),
         producer_ids: ProducerIds::default(),

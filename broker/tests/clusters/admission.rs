@@ -55,3 +55,32 @@ async fn produced_bytes_in_flight_are_bounded() {
     let ends = super::journal::ends(&client, "large").await;
     assert_eq!(ends.iter().sum::<u64>(), (STREAMS * BATCHES) as u64);
 }
+
+/// Requests as large as any are put together before anybody can look at them.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_come_in_are_bounded_too() {
+    const REQUESTS: usize = 12;
+    const REQUEST_BYTES: usize = 48 << 20;
+    const MOST_BYTES: u64 = 300 << 20;
+    let settings = [("limits.receive_bytes", "64MiB")];
+    let fleet = Fleet::started(1, &settings).await;
+    let client = fleet.client().await;
+    make_topic(&client, NewTopic::named("small")).await;
+    let large = bytes::Bytes::from(vec![0; REQUEST_BYTES]);
+    let mut senders = Vec::new();
+    for _ in 0..REQUESTS {
+        let mut raw = Raw::to_leader(&fleet, &client, "small", 0).await;
+        let large = large.clone();
+        senders.push(tokio::spawn(
+            async move { raw.send(vec![large], 60_000).await },
+        ));
+    }
+    for sent in senders {
+        let results = sent.await.expect("an answer");
+        let error = results.first().and_then(|result| result.error.as_ref());
+        assert!(error.is_some(), "no batch is that large");
+    }
+    let most = fleet.peak_memory(1);
+    eprintln!("{} MiB resident at most", most >> 20);
+    assert!(most <= MOST_BYTES, "{most}");
+}

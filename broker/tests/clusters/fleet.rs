@@ -164,6 +164,14 @@ impl Fleet {
             .expect("killed");
         self.running.clear();
     }
+    /// The most bytes that were resident so far.
+    pub fn peak_memory(&self, node: u32) -> u64 {
+        let pid = self.running[&node].pid().expect("a process");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("readable");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") << 10
+    }
     /// Makes it stand still, connections open, until [`Self::resume`].
     pub fn pause(&self, node: u32) {
         self.signal(node, Signal::STOP);

@@ -93,7 +93,10 @@ async fn a_founder_goes(fleet: &mut Fleet, client: &Client, journal: Journal) {
 
     eprintln!("it is removed, and its directory does not come back");
     fleet.stop(1).await;
-    admin.remove_broker(NodeId(1), false).await.expect("removed");
+    admin
+        .remove_broker(NodeId(1), false)
+        .await
+        .expect("removed");
     super::fleet::eventually("broker 1 is forgotten", async || {
         let brokers = admin.describe_cluster().await.ok()?.brokers;
         brokers.iter().all(|known| known.id != 1).then_some(())

@@ -146,7 +146,11 @@ pub async fn check_replicas(client: &Client, journal: &Journal) {
             for (offset, record) in (0_u64..).zip(&records) {
                 assert_eq!(record.offset.0, offset, "offsets are dense");
                 let stored = journal.stored.get(&(partition, offset));
-                assert_eq!(Some(&text(record)), stored, "{partition}/{offset} at {node}");
+                assert_eq!(
+                    Some(&text(record)),
+                    stored,
+                    "{partition}/{offset} at {node}"
+                );
             }
         }
     }

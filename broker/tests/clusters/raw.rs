@@ -89,7 +89,7 @@ impl Raw {
     pub async fn producer(&mut self) -> ProducerId {
         let log = self.log.clone();
         eventually("a producer id", async || {
-            let request = InitProducerRequest::default();
+            let request = InitProducerRequest {};
             let response = log.clone().init_producer(request).await.ok()?.into_inner();
             let fine = response.error.is_none();
             fine.then_some(ProducerId(response.producer_id))

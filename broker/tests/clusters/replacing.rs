@@ -28,7 +28,9 @@ async fn a_lost_disk_is_given_up_and_filled_again() {
     let admin = client.admin();
     eventually("broker 3 counts as away", async || {
         let found = admin.health().await.ok()?;
-        let told = found.iter().find(|f| f.cure.contains("cluster replace 3"))?;
+        let told = found
+            .iter()
+            .find(|f| f.cure.contains("cluster replace 3"))?;
         eprintln!("  says: {} -> {}", told.what, told.cure);
         Some(())
     })

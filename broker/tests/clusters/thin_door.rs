@@ -4,8 +4,8 @@ use highwater_client::{Client, NewTopic};
 use highwater_proto::v1::read_request::From;
 use highwater_proto::v1::records_client::RecordsClient;
 use highwater_proto::v1::{
-    ErrorCode, Header, InitProducerRequest, Outcome, Producer, PublishRequest, PublishResponse,
-    ReadRequest, ReadResponse,
+    ErrorCode, Header, Outcome, Producer, PublishRequest, PublishResponse, ReadRequest,
+    ReadResponse,
 };
 use tonic::transport::Channel;
 
@@ -114,13 +114,6 @@ async fn retries(fleet: &Fleet, client: &Client, door: &mut RecordsClient<Channe
     eprintln!("a gap, an older epoch, an epoch that is none:");
     let gap = publish(door, numbered(5, 0)).await;
     said(gap.error.as_ref(), ErrorCode::OutOfOrderSequence);
-    let request = InitProducerRequest {
-        producer_id: Some(id),
-        producer_epoch: 0,
-    };
-    let raised = raw.log.init_producer(request).await.expect("an answer");
-    let raised = raised.into_inner();
-    assert_eq!((raised.producer_id, raised.producer_epoch), (id, 1));
     assert_eq!(stored(&publish(door, numbered(0, 1)).await), second + 1);
     let fenced = publish(door, numbered(2, 0)).await;
     said(fenced.error.as_ref(), ErrorCode::ProducerFenced);

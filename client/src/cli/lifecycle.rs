@@ -94,7 +94,14 @@ pub(super) async fn run(
     let admin = global.connect().await?.admin();
     match command {
         LifeCommand::Rebalance(args) => {
-            start("rebalance".to_owned(), NewPlan::rebalance(), args, &admin, global).await
+            start(
+                "rebalance".to_owned(),
+                NewPlan::rebalance(),
+                args,
+                &admin,
+                global,
+            )
+            .await
         }
         LifeCommand::Drain { broker, plan } => {
             let wanted = NewPlan::drain(NodeId(broker));
@@ -175,10 +182,7 @@ fn show(plan: Option<&v1::Plan>, global: &GlobalOptions) -> Result<ExitCode, Cli
         return Ok(ExitCode::SUCCESS);
     };
     let ended = |step: &&v1::PlanMove| {
-        matches!(
-            step.state(),
-            v1::MoveState::Done | v1::MoveState::Cancelled
-        )
+        matches!(step.state(), v1::MoveState::Done | v1::MoveState::Cancelled)
     };
     let done = plan.moves.iter().filter(ended).count();
     let of = plan.moves.len();
@@ -187,7 +191,11 @@ fn show(plan: Option<&v1::Plan>, global: &GlobalOptions) -> Result<ExitCode, Cli
         (_, true, true) => "cancelled".to_owned(),
         (_, true, false) => format!("ended: {of} moves"),
         (_, false, cancelled) => {
-            let how = if cancelled { "being cancelled" } else { "running" };
+            let how = if cancelled {
+                "being cancelled"
+            } else {
+                "running"
+            };
             format!("{how}: {done} of {of} moves have ended")
         }
     };
@@ -204,7 +212,9 @@ fn show(plan: Option<&v1::Plan>, global: &GlobalOptions) -> Result<ExitCode, Cli
 fn print_moves(plan: &v1::Plan) -> std::io::Result<()> {
     let mut rows = table(["SHARD", "PARTITIONS", "FROM", "TO", "STATE", "PROGRESS"]);
     for step in &plan.moves {
-        let from = step.remove.map_or_else(|| "-".to_owned(), |id| id.to_string());
+        let from = step
+            .remove
+            .map_or_else(|| "-".to_owned(), |id| id.to_string());
         let progress = if step.lost && step.progress.is_empty() {
             "its only replica is lost: it begins anew".to_owned()
         } else {
@@ -243,7 +253,11 @@ async fn remove(
 ) -> Result<ExitCode, CliError> {
     let removed = admin.remove_broker(NodeId(broker), dry_run).await;
     removed.map_err(CliError::admin(format!("remove {broker}")))?;
-    let status = if dry_run { "could be removed" } else { "removed" };
+    let status = if dry_run {
+        "could be removed"
+    } else {
+        "removed"
+    };
     match global.output {
         OutputFormat::Json => print_json(&json!({ "broker": broker, "status": status }))?,
         OutputFormat::Table => print_line(&format!("broker {broker} {status}"))?,
@@ -262,7 +276,8 @@ async fn health(admin: &Admin, global: &GlobalOptions) -> Result<ExitCode, CliEr
     let healthy = !findings.iter().any(wrong);
     match global.output {
         OutputFormat::Json => {
-            let found = |f: &v1::Finding| json!({"severity": word(f), "what": f.what, "cure": f.cure});
+            let found =
+                |f: &v1::Finding| json!({"severity": word(f), "what": f.what, "cure": f.cure});
             let findings: Vec<_> = findings.iter().map(found).collect();
             print_json(&json!({ "healthy": healthy, "findings": findings }))?;
         }
@@ -303,9 +318,7 @@ async fn restart_check(
     };
     match global.output {
         OutputFormat::Json => {
-            let verdict = |v: &v1::RestartVerdict| {
-                json!({"broker": v.broker, "safe": v.safe, "reasons": v.reasons, "notes": v.notes})
-            };
+            let verdict = |v: &v1::RestartVerdict| json!({"broker": v.broker, "safe": v.safe, "reasons": v.reasons, "notes": v.notes});
             print_json(&json!(verdicts.iter().map(verdict).collect::<Vec<_>>()))?;
         }
         OutputFormat::Table => print_verdicts(&verdicts)?,
@@ -325,7 +338,11 @@ fn print_verdicts(verdicts: &[v1::RestartVerdict]) -> std::io::Result<()> {
         } else {
             ("must stay", RED)
         };
-        print_line(&format!("broker {} {}", verdict.broker, coloured(word, colour)))?;
+        print_line(&format!(
+            "broker {} {}",
+            verdict.broker,
+            coloured(word, colour)
+        ))?;
         for reason in verdict.reasons.iter().take(SHOWN) {
             print_line(&format!("  -> {reason}"))?;
         }

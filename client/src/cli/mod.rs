@@ -21,8 +21,8 @@ use crate::client::Client;
 
 pub use cluster::ClusterCommand;
 pub use consume::ConsumeArgs;
-pub use lifecycle::{LifeCommand, PlanCommand};
 pub use error::{CliError, EXIT_CODES};
+pub use lifecycle::{LifeCommand, PlanCommand};
 pub use produce::ProduceArgs;
 pub use topic::TopicCommand;
 

@@ -203,6 +203,7 @@ impl<R: Item> Machine<R> {
                 self.epoch_needed = true;
             }
         }
+        self.raise_epoch(now);
     }
 
     /// When [`Machine::tick`] has something to do next.
@@ -362,17 +363,28 @@ impl<R: Item> Machine<R> {
         }
     }
 
-    /// What to ask `InitProducer` for, when it is time: a new id, or the next epoch of this one.
-    pub(crate) fn wants_identity(&self) -> Option<Option<Identity>> {
-        if self.fenced.is_some() {
-            return None;
-        }
-        match self.identity {
-            None => Some(None),
-            Some(identity) if self.epoch_needed => {
-                (!self.queues.values().any(Queue::undecided)).then_some(Some(identity))
+    /// Whether a new producer id is needed now: there is none, or its epochs are used up.
+    pub(crate) fn wants_identity(&self) -> bool {
+        self.fenced.is_none()
+            && match self.identity {
+                None => true,
+                Some(identity) => self.may_renumber() && identity.with_next_epoch().is_none(),
             }
-            Some(_) => None,
+    }
+
+    /// A batch that is numbered anew is a new batch, so everything else must have its outcome.
+    fn may_renumber(&self) -> bool {
+        self.epoch_needed && !self.queues.values().any(Queue::undecided)
+    }
+
+    /// The id is this producer's alone, so the next epoch is too: nobody needs to be asked.
+    fn raise_epoch(&mut self, now: Duration) {
+        let next = self.identity.and_then(Identity::with_next_epoch);
+        if let Some(next) = next
+            && self.fenced.is_none()
+            && self.may_renumber()
+        {
+            self.granted(next, now);
         }
     }
 

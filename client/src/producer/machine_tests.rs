@@ -75,7 +75,7 @@ struct World {
     sessions: BTreeMap<u32, u64>,
     next_session: u64,
     next_value: u64,
-    next_epoch: u16,
+    next_producer: u64,
     outcomes: BTreeMap<u64, (TopicPartition, Outcome, u64)>,
     of: BTreeMap<u64, TopicPartition>,
 }
@@ -107,7 +107,7 @@ impl World {
             sessions: (1..=NODES).map(|node| (node, u64::from(node))).collect(),
             next_session: 100,
             next_value: 0,
-            next_epoch: 0,
+            next_producer: 0,
             outcomes: BTreeMap::new(),
             of: BTreeMap::new(),
         }
@@ -209,12 +209,13 @@ impl World {
         self.machine.tick(self.now);
     }
     fn grant(&mut self) {
-        if self.machine.wants_identity().is_some() {
+        if self.machine.wants_identity() {
+            self.next_producer += 1;
+            // Two epochs are left, so that ids run out too.
             let identity = Identity {
-                id: 7,
-                epoch: self.next_epoch,
+                id: self.next_producer,
+                epoch: Identity::LAST_EPOCH - 2,
             };
-            self.next_epoch += 1;
             self.machine.granted(identity, self.now);
         }
     }
@@ -316,7 +317,7 @@ proptest! {
         world.check();
         let acknowledged = |outcome: &Outcome| matches!(outcome, Outcome::Acknowledged { .. });
         prop_assert!(world.outcomes.values().all(|(_, outcome, _)| acknowledged(outcome)));
-        prop_assert_eq!(world.next_epoch, 1);
+        prop_assert_eq!(world.next_producer, 1);
     }
 }
 

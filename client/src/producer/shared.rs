@@ -19,7 +19,7 @@ use super::{ProducerConfig, lane};
 use crate::backoff::Jitter;
 use crate::cluster::Cluster;
 use crate::connect::Task;
-use crate::error::{ErrorCode, SendError};
+use crate::error::SendError;
 use crate::record::{Delivery, ProducerRecord};
 use crate::rpc::{self, CallFailure};
 
@@ -190,10 +190,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
             }
         }
         shared.kick.send_modify(|kicks| *kicks += 1);
-        if granting.is_none()
-            && let Some(of) = wants
-        {
-            granting = Some(Box::pin(grant(Arc::clone(&shared), of)));
+        if wants && granting.is_none() {
+            granting = Some(Box::pin(grant(Arc::clone(&shared))));
         }
         let wake = shared.instant(wake.unwrap_or(shared.now() + IDLE));
         tokio::select! {
@@ -204,7 +202,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
                 granting = None;
                 match granted {
                     Ok(identity) => {
-                        tracing::debug!(id = identity.id, epoch = identity.epoch, "producer id");
+                        tracing::debug!(id = identity.id, "producer id");
                         shared.act(|machine, now| machine.granted(identity, now));
                     }
                     Err(failure) => tracing::warn!(cause = %failure.cause, "no producer id yet"),
@@ -216,7 +214,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 
 const IDLE: Duration = Duration::from_secs(60);
 
-type Look = (Option<Duration>, Vec<NodeId>, Option<Option<Identity>>);
+type Look = (Option<Duration>, Vec<NodeId>, bool);
 
 fn look(shared: &Shared, leaders_changed: bool) -> Look {
     let mut machine = shared.machine.lock();
@@ -251,40 +249,12 @@ async fn wait_for(granting: &mut Option<Granting>) -> Result<Identity, CallFailu
     }
 }
 
-async fn grant(shared: Arc<Shared>, of: Option<Identity>) -> Result<Identity, CallFailure> {
-    /// Kafka's batch header holds 15 bits of it.
-    const LAST_EPOCH: u16 = 0x7fff;
-    let mut of = of.filter(|identity| identity.epoch < LAST_EPOCH);
-    loop {
-        let request = v1::InitProducerRequest {
-            producer_id: of.map(|identity| identity.id),
-            producer_epoch: of.map_or(0, |identity| u32::from(identity.epoch)),
-        };
-        let deadline = Instant::now() + shared.cluster.timings.request_timeout;
-        let answer = rpc::call(&shared.cluster, None, deadline, |channel| async move {
-            LogClient::new(channel).init_producer(request).await
-        });
-        match answer.await {
-            Ok(answer) => {
-                let epoch = u16::try_from(answer.producer_epoch).unwrap_or(u16::MAX);
-                return Ok(Identity {
-                    id: answer.producer_id,
-                    epoch,
-                });
-            }
-            // The id is raised beyond what we know (by an earlier attempt of this call, most
-            // likely), or has expired: a fresh id serves as well, because what is to be numbered
-            // anew was certainly never written.
-            Err(CallFailure { cause, .. })
-                if of.is_some()
-                    && matches!(
-                        cause.code(),
-                        Some(ErrorCode::ProducerFenced | ErrorCode::UnknownProducer)
-                    ) =>
-            {
-                of = None;
-            }
-            Err(failure) => return Err(failure),
-        }
-    }
+/// A producer id that nobody else has or will have.
+async fn grant(shared: Arc<Shared>) -> Result<Identity, CallFailure> {
+    let deadline = Instant::now() + shared.cluster.timings.request_timeout;
+    let answer = rpc::call(&shared.cluster, None, deadline, |channel| async move {
+        let request = v1::InitProducerRequest {};
+        LogClient::new(channel).init_producer(request).await
+    });
+    Ok(Identity::new(answer.await?.producer_id))
 }

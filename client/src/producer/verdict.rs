@@ -37,6 +37,24 @@ pub(crate) struct Identity {
     pub epoch: u16,
 }
 
+impl Identity {
+    /// Kafka's batch header holds 15 bits of it.
+    pub(crate) const LAST_EPOCH: u16 = 0x7fff;
+
+    /// A fresh id.
+    pub(crate) fn new(id: u64) -> Self {
+        Self { id, epoch: 0 }
+    }
+
+    /// The same id in its next epoch; `None` when there is none left.
+    pub(crate) fn with_next_epoch(self) -> Option<Self> {
+        (self.epoch < Self::LAST_EPOCH).then_some(Self {
+            epoch: self.epoch + 1,
+            ..self
+        })
+    }
+}
+
 /// Why a batch was not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {

@@ -21,22 +21,14 @@ impl v1::log_server::Log for Node {
 
     async fn init_producer(
         &self,
-        request: Request<v1::InitProducerRequest>,
+        _: Request<v1::InitProducerRequest>,
     ) -> Result<Response<v1::InitProducerResponse>, Status> {
-        let request = request.into_inner();
         let mut state = self.state.lock();
         state.init_calls += 1;
-        let (producer_id, producer_epoch) = match request.producer_id {
-            Some(id) => (id, request.producer_epoch + 1),
-            None => {
-                state.next_producer += 1;
-                (state.next_producer, 0)
-            }
-        };
+        state.next_producer += 1;
         Ok(Response::new(v1::InitProducerResponse {
             error: None,
-            producer_id,
-            producer_epoch,
+            producer_id: state.next_producer,
         }))
     }
 

@@ -79,7 +79,9 @@ impl Image {
                 parallel,
                 accept_loss,
             } => self.start_plan(*kind, *parallel, *accept_loss),
-            MetadataCommand::AdvanceMove { plan, shard, step } => self.advance(*plan, *shard, *step),
+            MetadataCommand::AdvanceMove { plan, shard, step } => {
+                self.advance(*plan, *shard, *step)
+            }
             MetadataCommand::CancelPlan { plan } => self.cancel_plan(*plan),
             MetadataCommand::RemoveBroker { broker } => self.remove_broker(*broker),
             MetadataCommand::ConfirmExpelled { broker } => Ok(self.expelled(*broker)),

@@ -185,7 +185,9 @@ impl Image {
             )));
         }
         if !self.brokers.keys().any(|other| *other != broker) {
-            return Err(refused("a cluster of one broker has nobody to fill it again"));
+            return Err(refused(
+                "a cluster of one broker has nobody to fill it again",
+            ));
         }
         let mut moves = Vec::new();
         for shard in self.shards.values_mut().filter(|s| mine(&s.replicas)) {

@@ -21,7 +21,10 @@ fn broker(id: u32, rack: &str) -> NewBroker {
 
 fn cluster(racks: &[&str]) -> Image {
     let mut image = Image::default();
-    let brokers = (1..).zip(racks).map(|(id, rack)| broker(id, rack)).collect();
+    let brokers = (1..)
+        .zip(racks)
+        .map(|(id, rack)| broker(id, rack))
+        .collect();
     done(
         &mut image,
         &MetadataCommand::CreateCluster {
@@ -77,7 +80,11 @@ fn drive(image: &mut Image) {
         let current = plan.current();
         assert!(!current.is_empty() && current.len() <= plan.parallel as usize);
         let shards: BTreeSet<ShardId> = current.iter().map(|step| step.shard).collect();
-        assert_eq!(shards.len(), current.len(), "one change of a shard at a time");
+        assert_eq!(
+            shards.len(),
+            current.len(),
+            "one change of a shard at a time"
+        );
         let next = current[0];
         let what = match next.state {
             MoveState::Expelling => MoveStep::Expelled,
@@ -123,7 +130,11 @@ fn a_fourth_broker_gets_its_share_and_nothing_else_moves() {
     assert!(refused(&mut image, &start(PlanKind::Rebalance)).contains("is running"));
     drive(&mut image);
     assert!(loads(&image, 3).values().all(|load| *load == 18));
-    assert!(leads(&image, 3).values().all(|leads| *leads == 6), "{:?}", leads(&image, 3));
+    assert!(
+        leads(&image, 3).values().all(|leads| *leads == 6),
+        "{:?}",
+        leads(&image, 3)
+    );
     assert!(loads(&image, 1).values().all(|load| (1..=2).contains(load)));
     done(&mut image, &start(PlanKind::Rebalance));
     assert!(image.running_plan().is_none(), "nothing to do");
@@ -165,7 +176,10 @@ fn a_broker_is_drained_and_removed_and_its_directory_never_comes_back() {
     done(&mut image, &remove);
     done(&mut image, &remove);
     assert_eq!(image.incarnation(NodeId(3)), None);
-    done(&mut image, &MetadataCommand::ConfirmExpelled { broker: NodeId(3) });
+    done(
+        &mut image,
+        &MetadataCommand::ConfirmExpelled { broker: NodeId(3) },
+    );
     assert!(image.broker(NodeId(3)).is_none());
     let back = MetadataCommand::RegisterBroker(broker(3, ""));
     assert!(refused(&mut image, &back).contains("empty"));
@@ -188,11 +202,19 @@ fn a_replaced_broker_votes_nowhere_until_each_shard_was_filled() {
     assert!(image.shards().all(|shard| !shard.is_hosted_by(NodeId(3))));
     // The metadata group still counts it.
     assert!(refused(&mut image, &register).contains("still being taken out"));
-    done(&mut image, &MetadataCommand::ConfirmExpelled { broker: NodeId(3) });
+    done(
+        &mut image,
+        &MetadataCommand::ConfirmExpelled { broker: NodeId(3) },
+    );
     let old = MetadataCommand::RegisterBroker(broker(3, ""));
     assert!(refused(&mut image, &old).contains("empty"));
     let plan = image.running_plan().expect("runs").clone();
-    let first = plan.moves.iter().find(|step| !step.lost).expect("one").shard;
+    let first = plan
+        .moves
+        .iter()
+        .find(|step| !step.lost)
+        .expect("one")
+        .shard;
     // It cannot learn before the shard's group has let go of it, nor before it is there.
     done(&mut image, &step(plan.id, first, MoveStep::Learn));
     assert!(!image.shard(first).expect("known").is_hosted_by(NodeId(3)));
@@ -237,15 +259,24 @@ fn partitions_with_one_replica_are_lost_only_by_permission() {
         },
     );
     let why = refused(&mut image, &start(PlanKind::Replace(NodeId(2))));
-    assert!(why.contains("2 partitions") && why.contains("--accept-loss"), "{why}");
+    assert!(
+        why.contains("2 partitions") && why.contains("--accept-loss"),
+        "{why}"
+    );
     let replace = MetadataCommand::StartPlan {
         kind: PlanKind::Replace(NodeId(2)),
         parallel: 2,
         accept_loss: true,
     };
     done(&mut image, &replace);
-    assert!(image.topic(id).expect("known").is_ready(), "others are served meanwhile");
-    done(&mut image, &MetadataCommand::ConfirmExpelled { broker: NodeId(2) });
+    assert!(
+        image.topic(id).expect("known").is_ready(),
+        "others are served meanwhile"
+    );
+    done(
+        &mut image,
+        &MetadataCommand::ConfirmExpelled { broker: NodeId(2) },
+    );
     let fresh = NewBroker {
         incarnation: "fresh".to_owned(),
         ..broker(2, "")

@@ -83,7 +83,8 @@ impl<'a> Draft<'a> {
             replicas.retain(|node| Some(*node) != leaving);
             while replicas.len() < self.class as usize {
                 let free = self.load.iter().filter(|(id, _)| !replicas.contains(id));
-                let best = free.min_by_key(|(id, load)| (self.crowd(**id, &replicas), **load, **id));
+                let best =
+                    free.min_by_key(|(id, load)| (self.crowd(**id, &replicas), **load, **id));
                 let Some(best) = best.map(|(id, _)| *id) else {
                     let text = format!(
                         "shard {shard} needs {} brokers and only {} may hold replicas; add a \

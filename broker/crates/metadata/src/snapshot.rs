@@ -42,7 +42,11 @@ impl Image {
             unconfirmed: topic.unconfirmed.iter().map(|p| p.0).collect(),
         };
         let snapshot = wire::Snapshot {
-            version: if self.is_plain() { PLAIN_VERSION } else { VERSION },
+            version: if self.is_plain() {
+                PLAIN_VERSION
+            } else {
+                VERSION
+            },
             cluster_id: self.cluster_id.clone().unwrap_or_default(),
             brokers: self.brokers.values().map(wire::Broker::from).collect(),
             shards: self.shards.values().map(shard).collect(),

@@ -166,13 +166,15 @@ impl TryFrom<Option<Step>> for MoveStep {
     type Error = &'static str;
 
     fn try_from(step: Option<Step>) -> Result<Self, Self::Error> {
-        Ok(match step.ok_or("it has no step that this release knows")? {
-            Step::Expelled(_) => Self::Expelled,
-            Step::Learn(_) => Self::Learn,
-            Step::Floor(place) => Self::Floor(place.into()),
-            Step::Done(_) => Self::Done,
-            Step::Cancelled(_) => Self::Cancelled,
-        })
+        Ok(
+            match step.ok_or("it has no step that this release knows")? {
+                Step::Expelled(_) => Self::Expelled,
+                Step::Learn(_) => Self::Learn,
+                Step::Floor(place) => Self::Floor(place.into()),
+                Step::Done(_) => Self::Done,
+                Step::Cancelled(_) => Self::Cancelled,
+            },
+        )
     }
 }
 

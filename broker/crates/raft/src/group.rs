@@ -265,7 +265,11 @@ impl Group {
     pub async fn reshape(&self, goal: &Goal) -> Result<NextChange, MembershipError> {
         let not_leader = |(leader, term)| MembershipError::NotLeader { leader, term };
         self.inner.leadership.check().map_err(not_leader)?;
-        let next = self.inner.status.borrow().next_change(self.inner.node, goal);
+        let next = self
+            .inner
+            .status
+            .borrow()
+            .next_change(self.inner.node, goal);
         match next.clone() {
             NextChange::Settle | NextChange::CatchUp { .. } | NextChange::Nothing => {}
             NextChange::AddLearner(node) => self.add_learner(node, String::new()).await?,

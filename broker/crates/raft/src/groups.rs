@@ -291,7 +291,9 @@ impl<E: Env> Groups<E> {
         let (done, durable) = tokio::sync::oneshot::channel();
         let then: highwater_wal::Done = Box::new(move |result| drop(done.send(result)));
         let wal_group = GroupId(group.0);
-        self.journal.submit(wal_group, vec![Op::Forget], then).await?;
+        self.journal
+            .submit(wal_group, vec![Op::Forget], then)
+            .await?;
         let forgotten = durable.await.map_err(std::io::Error::other)?;
         forgotten.map_err(std::io::Error::other)
     }
@@ -322,8 +324,9 @@ async fn refuse_gap<S: StateMachine>(
         .applied()
         .map_or("nothing".to_owned(), |id| id.to_string());
     Err(std::io::Error::other(format!(
-        "it is purged up to entry {purged}, but the checkpoint covers {covered}: replace this \
-         replica, so that it is filled from the others"
+        "it is purged up to entry {purged}, but the checkpoint covers {covered}: give \
+         this broker's data directory up with `highwater cluster replace`, so that it is filled \
+         again from the others"
     )))
 }
 

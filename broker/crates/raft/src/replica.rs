@@ -8,11 +8,11 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use highwater_proto::NodeId;
-use parking_lot::Mutex;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::{ChangeMembers, Raft, ReadPolicy};
+use parking_lot::Mutex;
 
 use crate::adapter::{Adapter, CurrentCheckpoint};
 use crate::checkpoint;

@@ -144,7 +144,10 @@ mod tests {
                         self.leader = node;
                     }
                     NextChange::SetVoters(voters) => {
-                        assert!(voters.contains(&self.leader), "a leader never votes itself out");
+                        assert!(
+                            voters.contains(&self.leader),
+                            "a leader never votes itself out"
+                        );
                         let members = self.status.voters.union(&self.status.learners);
                         let members: BTreeSet<NodeId> = members.copied().collect();
                         assert!(voters.is_subset(&members), "only members become voters");
@@ -165,7 +168,13 @@ mod tests {
     #[test]
     fn every_goal_is_reached_from_everywhere_with_a_leader_that_stays() {
         for leader in [1, 2, 3] {
-            for wanted in [&[1, 2, 3][..], &[2, 3, 4], &[4, 5, 6], &[1], &[1, 2, 3, 4, 5]] {
+            for wanted in [
+                &[1, 2, 3][..],
+                &[2, 3, 4],
+                &[4, 5, 6],
+                &[1],
+                &[1, 2, 3, 4, 5],
+            ] {
                 let mut group = Group::new(&[1, 2, 3], leader);
                 let goal = goal(wanted, &[]);
                 group.reach(&goal);
@@ -180,7 +189,10 @@ mod tests {
     fn a_replica_alone_hands_everything_to_another() {
         let mut group = Group::new(&[1], 1);
         group.reach(&goal(&[2], &[]));
-        assert_eq!((group.status.voters.clone(), group.leader), (set(&[2]), NodeId(2)));
+        assert_eq!(
+            (group.status.voters.clone(), group.leader),
+            (set(&[2]), NodeId(2))
+        );
     }
 
     #[test]
