@@ -1,8 +1,8 @@
 //! Administrative calls about the life of a cluster: plans that move replicas, brokers that come and
 //! go, health, restarts.
 
-use highwater_proto::NodeId;
 use highwater_proto::v1::{self, lifecycle_client::LifecycleClient};
+use highwater_proto::{NodeId, ShardId};
 
 use crate::admin::{Admin, read_error, write_error};
 use crate::error::AdminError;
@@ -33,6 +33,13 @@ impl NewPlan {
     #[must_use]
     pub fn replace(broker: NodeId) -> Self {
         Self::of(v1::PlanKind::Replace, broker.0)
+    }
+    /// A broker's replica of one shard is bad: it is given up and filled anew.
+    #[must_use]
+    pub fn repair(broker: NodeId, shard: ShardId) -> Self {
+        let mut plan = Self::of(v1::PlanKind::Repair, broker.0);
+        plan.0.shard = shard.0;
+        plan
     }
     /// Shards worked on at the same time; 0: the broker's default.
     #[must_use]

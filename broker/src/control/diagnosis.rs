@@ -38,6 +38,7 @@ pub fn findings<E: Env>(broker: &Broker<E>) -> Vec<Found> {
         all.extend(about_broker(&image, known, &alive));
         let said = broker.reports.problems(known.id);
         let heard = alive.contains(&known.id);
+        all.extend(bad_replicas(broker, known.id));
         all.extend(said.into_iter().filter(|_| heard).map(|said| {
             let what = format!("broker {}: {said}", known.id);
             let cure = format!("look at the log of broker {}", known.id);
@@ -85,6 +86,39 @@ fn about_broker(image: &Image, known: &BrokerInfo, alive: &BTreeSet<NodeId>) -> 
         )),
         BrokerState::Active | BrokerState::Draining => None,
     }
+}
+
+/// Replicas that have stopped or hold a bad range.
+fn bad_replicas<E: Env>(broker: &Broker<E>, id: NodeId) -> Vec<Found> {
+    let image = broker.cluster.image();
+    let bad = |shard: &highwater_metadata::ShardInfo| {
+        let said = broker.reports.of(id, shard.id)?;
+        let what = match said.damage {
+            Some(damage) => format!(
+                "broker {id} has a bad range in shard {}: {damage}",
+                shard.id
+            ),
+            None if said.stopped => {
+                format!(
+                    "shard {} has stopped on broker {id}, whose log says why",
+                    shard.id
+                )
+            }
+            None => return None,
+        };
+        let cure = if shard.replicas.len() > 1 {
+            format!(
+                "run `highwater cluster repair {id} {}`: the replica is filled again from the \
+                 others",
+                shard.id
+            )
+        } else {
+            "there is no other replica: restore the file from a backup".to_owned()
+        };
+        Some(found(Severity::Warning, what, cure))
+    };
+    let mine = image.shards().filter(|s| s.replicas.contains(&id));
+    mine.filter_map(bad).collect()
 }
 
 fn leaderless<E: Env>(broker: &Broker<E>, image: &Image) -> Option<Found> {
@@ -198,6 +232,9 @@ fn about_plan<E: Env>(broker: &Broker<E>, plan: &Plan) -> Found {
         PlanKind::Rebalance => "replicas are being spread".to_owned(),
         PlanKind::Drain(node) => format!("broker {node} is being drained"),
         PlanKind::Replace(node) => format!("broker {node} is being filled again"),
+        PlanKind::Repair(node, shard) => {
+            format!("broker {node} is filled with shard {shard} again")
+        }
     };
     let ended = plan
         .moves

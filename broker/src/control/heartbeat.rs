@@ -206,6 +206,7 @@ fn own_reports<E: Env>(broker: &Broker<E>) -> Vec<ShardReport> {
             learners: status.learners.iter().map(|node| node.0).collect(),
             recovered: status.recovered,
             stopped: status.role == Role::Stopped,
+            damage: broker.damage.of(shard.id).unwrap_or_default(),
         }
     };
     broker.shards.all().into_iter().map(report).collect()

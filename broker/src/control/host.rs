@@ -136,6 +136,7 @@ async fn end<E: Env>(broker: &Arc<Broker<E>>, image: &Image, shard: ShardId) -> 
     if let Some(hosted) = broker.shards.remove(shard) {
         hosted.group.shutdown().await;
     }
+    broker.damage.forget(shard);
     let of_topic = |topic: &Arc<highwater_metadata::Topic>| {
         let id = topic.id();
         let partitions = (0..).zip(topic.shards().collect::<Vec<_>>());

@@ -23,6 +23,8 @@ pub struct ReplicaReport {
     pub recovered: bool,
     /// It has stopped.
     pub stopped: bool,
+    /// A stored range that cannot be read.
+    pub damage: Option<String>,
 }
 
 /// What one broker last said.
@@ -48,6 +50,7 @@ impl Reports {
             learners: nodes(&report.learners),
             recovered: report.recovered,
             stopped: report.stopped,
+            damage: Some(report.damage.clone()).filter(|damage| !damage.is_empty()),
         };
         let shards = shards.iter().map(|r| (ShardId(r.shard), report(r)));
         let said = Said {

@@ -124,6 +124,9 @@ impl View<'_> {
         if report.stopped || !report.recovered {
             return Some(format!("the replica of broker {node} has not recovered"));
         }
+        if report.damage.is_some() {
+            return Some(format!("the replica of broker {node} has a bad range"));
+        }
         if !report.voters.contains(&node) {
             return Some(format!("broker {node} does not vote yet"));
         }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use highwater_env::Env;
 use highwater_metadata as metadata;
 use highwater_metadata::{MetadataCommand, MetadataReply};
-use highwater_proto::NodeId;
 use highwater_proto::v1::lifecycle_server::Lifecycle;
 use highwater_proto::v1::{
     CancelPlanRequest, Error, ErrorCode, Finding, HealthRequest, HealthResponse, LeaderHint,
     MoveState, Plan, PlanKind, PlanMove, PlanResponse, RemoveBrokerRequest, RemoveBrokerResponse,
     RestartCheckRequest, RestartCheckResponse, ShowPlanRequest, StartPlanRequest,
 };
+use highwater_proto::{NodeId, ShardId};
 use tonic::{Request, Response, Status};
 
 use super::convert;
@@ -114,6 +114,7 @@ impl<E: Env> LifecycleService<E> {
                 Err(convert::error(ErrorCode::InvalidRequest, text, None))
             }
             PlanKind::Replace => Ok(metadata::PlanKind::Replace(broker)),
+            PlanKind::Repair => Ok(metadata::PlanKind::Repair(broker, ShardId(request.shard))),
             PlanKind::Unspecified => {
                 let text = "no kind of plan that this release knows";
                 Err(convert::error(ErrorCode::InvalidRequest, text, None))
@@ -246,10 +247,11 @@ fn answer(plan: Result<Option<Plan>, Error>) -> Response<PlanResponse> {
 
 fn shown<E: Env>(broker: &Broker<E>, plan: &metadata::Plan) -> Plan {
     let image = broker.cluster.image();
-    let (kind, of) = match plan.kind {
-        metadata::PlanKind::Rebalance => (PlanKind::Rebalance, 0),
-        metadata::PlanKind::Drain(node) => (PlanKind::Drain, node.0),
-        metadata::PlanKind::Replace(node) => (PlanKind::Replace, node.0),
+    let (kind, of, shard) = match plan.kind {
+        metadata::PlanKind::Rebalance => (PlanKind::Rebalance, 0, 0),
+        metadata::PlanKind::Drain(node) => (PlanKind::Drain, node.0, 0),
+        metadata::PlanKind::Replace(node) => (PlanKind::Replace, node.0, 0),
+        metadata::PlanKind::Repair(node, shard) => (PlanKind::Repair, node.0, shard.0),
     };
     let under_way: Vec<_> = plan.current().into_iter().map(|step| step.shard).collect();
     let shown = |step: &metadata::Move| PlanMove {
@@ -269,6 +271,7 @@ fn shown<E: Env>(broker: &Broker<E>, plan: &metadata::Plan) -> Plan {
         id: plan.id,
         kind: kind.into(),
         broker: of,
+        shard,
         parallel: plan.parallel,
         cancelled: plan.cancelled,
         ended: plan.is_ended(),

@@ -35,6 +35,7 @@ use crate::front::egress::Outflow;
 use crate::gate::{Budget, Gate};
 use crate::observe::{Admin, Metrics};
 use crate::router::{Router, ShardTable};
+use crate::runtime::damage::DamageNotes;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
 use highwater_raft::Groups;
@@ -81,6 +82,8 @@ pub struct Broker<E: Env> {
     pub addresses: Arc<Addresses>,
     /// Who was heard from, when this broker leads the metadata group.
     pub liveness: Liveness,
+    /// Ranges that cannot be read here.
+    pub damage: DamageNotes,
     /// What they said of their replicas, when this broker leads the metadata group.
     pub reports: Reports,
     /// How far the moves of the running plan are, when this broker leads the metadata group.

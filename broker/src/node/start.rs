@@ -28,6 +28,7 @@ use crate::control::reports::Reports;
 use crate::control::{checkpointer, controller, heartbeat, host, plans, storage};
 use crate::gate::{Budget, Gate};
 use crate::router::{Router, ShardTable};
+use crate::runtime::damage::DamageNotes;
 use crate::runtime::install::SnapshotSource;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
@@ -151,6 +152,7 @@ async fn assemble<E: Env>(
         metadata: Proposer::new(group, Arc::clone(&peers)),
         producer_ids: ProducerIds::default(),
         liveness: crate::control::heartbeat::Liveness::default(),
+        damage: DamageNotes::default(),
         reports: Reports::default(),
         progress: Progress::default(),
         stop: CancellationToken::new(),

@@ -3,6 +3,7 @@
 
 pub mod accumulate;
 mod checkpoint;
+pub mod damage;
 pub mod discard;
 pub mod install;
 pub mod machine;

@@ -20,6 +20,7 @@ pub enum ClusterCommand {
         #[arg(long)]
         shards: bool,
     },
+    /// What changes the cluster.
     #[command(flatten)]
     Life(LifeCommand),
 }

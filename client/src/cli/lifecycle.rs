@@ -4,8 +4,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use highwater_proto::NodeId;
 use highwater_proto::v1;
+use highwater_proto::{NodeId, ShardId};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -28,6 +28,7 @@ pub enum LifeCommand {
     Drain {
         /// Its id
         broker: u32,
+        /// How it is done
         #[command(flatten)]
         plan: PlanArgs,
     },
@@ -38,6 +39,17 @@ pub enum LifeCommand {
         /// Partitions with one replica on it begin anew, empty
         #[arg(long)]
         accept_loss: bool,
+        /// How it is done
+        #[command(flatten)]
+        plan: PlanArgs,
+    },
+    /// Give a broker's bad replica of one shard up and fill it again from the others
+    Repair {
+        /// The broker's id
+        broker: u32,
+        /// The shard, as `cluster health` names it
+        shard: u32,
+        /// How it is done
         #[command(flatten)]
         plan: PlanArgs,
     },
@@ -115,6 +127,15 @@ pub(super) async fn run(
             let wanted = NewPlan::replace(NodeId(broker)).accept_loss(accept_loss);
             start(format!("replace {broker}"), wanted, plan, &admin, global).await
         }
+        LifeCommand::Repair {
+            broker,
+            shard,
+            plan,
+        } => {
+            let wanted = NewPlan::repair(NodeId(broker), ShardId(shard));
+            let what = format!("repair {broker} {shard}");
+            start(what, wanted, plan, &admin, global).await
+        }
         LifeCommand::Remove { broker, dry_run } => remove(broker, dry_run, &admin, global).await,
         LifeCommand::Plan(PlanCommand::Show) => {
             let plan = admin.plan().await.map_err(CliError::admin("plan"))?;
@@ -157,6 +178,7 @@ fn words(plan: &v1::Plan) -> String {
         v1::PlanKind::Rebalance => "rebalance".to_owned(),
         v1::PlanKind::Drain => format!("drain broker {}", plan.broker),
         v1::PlanKind::Replace => format!("replace broker {}", plan.broker),
+        v1::PlanKind::Repair => format!("repair shard {} on broker {}", plan.shard, plan.broker),
         v1::PlanKind::Unspecified => "unknown".to_owned(),
     }
 }

@@ -115,6 +115,7 @@ impl Image {
             PlanKind::Rebalance => self.rebalance()?,
             PlanKind::Drain(broker) => self.drain(broker)?,
             PlanKind::Replace(broker) => self.replace(broker, lose)?,
+            PlanKind::Repair(broker, shard) => vec![self.repair(broker, shard)?],
         };
         let id = self.next_plan.max(1);
         self.next_plan = id + 1;
@@ -211,6 +212,39 @@ impl Image {
         self.retired.insert(incarnation);
         self.states.insert(broker, BrokerState::Replaced);
         Ok(moves)
+    }
+
+    /// The broker stops hosting the shard at once, and does not vote for it before it is whole.
+    fn repair(&mut self, broker: NodeId, id: ShardId) -> Result<Move, Refusal> {
+        self.known(broker)?;
+        if self.incarnation(broker).is_none() {
+            return Err(refused(format!(
+                "broker {broker} is not there to be filled"
+            )));
+        }
+        let shard = self.shards.get_mut(&id);
+        let shard = shard.filter(|shard| shard.replicas.contains(&broker));
+        let Some(shard) = shard else {
+            return Err(refused(format!(
+                "broker {broker} has no replica of shard {id}"
+            )));
+        };
+        if shard.replicas.len() == 1 {
+            return Err(refused(format!(
+                "shard {id} has no other replica to fill this one from"
+            )));
+        }
+        shard.replicas.retain(|node| *node != broker);
+        if shard.preferred_leader == Some(broker) {
+            shard.preferred_leader = shard.replicas.first().copied();
+        }
+        Ok(Move {
+            shard: id,
+            add: broker,
+            remove: Some(broker),
+            lost: false,
+            state: MoveState::Expelling,
+        })
     }
 
     pub(crate) fn cancel_plan(&mut self, id: u64) -> Result<MetadataReply, Refusal> {

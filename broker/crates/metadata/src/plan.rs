@@ -34,6 +34,8 @@ pub enum PlanKind {
     Drain(NodeId),
     /// A broker's disk is lost: every shard fills it anew.
     Replace(NodeId),
+    /// A broker's replica of one shard is bad: it is given up and filled anew.
+    Repair(NodeId, ShardId),
 }
 
 /// How far a move is.

@@ -320,3 +320,19 @@ fn a_cluster_that_grew_gets_the_shards_of_a_larger_class() {
     assert!(loads(&image, 3).values().all(|load| *load == 24));
     assert!(leads(&image, 3).values().all(|leads| *leads == 8));
 }
+
+#[test]
+fn a_bad_replica_is_given_up_and_filled_again() {
+    let mut image = cluster(&["", "", ""]);
+    let shard = ShardId(1);
+    let alone = image.shards().find(|s| s.class == 1).expect("one").clone();
+    let only = start(PlanKind::Repair(alone.replicas[0], alone.id));
+    assert!(refused(&mut image, &only).contains("no other replica"));
+    done(&mut image, &start(PlanKind::Repair(NodeId(2), shard)));
+    assert!(!image.shard(shard).expect("known").is_hosted_by(NodeId(2)));
+    let nowhere = start(PlanKind::Repair(NodeId(2), shard));
+    assert!(refused(&mut image, &nowhere).contains("is running"));
+    drive(&mut image);
+    assert!(loads(&image, 3).values().all(|load| *load == 24));
+    assert!(leads(&image, 3).values().all(|leads| *leads == 8));
+}

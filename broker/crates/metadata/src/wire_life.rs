@@ -19,11 +19,13 @@ pub(crate) struct StartPlan {
 
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(crate) struct Kind {
-    /// 1 rebalance, 2 drain, 3 replace.
+    /// 1 rebalance, 2 drain, 3 replace, 4 repair.
     #[prost(uint32, tag = "1")]
     pub what: u32,
     #[prost(uint32, tag = "2")]
     pub broker: u32,
+    #[prost(uint32, tag = "3")]
+    pub shard: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -107,12 +109,17 @@ pub(crate) struct StoredLearner {
 
 impl From<PlanKind> for Kind {
     fn from(kind: PlanKind) -> Self {
-        let (what, broker) = match kind {
-            PlanKind::Rebalance => (1, 0),
-            PlanKind::Drain(broker) => (2, broker.0),
-            PlanKind::Replace(broker) => (3, broker.0),
+        let (what, broker, shard) = match kind {
+            PlanKind::Rebalance => (1, 0, 0),
+            PlanKind::Drain(broker) => (2, broker.0, 0),
+            PlanKind::Replace(broker) => (3, broker.0, 0),
+            PlanKind::Repair(broker, shard) => (4, broker.0, shard.0),
         };
-        Self { what, broker }
+        Self {
+            what,
+            broker,
+            shard,
+        }
     }
 }
 
@@ -127,6 +134,7 @@ impl TryFrom<Option<Kind>> for PlanKind {
             1 => Ok(Self::Rebalance),
             2 => Ok(Self::Drain(broker)),
             3 => Ok(Self::Replace(broker)),
+            4 => Ok(Self::Repair(broker, ShardId(kind.shard))),
             _ => Err(unknown),
         }
     }

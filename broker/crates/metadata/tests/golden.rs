@@ -154,6 +154,10 @@ fn commands_about_plans() -> Vec<(&'static str, MetadataCommand)> {
         ("v2.rebalance.command", start(PlanKind::Rebalance)),
         ("v2.drain.command", start(PlanKind::Drain(NodeId(300)))),
         ("v2.replace.command", start(PlanKind::Replace(NodeId(3)))),
+        (
+            "v2.repair.command",
+            start(PlanKind::Repair(NodeId(3), ShardId(300))),
+        ),
         ("v2.expelled.command", step(MoveStep::Expelled)),
         ("v2.learn.command", step(MoveStep::Learn)),
         ("v2.floor.command", step(MoveStep::Floor(floor))),
