@@ -270,7 +270,9 @@ fn misplaced<E: Env>(
 ) -> Vec<(ShardId, NodeId, NodeId)> {
     let image = broker.cluster.image();
     let leaders = broker.cluster.leaders();
-    let misplaced = image.shards().filter_map(|shard| {
+    // A shard whose members change is led where its plan needs it.
+    let settled = image.shards().filter(|shard| shard.learners.is_empty());
+    let misplaced = settled.filter_map(|shard| {
         let preferred = shard.preferred_leader?;
         let leader = leaders.get(&shard.id)?.node?;
         (leader != preferred && steady.contains(&preferred))
