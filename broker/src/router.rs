@@ -41,6 +41,16 @@ impl<D: Disk> ShardTable<D> {
             next
         });
     }
+    /// Takes a shard out that is not hosted any more.
+    pub fn remove(&self, id: ShardId) -> Option<Arc<Shard<D>>> {
+        let removed = self.get(id);
+        self.0.rcu(|table| {
+            let mut next = BTreeMap::clone(table);
+            next.remove(&id);
+            next
+        });
+        removed
+    }
     /// Takes all out, for shutdown.
     pub fn take_all(&self) -> Vec<Arc<Shard<D>>> {
         self.0.swap(Arc::default()).values().cloned().collect()

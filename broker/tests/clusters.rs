@@ -22,12 +22,16 @@ mod group_sdk_letters;
 mod group_sdk_members;
 #[path = "clusters/groups.rs"]
 mod groups;
+#[path = "clusters/growing.rs"]
+mod growing;
 #[path = "clusters/journal.rs"]
 mod journal;
 #[path = "clusters/lagging.rs"]
 mod lagging;
 #[path = "clusters/members.rs"]
 mod members;
+#[path = "clusters/life.rs"]
+mod life;
 #[path = "clusters/paused.rs"]
 mod paused;
 #[path = "clusters/raw.rs"]
@@ -36,6 +40,8 @@ mod raw;
 mod reading;
 #[path = "clusters/refusals.rs"]
 mod refusals;
+#[path = "clusters/replacing.rs"]
+mod replacing;
 #[path = "clusters/thin_door.rs"]
 mod thin_door;
 #[path = "clusters/verdicts.rs"]

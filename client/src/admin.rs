@@ -59,8 +59,8 @@ impl NewTopic {
 /// Administrative calls of a client, each with its deadline.
 #[derive(Debug, Clone)]
 pub struct Admin {
-    client: Client,
-    timeout: Duration,
+    pub(crate) client: Client,
+    pub(crate) timeout: Duration,
 }
 
 impl Admin {
@@ -78,7 +78,7 @@ impl Admin {
     fn deadline(&self) -> Instant {
         Instant::now() + self.timeout
     }
-    fn millis(&self) -> u32 {
+    pub(crate) fn millis(&self) -> u32 {
         u32::try_from(self.timeout.as_millis()).unwrap_or(u32::MAX)
     }
 
@@ -213,7 +213,7 @@ impl Admin {
         moved.await.map(|_| ()).map_err(write_error)
     }
 
-    async fn call<T, F, Fut>(&self, attempt: F) -> Result<T, CallFailure>
+    pub(crate) async fn call<T, F, Fut>(&self, attempt: F) -> Result<T, CallFailure>
     where
         T: rpc::Answer,
         F: FnMut(tonic::transport::Channel) -> Fut,
@@ -233,7 +233,7 @@ fn looks_alike(found: &v1::TopicMetadata, wanted: &NewTopic) -> bool {
             .all(|(key, value)| found.configs.get(key) == Some(value))
 }
 
-fn write_error(failure: CallFailure) -> AdminError {
+pub(crate) fn write_error(failure: CallFailure) -> AdminError {
     if failure.maybe_done {
         AdminError::Unknown(failure.cause)
     } else {
@@ -242,6 +242,6 @@ fn write_error(failure: CallFailure) -> AdminError {
 }
 
 /// A read leaves nothing behind: its failure is never in doubt.
-fn read_error(failure: CallFailure) -> AdminError {
+pub(crate) fn read_error(failure: CallFailure) -> AdminError {
     AdminError::Rejected(failure.cause)
 }

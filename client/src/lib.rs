@@ -54,6 +54,7 @@ mod connection_string;
 mod consumer;
 mod error;
 pub mod group;
+mod lifecycle;
 mod offsets;
 mod producer;
 mod record;
@@ -71,6 +72,7 @@ pub use error::{
     AdminError, Cause, ConnectError, ConsumeError, ErrorCode, OffsetsError, SendError,
 };
 pub use highwater_proto::{NodeId, Offset, PartitionId, ShardId, TimestampMs, TopicId, v1};
+pub use lifecycle::NewPlan;
 pub use offsets::{At, FoundOffset};
 pub use producer::{Ack, Compression, Producer, ProducerBuilder};
 pub use record::{ConsumedRecord, Delivery, Headers, ProducerRecord};

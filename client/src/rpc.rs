@@ -49,7 +49,11 @@ answers!(
     DeleteGroupResponse,
     ResetOffsetsResponse,
     CopyGroupResponse,
-    RemoveMembersResponse
+    RemoveMembersResponse,
+    PlanResponse,
+    RemoveBrokerResponse,
+    HealthResponse,
+    RestartCheckResponse
 );
 
 macro_rules! always_answers {

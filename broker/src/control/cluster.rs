@@ -52,6 +52,16 @@ impl Cluster {
     }
     /// Replaces the image.
     pub fn publish(&self, image: Arc<Image>) {
+        let before = self.image.load_full();
+        let begun_anew = image.shards().filter(|shard| {
+            let known = before.shard(shard.id);
+            !shard.established && known.is_some_and(|known| known.established)
+        });
+        for shard in begun_anew {
+            // A new group under an old number: what was heard is about the old one.
+            self.leaders.lock().remove(&shard.id);
+            self.applied.lock().remove(&shard.id);
+        }
         self.image.store(image);
         self.bump();
     }

@@ -58,7 +58,11 @@ async fn establish_shards<E: Env>(broker: &Arc<Broker<E>>) {
     let image = broker.cluster.image();
     let leaders = broker.cluster.leaders();
     for shard in image.shards().filter(|shard| !shard.established) {
-        if leaders.get(&shard.id).and_then(|info| info.node).is_none() {
+        // Said by the leader itself: what others remember may be about a group of that number
+        // whose only replica was lost.
+        let leader = leaders.get(&shard.id).and_then(|info| info.node);
+        let report = leader.and_then(|leader| broker.reports.of(leader, shard.id));
+        if !report.is_some_and(|said| said.leader == leader && !said.voters.is_empty()) {
             continue;
         }
         let command = MetadataCommand::EstablishShard { shard: shard.id };
@@ -267,7 +271,9 @@ fn misplaced<E: Env>(
 ) -> Vec<(ShardId, NodeId, NodeId)> {
     let image = broker.cluster.image();
     let leaders = broker.cluster.leaders();
-    let misplaced = image.shards().filter_map(|shard| {
+    // A shard whose members change is led where its plan needs it.
+    let settled = image.shards().filter(|shard| shard.learners.is_empty());
+    let misplaced = settled.filter_map(|shard| {
         let preferred = shard.preferred_leader?;
         let leader = leaders.get(&shard.id)?.node?;
         (leader != preferred && steady.contains(&preferred))

@@ -10,11 +10,12 @@ use std::time::Duration;
 use highwater_env::Env;
 use highwater_proto::internal::{HeartbeatRequest, HeartbeatResponse, ShardReport};
 use highwater_proto::{NodeId, ShardId};
+use highwater_raft::Role;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::cluster::{Cluster, LeaderInfo};
-use crate::node::Broker;
+use crate::node::{Broker, health};
 
 /// Between two heartbeats when nothing changed.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -97,8 +98,11 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
     broker
         .liveness
         .heard_from(NodeId(request.node_id), request.draining);
-    for report in request.shards {
-        observe(&broker.cluster, &report);
+    broker
+        .reports
+        .note(NodeId(request.node_id), &request.shards, request.problems);
+    for report in &request.shards {
+        observe(&broker.cluster, report);
     }
     let alive = broker.liveness.alive();
     broker.cluster.observe_alive(alive.clone());
@@ -125,6 +129,7 @@ fn reports(cluster: &Cluster) -> Vec<ShardReport> {
         leader: info.node.map(|node| node.0),
         term: info.term,
         applied_index: cluster.applied(shard),
+        ..ShardReport::default()
     };
     cluster.leaders().into_iter().map(report).collect()
 }
@@ -150,6 +155,7 @@ async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
         incarnation: broker.incarnation.clone(),
         shards: own_reports(broker),
         draining: broker.is_draining(),
+        problems: health::own_problems(broker),
     };
     let Some(leader) = broker.metadata.group().status().borrow().leader else {
         return;
@@ -176,6 +182,9 @@ async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
                 .observe_alive(response.alive.into_iter().map(NodeId).collect());
         }
         Ok(Err(status)) => {
+            if status.code() == tonic::Code::PermissionDenied {
+                tracing::warn!(reason = status.message(), "this broker is not heard");
+            }
             tracing::debug!(%status, leader = leader.0, "heartbeat failed");
             broker.peers.forget(leader);
         }
@@ -193,6 +202,11 @@ fn own_reports<E: Env>(broker: &Broker<E>) -> Vec<ShardReport> {
             leader: status.leader.map(|node| node.0),
             term: status.term,
             applied_index: status.applied,
+            voters: status.voters.iter().map(|node| node.0).collect(),
+            learners: status.learners.iter().map(|node| node.0).collect(),
+            recovered: status.recovered,
+            stopped: status.role == Role::Stopped,
+            damage: broker.damage.of(shard.id).unwrap_or_default(),
         }
     };
     broker.shards.all().into_iter().map(report).collect()

@@ -1,20 +1,24 @@
 //! Hosting shards: starts the groups that the image assigns to this broker, makes a new group's
-//! first membership, and tells the cluster who leads.
+//! first membership, ends those that are assigned elsewhere, and tells the cluster who leads.
+//!
+//! What is begun or removed here follows an image that is durable: after a restart this broker never
+//! believes an older one, in which it was no member yet, or still was one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use highwater_env::Env;
-use highwater_metadata::ShardInfo;
-use highwater_proto::{NodeId, ShardId};
-use highwater_raft::{Group, Peers};
+use highwater_metadata::{Image, ShardInfo};
+use highwater_proto::{NodeId, ShardId, TopicPartition};
+use highwater_raft::{Group, Peers, Position, VoteFloor};
 
 use super::cluster::LeaderInfo;
 use crate::groups::{self, Coordinator};
 use crate::node::Broker;
-use crate::runtime::Shard;
 use crate::runtime::accumulate::Accumulator;
 use crate::runtime::machine::ShardMachine;
+use crate::runtime::{Shard, discard};
 
 /// Runs until the broker stops. An error to start a shard stops the broker: it would otherwise
 /// look alive while a replica is missing.
@@ -23,13 +27,21 @@ use crate::runtime::machine::ShardMachine;
 /// One line.
 pub async fn run<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
     let mut changes = broker.cluster.changes();
+    // Looked at since the start, and nothing of it lies here.
+    let mut absent: BTreeSet<ShardId> = BTreeSet::new();
     loop {
         changes.borrow_and_update();
         let image = broker.cluster.image();
-        for shard in image.shards() {
-            if shard.replicas.contains(&broker.node_id) && broker.shards.get(shard.id).is_none() {
-                host(&broker, shard).await?;
+        let outcome = tokio::select! {
+            outcome = follow(&broker, &image, &mut absent) => outcome,
+            () = broker.stop.cancelled() => return Ok(()),
+        };
+        match outcome {
+            Err(error) if broker.stop.is_cancelled() => {
+                tracing::debug!(%error, "while stopping");
+                return Ok(());
             }
+            outcome => outcome?,
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return Ok(()) },
@@ -38,10 +50,70 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
     }
 }
 
+/// Hosts what `image` assigns to this broker and nothing else.
+async fn follow<E: Env>(
+    broker: &Arc<Broker<E>>,
+    image: &Image,
+    absent: &mut BTreeSet<ShardId>,
+) -> anyhow::Result<()> {
+    // Whoever comes back with another disk is not meant.
+    if image.incarnation(broker.node_id) != Some(broker.incarnation.as_str()) {
+        return Ok(());
+    }
+    let mut durable = false;
+    for shard in image.shards() {
+        let hosted = broker.shards.get(shard.id);
+        if shard.is_hosted_by(broker.node_id) {
+            if let Some(hosted) = hosted {
+                hosted.group.set_vote_floor(floor(shard, broker.node_id));
+                continue;
+            }
+            if !discard::is_there(&broker.shard_context, &broker.groups, shard.id).await? {
+                make_durable(broker, &mut durable).await?;
+            }
+            absent.remove(&shard.id);
+            host(broker, shard).await?;
+        } else if hosted.is_some() || !absent.contains(&shard.id) {
+            if hosted.is_some()
+                || discard::is_there(&broker.shard_context, &broker.groups, shard.id).await?
+            {
+                make_durable(broker, &mut durable).await?;
+                end(broker, image, shard.id).await?;
+            }
+            absent.insert(shard.id);
+        }
+    }
+    Ok(())
+}
+
+/// Makes the image that is acted upon durable, once for one image.
+async fn make_durable<E: Env>(broker: &Broker<E>, durable: &mut bool) -> anyhow::Result<()> {
+    if !*durable {
+        let made = broker.metadata.group().checkpoint().await;
+        made.context("cannot make the cluster image durable")?;
+        *durable = true;
+    }
+    Ok(())
+}
+
+/// Whom a replica may vote for: one that is being filled only for those who have the entry that
+/// made it a member.
+fn floor(shard: &ShardInfo, me: NodeId) -> VoteFloor {
+    match shard.learners.get(&me) {
+        None => VoteFloor::Usual,
+        Some(None) => VoteFloor::Nobody,
+        Some(Some(floor)) => VoteFloor::Member(Position {
+            index: floor.index,
+            term: floor.term,
+        }),
+    }
+}
+
 async fn host<E: Env>(broker: &Arc<Broker<E>>, shard: &ShardInfo) -> anyhow::Result<()> {
     let machine = ShardMachine::new(shard.id, Arc::clone(&broker.shard_context));
     let (views, groups) = (machine.views(), machine.groups());
-    let group = broker.groups.start(shard.id, machine).await?;
+    let floor = floor(shard, broker.node_id);
+    let group = broker.groups.start(shard.id, machine, floor).await?;
     let (accumulator, _task) = Accumulator::start(group.clone());
     // The founding membership is written by one broker, for a shard that never had a leader; any
     // number of repetitions of it are harmless, a second, different one is refused by the group.
@@ -61,6 +133,27 @@ async fn host<E: Env>(broker: &Arc<Broker<E>>, shard: &ShardInfo) -> anyhow::Res
     broker.shards.insert(Arc::clone(&hosted));
     tokio::spawn(groups::coordinate(Arc::clone(broker), hosted));
     Ok(())
+}
+
+/// Ends a replica and removes what it held. It is no member of its group: whoever wrote the image
+/// has seen that committed.
+async fn end<E: Env>(broker: &Arc<Broker<E>>, image: &Image, shard: ShardId) -> anyhow::Result<()> {
+    if let Some(hosted) = broker.shards.remove(shard) {
+        hosted.group.shutdown().await;
+    }
+    broker.damage.forget(shard);
+    let of_topic = |topic: &Arc<highwater_metadata::Topic>| {
+        let id = topic.id();
+        let partitions = (0..).zip(topic.shards().collect::<Vec<_>>());
+        partitions
+            .filter(move |(_, placed)| *placed == shard)
+            .map(move |(number, _)| TopicPartition::new(id, highwater_proto::PartitionId(number)))
+            .collect::<Vec<_>>()
+    };
+    let partitions = image.topics().flat_map(of_topic).collect();
+    discard::discard(&broker.shard_context, &broker.groups, shard, partitions)
+        .await
+        .with_context(|| format!("cannot remove the replica of shard {shard}"))
 }
 
 fn voters<E: Env>(broker: &Broker<E>, shard: &ShardInfo) -> BTreeMap<NodeId, String> {

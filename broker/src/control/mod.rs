@@ -3,11 +3,16 @@
 pub mod checkpointer;
 pub mod cluster;
 pub mod controller;
+pub mod diagnosis;
 pub mod heartbeat;
 pub mod host;
 pub mod machine;
+pub mod members;
 pub mod peers;
+pub mod plans;
 pub mod producer_ids;
 pub mod proposer;
+pub mod reports;
+pub mod restart;
 pub mod storage;
 pub mod transfer;

@@ -5,14 +5,67 @@ use std::sync::Arc;
 
 use highwater_env::Env;
 use highwater_proto::NodeId;
+use highwater_proto::internal::members_client::MembersClient;
 use highwater_proto::internal::peer_client::PeerClient;
 use highwater_raft::Peers;
 use parking_lot::Mutex;
+use tonic::metadata::MetadataMap;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
+use tonic::{Request, Status};
 
 use super::cluster::Cluster;
 use crate::node::channel::lazy_channel;
 use crate::node::identity::Founder;
+use crate::node::membership::Membership;
+
+/// The client of another broker's internal door.
+pub type Peer = PeerClient<InterceptedService<Channel, Introduce>>;
+/// The client of the part of it that is about members.
+pub type Members = MembersClient<InterceptedService<Channel, Introduce>>;
+
+/// Says with each call who calls.
+#[derive(Debug, Clone)]
+pub struct Introduce(Arc<Membership>);
+
+/// Cluster, broker and incarnation of the caller.
+const HEADERS: [&str; 3] = [
+    "highwater-cluster",
+    "highwater-node",
+    "highwater-incarnation",
+];
+
+impl Interceptor for Introduce {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let me = self.0.identity();
+        let values = [
+            me.cluster_id.unwrap_or_default(),
+            me.node_id.to_string(),
+            me.incarnation,
+        ];
+        for (name, value) in HEADERS.into_iter().zip(values) {
+            let value = value.parse().map_err(|_| Status::internal(name))?;
+            request.metadata_mut().insert(name, value);
+        }
+        Ok(request)
+    }
+}
+
+/// Whether the caller is a member of this broker's cluster, in the incarnation that counts.
+///
+/// # Errors
+/// Why not.
+pub fn admit(membership: &Membership, metadata: &MetadataMap) -> Result<NodeId, Status> {
+    let text = |name: &str| metadata.get(name).and_then(|value| value.to_str().ok());
+    let [cluster, node, incarnation] = HEADERS.map(text);
+    let node = node.and_then(|node| node.parse().ok()).map(NodeId);
+    let (Some(cluster), Some(node), Some(incarnation)) = (cluster, node, incarnation) else {
+        return Err(Status::unauthenticated("the call does not say who calls"));
+    };
+    let admitted = membership.admit(cluster, node, incarnation);
+    admitted.map(|()| node).map_err(Status::permission_denied)
+}
 
 /// Snapshots move whole batches.
 const MAX_MESSAGE_BYTES: usize = 128 << 20;
@@ -57,16 +110,18 @@ impl Peers for Addresses {
 pub struct PeerClients<E: Env> {
     env: E,
     addresses: Arc<Addresses>,
+    introduce: Introduce,
     channels: Mutex<HashMap<NodeId, (String, Channel)>>,
 }
 
 impl<E: Env> PeerClients<E> {
     /// Clients over the given addresses.
     #[must_use]
-    pub fn new(env: E, addresses: Arc<Addresses>) -> Self {
+    pub fn new(env: E, addresses: Arc<Addresses>, membership: Arc<Membership>) -> Self {
         Self {
             env,
             addresses,
+            introduce: Introduce(membership),
             channels: Mutex::default(),
         }
     }
@@ -74,7 +129,24 @@ impl<E: Env> PeerClients<E> {
     ///
     /// # Errors
     /// In one line, when nobody knows where the broker is.
-    pub fn client(&self, node: NodeId) -> Result<PeerClient<Channel>, String> {
+    pub fn client(&self, node: NodeId) -> Result<Peer, String> {
+        let channel = self.channel(node)?;
+        Ok(
+            PeerClient::with_interceptor(channel, self.introduce.clone())
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        )
+    }
+    /// A client for the members service of `node`, over the same channel.
+    ///
+    /// # Errors
+    /// As [`Self::client`].
+    pub fn members(&self, node: NodeId) -> Result<Members, String> {
+        let channel = self.channel(node)?;
+        let introduce = self.introduce.clone();
+        Ok(MembersClient::with_interceptor(channel, introduce))
+    }
+    fn channel(&self, node: NodeId) -> Result<Channel, String> {
         let Some(address) = self.addresses.address(node) else {
             return Err(format!("the address of broker {node} is not known"));
         };
@@ -90,9 +162,7 @@ impl<E: Env> PeerClients<E> {
         let Some((_, channel)) = channels.get(&node) else {
             return Err(format!("broker {node} has no channel"));
         };
-        Ok(PeerClient::new(channel.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+        Ok(channel.clone())
     }
     /// Drops the channel after a failure, so that the next call connects anew.
     pub fn forget(&self, node: NodeId) {

@@ -19,12 +19,19 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{RESPONSES_IN_FLIGHT, describe, groups};
-use crate::control::{controller, heartbeat, transfer};
+use crate::control::{controller, heartbeat, peers, transfer};
 use crate::node::{Broker, hello};
 use crate::runtime::install;
 
 /// The service over one broker.
 pub struct PeerService<E: Env>(pub Arc<Broker<E>>);
+
+impl<E: Env> PeerService<E> {
+    /// Who is no member, or comes with a disk that does not count, is not heard.
+    fn admit<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        peers::admit(&self.0.membership, request.metadata())
+    }
+}
 
 fn millis(ms: u32) -> Duration {
     Duration::from_millis(u64::from(ms))
@@ -43,6 +50,7 @@ impl<E: Env> Peer for PeerService<E> {
         &self,
         request: Request<ProposeRequest>,
     ) -> Result<Response<ProposeResponse>, Status> {
+        self.admit(&request)?;
         let request = request.into_inner();
         let timeout = millis(request.timeout_ms);
         let response = match self
@@ -69,6 +77,7 @@ impl<E: Env> Peer for PeerService<E> {
         &self,
         request: Request<HeartbeatRequest>,
     ) -> Result<Response<HeartbeatResponse>, Status> {
+        self.admit(&request)?;
         Ok(Response::new(heartbeat::serve(
             &self.0,
             request.into_inner(),
@@ -79,6 +88,7 @@ impl<E: Env> Peer for PeerService<E> {
         &self,
         request: Request<ShardCommandRequest>,
     ) -> Result<Response<ShardCommandResponse>, Status> {
+        self.admit(&request)?;
         let request = request.into_inner();
         let (shard, timeout) = (ShardId(request.shard), millis(request.timeout_ms));
         if let Err(error) = controller::check_forwarded(&request.command) {
@@ -108,6 +118,7 @@ impl<E: Env> Peer for PeerService<E> {
         &self,
         request: Request<TransferRequest>,
     ) -> Result<Response<TransferResponse>, Status> {
+        self.admit(&request)?;
         let request = request.into_inner();
         let moved = transfer::here(&self.0, ShardId(request.shard), NodeId(request.to)).await;
         Ok(Response::new(TransferResponse {
@@ -119,6 +130,7 @@ impl<E: Env> Peer for PeerService<E> {
         &self,
         request: Request<DescribePartitionsRequest>,
     ) -> Result<Response<DescribePartitionsResponse>, Status> {
+        self.admit(&request)?;
         Ok(Response::new(describe::led_here(
             &self.0,
             &request.into_inner(),
@@ -159,6 +171,7 @@ impl<E: Env> Peer for PeerService<E> {
         &self,
         request: Request<PullSnapshotRequest>,
     ) -> Result<Response<Self::PullSnapshotStream>, Status> {
+        self.admit(&request)?;
         let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT.min(4));
         tokio::spawn(install::serve(
             Arc::clone(&self.0),

@@ -100,6 +100,7 @@ async fn follow<E: Env>(
         let pieces = view
             .read((next, end), room.bytes(), broker.env.workers())
             .await
+            .inspect_err(|error| broker.damage.note(follower.shard.id, error))
             .map_err(|error| convert::read_error(tp, &error, view.log_start()))?;
         let Some(after) = pieces.next_offset else {
             // The range below the watermark holds nothing at or after `next` any more: trimmed.

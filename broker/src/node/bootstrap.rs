@@ -71,6 +71,13 @@ pub enum Verdict {
         /// Its id.
         cluster_id: String,
     },
+    /// A cluster exists that does not know this broker: it may ask to be let in.
+    Join {
+        /// The cluster's id.
+        cluster_id: String,
+        /// Members that answered.
+        members: Vec<String>,
+    },
     /// Every founder is there and no cluster exists: this broker makes it.
     Found {
         /// All founders, this one among them.
@@ -87,8 +94,10 @@ pub fn decide(
     join: &[String],
     answers: &BTreeMap<String, HelloResponse>,
 ) -> Result<Verdict, JoinError> {
+    // Lists matter to founders alone.
+    let founding = !answers.values().any(|answer| answer.established);
     for (address, answer) in answers {
-        check_answer(me, join, address, answer)?;
+        check_answer(me, founding.then_some(join), address, answer)?;
     }
     let adopted = answers
         .values()
@@ -97,6 +106,9 @@ pub fn decide(
         return Ok(Verdict::Adopt {
             cluster_id: answer.cluster_id.clone(),
         });
+    }
+    if let Some(verdict) = strange_cluster(answers) {
+        return Ok(verdict);
     }
     let missing: Vec<String> = join
         .iter()
@@ -129,9 +141,33 @@ pub fn decide(
     })
 }
 
+/// A cluster that knows nothing of this broker and may take it in.
+fn strange_cluster(answers: &BTreeMap<String, HelloResponse>) -> Option<Verdict> {
+    let open = |answer: &HelloResponse| answer.established && answer.known_incarnation.is_empty();
+    let cluster_id = answers.values().find(|a| open(a))?.cluster_id.clone();
+    let members = answers
+        .iter()
+        .filter(|(_, answer)| open(answer) && answer.cluster_id == cluster_id)
+        .map(|(address, _)| address.clone())
+        .collect();
+    Some(Verdict::Join {
+        cluster_id,
+        members,
+    })
+}
+
+/// Whether a founding was begun that nobody can finish: everyone in the list answers, nobody has
+/// promised anything to the cluster whose id some of them adopted, and the one that made the id is
+/// not among them: its disk is gone. Pure.
+pub fn is_abandoned(join: &[String], answers: &BTreeMap<String, HelloResponse>) -> bool {
+    join.iter().all(|address| answers.contains_key(address))
+        && answers.values().all(|a| a.pristine && !a.initiator)
+        && answers.values().any(|a| !a.cluster_id.is_empty())
+}
+
 fn check_answer(
     me: &Identity,
-    join: &[String],
+    join: Option<&[String]>,
     address: &str,
     answer: &HelloResponse,
 ) -> Result<(), JoinError> {
@@ -151,7 +187,10 @@ fn check_answer(
             node_id: me.node_id,
         });
     }
-    if answer.cluster_id.is_empty() && answer.initial_addresses != join {
+    if let Some(join) = join
+        && answer.cluster_id.is_empty()
+        && answer.initial_addresses != join
+    {
         let (theirs, ours) = (answer.initial_addresses.join(", "), join.join(", "));
         return Err(JoinError::OtherList {
             address,

@@ -117,3 +117,65 @@ fn lists_ids_and_own_address_are_checked() {
         Err(JoinError::NotListed(_))
     ));
 }
+
+fn member(id: u32) -> HelloResponse {
+    HelloResponse {
+        cluster_id: "x".into(),
+        established: true,
+        ..answer(id)
+    }
+}
+
+#[test]
+fn a_stranger_asks_an_existing_cluster_to_be_let_in_whatever_the_lists_say() {
+    let mut answers = all();
+    answers.insert("a:1".into(), member(1));
+    answers.insert("b:1".into(), member(2));
+    // Another newcomer, that was given another list.
+    answers.get_mut("c:1").expect("present").initial_addresses = vec!["a:1".into()];
+    let verdict = decide(&identity(9), &join(), &answers).expect("decided");
+    let members = vec!["a:1".into(), "b:1".into()];
+    let cluster_id = "x".into();
+    assert_eq!(
+        verdict,
+        Verdict::Join {
+            cluster_id,
+            members
+        }
+    );
+    // Who is known under another incarnation is refused by those who answer.
+    for known in answers.values_mut() {
+        known.known_incarnation = "other".into();
+    }
+    let verdict = decide(&identity(9), &join(), &answers).expect("decided");
+    assert!(!matches!(verdict, Verdict::Join { .. }), "{verdict:?}");
+}
+
+#[test]
+fn a_founding_is_abandoned_only_when_nobody_can_finish_it() {
+    let pristine = |id: u32, cluster: &str| HelloResponse {
+        pristine: true,
+        cluster_id: cluster.to_owned(),
+        ..answer(id)
+    };
+    let begun = || -> BTreeMap<String, HelloResponse> {
+        let answers = [pristine(1, ""), pristine(2, "x"), pristine(3, "x")];
+        join().into_iter().zip(answers).collect()
+    };
+    assert!(is_abandoned(&join(), &begun()));
+    let change = |address: &str, change: fn(&mut HelloResponse)| {
+        let mut answers = begun();
+        change(answers.get_mut(address).expect("present"));
+        is_abandoned(&join(), &answers)
+    };
+    assert!(!change("a:1", |first| first.initiator = true));
+    assert!(!change("c:1", |voted| voted.pristine = false));
+    let mut missing = begun();
+    missing.remove("a:1");
+    assert!(!is_abandoned(&join(), &missing));
+    let mut fresh = begun();
+    for answer in fresh.values_mut() {
+        answer.cluster_id.clear();
+    }
+    assert!(!is_abandoned(&join(), &fresh), "nothing was begun");
+}

@@ -14,6 +14,13 @@ pub fn problems<E: Env>(broker: &Broker<E>) -> Vec<String> {
     checks(broker).into_iter().filter_map(failed).collect()
 }
 
+/// What is wrong with this broker itself, whatever the others do.
+pub fn own_problems<E: Env>(broker: &Broker<E>) -> Vec<String> {
+    let failed = |check: Check| (check.state != CheckState::Ok).then_some(check.sentence);
+    let own = [stopped(broker), disk(broker)];
+    own.into_iter().filter_map(failed).collect()
+}
+
 /// All checks, in an order that does not change.
 pub fn checks<E: Env>(broker: &Broker<E>) -> Vec<Check> {
     vec![
@@ -63,13 +70,16 @@ fn brokers<E: Env>(broker: &Broker<E>) -> Check {
     let alive = broker.cluster.alive();
     let missing: Vec<String> = image
         .brokers()
+        .filter(|known| image.incarnation(known.id).is_some())
         .filter(|known| !alive.is_empty() && !alive.contains(&known.id))
         .map(|known| format!("broker {} at {}", known.id, known.address))
         .collect();
     let problem = (!missing.is_empty()).then(|| {
         let who = missing.join(", ");
-        let text =
-            format!("{who} does not answer; start it again, its shards have one replica less");
+        let text = format!(
+            "{who} does not answer, its shards have one replica less; start it again, or see \
+                 `highwater cluster health`"
+        );
         (CheckState::Warning, text)
     });
     check("brokers", problem, "every broker answers")

@@ -9,6 +9,7 @@ use super::Broker;
 /// Answers one hello.
 pub fn answer<E: Env>(broker: &Broker<E>, caller: &HelloRequest) -> HelloResponse {
     let identity = broker.membership.identity();
+    let image = broker.cluster.image();
     let known = broker.membership.known_incarnation(caller.node_id);
     HelloResponse {
         node_id: identity.node_id,
@@ -20,5 +21,8 @@ pub fn answer<E: Env>(broker: &Broker<E>, caller: &HelloRequest) -> HelloRespons
         known_incarnation: known.unwrap_or_default(),
         address: broker.address.clone(),
         rack: broker.config.node.rack.clone(),
+        pristine: broker.metadata.group().status().borrow().is_pristine(),
+        initiator: identity.initiator,
+        established: image.cluster_id().is_some(),
     }
 }

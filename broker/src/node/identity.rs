@@ -76,7 +76,8 @@ pub enum IdentityError {
     /// Not readable as an identity.
     #[error(
         "{path}: damaged ({reason}); nothing was changed. Restore the file, or move the directory \
-         away and replace this broker"
+         away, give it up with `highwater cluster replace` and this broker's id, and start the \
+         broker with an empty one"
     )]
     Damaged {
         /// The file.
@@ -97,7 +98,8 @@ pub enum IdentityError {
     #[error(
         "{dir}: this broker is a member of a cluster, but its write-ahead log is not there; without \
          its votes and entries it must not take part. Bring the files back (is the disk mounted?), \
-         or move the data directory away and replace this broker"
+         or give the directory up with `highwater cluster replace` and this broker's id, and start \
+         the broker with an empty one"
     )]
     LogMissing {
         /// The log's directory.

@@ -8,14 +8,20 @@ use anyhow::{Context, bail};
 use highwater_env::Env;
 use highwater_metadata::{MetadataCommand, MetadataReply, NewBroker};
 use highwater_proto::NodeId;
+use highwater_proto::internal::JoinRequest;
+use highwater_proto::internal::members_client::MembersClient;
 use rand::Rng;
 
 use super::Broker;
 use super::bootstrap::{self, JoinError, Verdict};
+use super::channel::lazy_channel;
 use super::identity::{Founder, Identity};
 use crate::control::proposer::MetadataError;
 
 const ATTEMPT: Duration = Duration::from_secs(10);
+/// While nobody has spoken to this broker's metadata group yet.
+const SHORT_ATTEMPT: Duration = Duration::from_secs(1);
+const JOIN_AGAIN_AFTER: Duration = Duration::from_millis(200);
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// Makes this broker a registered member of its cluster.
@@ -23,15 +29,31 @@ const AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// # Errors
 /// One line when the cluster refuses it for good.
 pub async fn join<E: Env>(broker: &Arc<Broker<E>>) -> anyhow::Result<()> {
-    if broker.membership.cluster_id().is_some() {
-        check_cluster(broker)
-            .await
-            .map_err(|error| with_directory(broker, error))?;
-    } else {
-        found_or_adopt(broker).await?;
+    loop {
+        if broker.membership.cluster_id().is_some() {
+            check_cluster(broker)
+                .await
+                .map_err(|error| with_directory(broker, error))?;
+        } else {
+            found_or_adopt(broker).await?;
+        }
+        finish_founding(broker).await?;
+        if register(broker).await? || broker.stop.is_cancelled() {
+            return Ok(());
+        }
+        give_up_founding(broker)?;
     }
-    finish_founding(broker).await?;
-    register(broker).await
+}
+
+/// The broker that made the cluster's id lost its disk before it made the cluster: the id means
+/// nothing. Nothing was promised under it here, and nothing will be.
+fn give_up_founding<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
+    tracing::warn!("the founding that was begun cannot be finished; founding anew");
+    let identity = Identity {
+        cluster_id: None,
+        ..broker.membership.identity()
+    };
+    store(broker, identity)
 }
 
 /// A data directory that belongs to another cluster, or was exchanged, shows at the first answer.
@@ -80,6 +102,22 @@ async fn found_or_adopt<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
                     },
                 );
             }
+            Verdict::Join {
+                cluster_id,
+                members,
+            } => {
+                if ask_to_join(broker, &cluster_id, &members).await? {
+                    tracing::info!(cluster_id, "the cluster took this broker in");
+                    return store(
+                        broker,
+                        Identity {
+                            cluster_id: Some(cluster_id),
+                            ..me
+                        },
+                    );
+                }
+                tokio::time::sleep(JOIN_AGAIN_AFTER).await;
+            }
             Verdict::Found { founders } => {
                 let cluster_id = random_id();
                 tracing::info!(cluster_id, brokers = founders.len(), "founding the cluster");
@@ -93,6 +131,43 @@ async fn found_or_adopt<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
             }
         }
     }
+}
+
+/// Asks the members to register this broker. Its data directory knows no cluster until one of them
+/// did: before that it answers no group. `false`: not now.
+async fn ask_to_join<E: Env>(
+    broker: &Broker<E>,
+    cluster_id: &str,
+    members: &[String],
+) -> anyhow::Result<bool> {
+    for address in members {
+        let request = JoinRequest {
+            node_id: broker.node_id.0,
+            address: broker.address.clone(),
+            incarnation: broker.incarnation.clone(),
+            rack: broker.config.node.rack.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster_id: cluster_id.to_owned(),
+        };
+        let channel = lazy_channel(broker.env.net(), address)?;
+        let call = async move { MembersClient::new(channel).join(request).await };
+        let later = match tokio::time::timeout(ATTEMPT, call).await {
+            Ok(Ok(answer)) => {
+                let answer = answer.into_inner();
+                if !answer.refusal.is_empty() {
+                    bail!("{address} refuses this broker: {}", answer.refusal);
+                }
+                if answer.later.is_empty() {
+                    return Ok(true);
+                }
+                answer.later
+            }
+            Ok(Err(status)) => status.to_string(),
+            Err(_elapsed) => "no answer in time".to_owned(),
+        };
+        tracing::info!(address, reason = later, "not taken in yet; trying again");
+    }
+    Ok(false)
 }
 
 /// A random id of 128 bits, in hexadecimal.
@@ -157,8 +232,9 @@ fn founder(founder: &Founder) -> NewBroker {
     }
 }
 
-/// Tells the metadata group where this broker is now.
-async fn register<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
+/// Tells the metadata group where this broker is now. `false`: there is no such group, and nobody
+/// is left who could make it.
+async fn register<E: Env>(broker: &Broker<E>) -> anyhow::Result<bool> {
     let command = MetadataCommand::RegisterBroker(NewBroker {
         id: broker.node_id,
         address: broker.address.clone(),
@@ -167,11 +243,13 @@ async fn register<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION").to_owned(),
     });
     while !broker.stop.is_cancelled() {
-        match broker.metadata.propose(&command, ATTEMPT).await {
+        let pristine = broker.metadata.group().status().borrow().is_pristine();
+        let attempt = if pristine { SHORT_ATTEMPT } else { ATTEMPT };
+        match broker.metadata.propose(&command, attempt).await {
             Ok(MetadataReply::Refused(refusal)) => bail!("{}", refusal.message),
             Ok(_) => {
                 broker.membership.set_registered();
-                return Ok(());
+                return Ok(true);
             }
             // Registering twice is harmless, so an unknown outcome is simply tried again.
             Err(MetadataError::Unavailable(reason) | MetadataError::Unknown(reason)) => {
@@ -179,6 +257,15 @@ async fn register<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
                 tokio::time::sleep(AGAIN_AFTER).await;
             }
         }
+        if pristine && is_abandoned(broker).await {
+            return Ok(false);
+        }
     }
-    Ok(())
+    Ok(true)
+}
+
+async fn is_abandoned<E: Env>(broker: &Broker<E>) -> bool {
+    let me = broker.membership.identity();
+    let answers = bootstrap::ask_all(broker.env.net(), &me, &broker.join, &broker.address).await;
+    !me.initiator && bootstrap::is_abandoned(&broker.join, &answers)
 }

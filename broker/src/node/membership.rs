@@ -69,11 +69,12 @@ impl Membership {
     }
 
     /// The incarnation that the cluster knows under a broker id: of its image, else of its
-    /// founders.
+    /// founders. None for a broker that is not a member, or whose disk is being replaced.
     #[must_use]
     pub fn known_incarnation(&self, node_id: u32) -> Option<String> {
-        if let Some(known) = self.cluster.image().broker(NodeId(node_id)) {
-            return Some(known.incarnation.clone());
+        let image = self.cluster.image();
+        if image.cluster_id().is_some() {
+            return image.incarnation(NodeId(node_id)).map(str::to_owned);
         }
         self.identity
             .read()
@@ -100,27 +101,28 @@ impl Membership {
                 caller.cluster_id
             );
         }
+        if self.cluster.image().is_retired(&caller.incarnation) {
+            return format!(
+                "the data directory of broker {} was replaced or removed; give it an empty one",
+                caller.node_id
+            );
+        }
         match self.known_incarnation(caller.node_id) {
             Some(known) if known != caller.incarnation => format!(
-                "broker {} is known here with another data directory (incarnation {known}, not \
-                 {}); a wiped or exchanged disk must not vote: bring the old directory back, or \
-                 replace the broker first",
+                "broker {0} is known here with another data directory (incarnation {known}, not \
+                 {1}); a wiped or exchanged disk must not vote: bring the old directory back, or \
+                 give it up with `highwater cluster replace {0}`",
                 caller.node_id, caller.incarnation
             ),
             _ => String::new(),
         }
     }
 
-    /// Whether a Raft lane of another broker is let in.
+    /// Whether a call or a Raft lane of another broker is let in.
     ///
     /// # Errors
     /// The reason, in one line.
-    pub fn admit_lane(
-        &self,
-        cluster_id: &str,
-        node: NodeId,
-        incarnation: &str,
-    ) -> Result<(), String> {
+    pub fn admit(&self, cluster_id: &str, node: NodeId, incarnation: &str) -> Result<(), String> {
         if self.cluster_id().is_none() {
             return Err("this broker has no cluster yet".to_owned());
         }
@@ -131,10 +133,15 @@ impl Membership {
             ..HelloRequest::default()
         };
         let reason = self.refusal(&caller);
-        if reason.is_empty() {
+        if !reason.is_empty() {
+            return Err(reason);
+        }
+        let member = self.known_incarnation(node.0).is_some();
+        // Without an image nobody is known yet.
+        if member || self.cluster.image().cluster_id().is_none() {
             Ok(())
         } else {
-            Err(reason)
+            Err(format!("broker {node} is not a member of this cluster"))
         }
     }
 }

@@ -28,12 +28,15 @@ use crate::config::Config;
 use crate::control::cluster::Cluster;
 use crate::control::heartbeat::Liveness;
 use crate::control::peers::{Addresses, PeerClients};
+use crate::control::plans::Progress;
 use crate::control::producer_ids::ProducerIds;
 use crate::control::proposer::Proposer;
+use crate::control::reports::Reports;
 use crate::front::egress::Outflow;
 use crate::gate::{Budget, Gate};
 use crate::observe::{Admin, Metrics};
 use crate::router::{Router, ShardTable};
+use crate::runtime::damage::DamageNotes;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
 use highwater_raft::Groups;
@@ -80,6 +83,12 @@ pub struct Broker<E: Env> {
     pub addresses: Arc<Addresses>,
     /// Who was heard from, when this broker leads the metadata group.
     pub liveness: Liveness,
+    /// Ranges that cannot be read here.
+    pub damage: DamageNotes,
+    /// What they said of their replicas, when this broker leads the metadata group.
+    pub reports: Reports,
+    /// How far the moves of the running plan are, when this broker leads the metadata group.
+    pub progress: Progress,
     /// All Raft groups.
     pub groups: Groups<E>,
     /// The write-ahead log.
@@ -110,9 +119,8 @@ impl<E: Env> Broker<E> {
     /// cluster can have.
     #[must_use]
     pub fn default_replication_factor(&self) -> u32 {
-        let brokers = self.cluster.image().brokers().count();
         let wanted = self.config.defaults.replication_factor;
-        if wanted as usize <= brokers {
+        if self.cluster.image().has_class(wanted) {
             wanted
         } else {
             1

@@ -21,7 +21,7 @@ pub fn groups_config(
         incarnation: me.incarnation.clone(),
     };
     let admission =
-        move |caller: &Caller| asks.admit_lane(&caller.cluster, caller.node, &caller.incarnation);
+        move |caller: &Caller| asks.admit(&caller.cluster, caller.node, &caller.incarnation);
     let timings = Timings {
         heartbeat: config.raft.heartbeat_ms.duration(),
         election_min: config.raft.election_min_ms.duration(),

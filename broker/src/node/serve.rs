@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 use highwater_env::{Env, Listener, Net};
+use highwater_proto::internal::members_server::MembersServer;
 use highwater_proto::internal::peer_server::PeerServer;
 use highwater_proto::internal::raft_server::RaftServer;
 use highwater_proto::v1::admin_server::AdminServer;
 use highwater_proto::v1::groups_server::GroupsServer;
+use highwater_proto::v1::lifecycle_server::LifecycleServer;
 use highwater_proto::v1::log_server::LogServer;
 use highwater_proto::v1::metadata_server::MetadataServer;
 use highwater_proto::v1::records_server::RecordsServer;
@@ -20,7 +22,9 @@ use super::{Broker, channel};
 use crate::front::admin::AdminService;
 use crate::front::groups::GroupsService;
 use crate::front::ingress::Metered;
+use crate::front::lifecycle::LifecycleService;
 use crate::front::log::LogService;
+use crate::front::members::MembersService;
 use crate::front::metadata::MetadataService;
 use crate::front::peer::PeerService;
 use crate::front::records::RecordsService;
@@ -87,6 +91,8 @@ where
     let groups = GroupsServer::new(GroupsService(Arc::clone(&broker)))
         .max_decoding_message_size(MAX_GROUP_REQUEST_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let lifecycle = LifecycleServer::new(LifecycleService(Arc::clone(&broker)));
+    let members = MembersServer::new(MembersService(Arc::clone(&broker)));
     let admin = AdminServer::new(AdminService(Arc::clone(&broker)));
     tonic::transport::Server::builder()
         .tcp_nodelay(true)
@@ -98,6 +104,8 @@ where
         .add_service(guarded(metadata, &broker, &clients))
         .add_service(guarded(groups, &broker, &clients))
         .add_service(guarded(admin, &broker, &clients))
+        .add_service(guarded(lifecycle, &broker, &clients))
+        .add_service(members)
         .add_service(raft)
         .add_service(peer)
         .serve_with_incoming_shutdown(channel::incoming(listener), stop.cancelled_owned())

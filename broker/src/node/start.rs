@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use highwater_env::{Disk, Env, Listener};
 use highwater_proto::ShardId;
-use highwater_raft::Groups;
+use highwater_raft::{Groups, VoteFloor};
 use highwater_segment::{FileCacheConfig, SegmentStore, SegmentStoreConfig};
 use highwater_wal::{Wal, WalConfig};
 use tokio::task::JoinSet;
@@ -21,11 +21,14 @@ use crate::config::Config;
 use crate::control::cluster::Cluster;
 use crate::control::machine::MetadataMachine;
 use crate::control::peers::{Addresses, PeerClients};
+use crate::control::plans::Progress;
 use crate::control::producer_ids::ProducerIds;
 use crate::control::proposer::Proposer;
-use crate::control::{checkpointer, controller, heartbeat, host, storage};
+use crate::control::reports::Reports;
+use crate::control::{checkpointer, controller, heartbeat, host, plans, storage};
 use crate::gate::{Budget, Gate};
 use crate::router::{Router, ShardTable};
+use crate::runtime::damage::DamageNotes;
 use crate::runtime::install::SnapshotSource;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
@@ -76,6 +79,7 @@ async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             checkpointer::run(Arc::clone(&broker)),
             storage::run(Arc::clone(&broker)),
             crate::groups::lag::run(Arc::clone(&broker)),
+            plans::run(Arc::clone(&broker)),
         );
         Ok(())
     };
@@ -109,8 +113,12 @@ async fn assemble<E: Env>(
         Arc::clone(&cluster),
         identity.founders.clone(),
     ));
-    let peers = Arc::new(PeerClients::new(env.clone(), Arc::clone(&addresses)));
     let membership = Arc::new(Membership::new(identity.clone(), Arc::clone(&cluster)));
+    let peers = Arc::new(PeerClients::new(
+        env.clone(),
+        Arc::clone(&addresses),
+        Arc::clone(&membership),
+    ));
     identity.check_log(env.disk(), &log_dir(&config))?;
     let wal = open_log(&env, &config)?;
     let groups = Groups::new(
@@ -130,7 +138,7 @@ async fn assemble<E: Env>(
     let path = make_dir(&env, &dir.join("metadata"))?.join("checkpoint");
     let machine = MetadataMachine::new(env.clone(), path, Arc::clone(&cluster));
     let group = groups
-        .start(METADATA, machine)
+        .start(METADATA, machine, VoteFloor::Usual)
         .await
         .context("the metadata group")?;
     let shards: Arc<ShardTable<E::Disk>> = Arc::default();
@@ -145,6 +153,9 @@ async fn assemble<E: Env>(
         metadata: Proposer::new(group, Arc::clone(&peers)),
         producer_ids: ProducerIds::default(),
         liveness: crate::control::heartbeat::Liveness::default(),
+        damage: DamageNotes::default(),
+        reports: Reports::default(),
+        progress: Progress::default(),
         stop: CancellationToken::new(),
         draining: AtomicBool::new(false),
         env,

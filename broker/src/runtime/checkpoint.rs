@@ -108,6 +108,11 @@ impl<D: Disk> CheckpointFiles<D> {
     }
 }
 
+/// The checkpoint of a shard below the directory of all.
+pub(super) fn checkpoint_path(dir: &std::path::Path, shard: ShardId) -> PathBuf {
+    dir.join(format!("{:06}.checkpoint", shard.0))
+}
+
 /// What the raft crate keeps of a checkpoint.
 pub(super) fn stored(checkpoint: &Checkpoint) -> StoredCheckpoint {
     StoredCheckpoint {

@@ -136,6 +136,7 @@ async fn send_range<E: Env>(
     while next < end {
         let workers: Workers = broker.env.workers();
         let read = view.read((next, end), PIECE_BYTES, workers).await;
+        let read = read.inspect_err(|error| broker.damage.note(shard.id, error));
         let read = read.map_err(|error| error.to_string())?;
         next = read
             .next_offset

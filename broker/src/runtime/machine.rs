@@ -73,10 +73,7 @@ impl<E: Env> ShardMachine<E> {
         Arc::clone(&self.groups)
     }
     pub(super) fn files(&self) -> CheckpointFiles<E::Disk> {
-        let path = self
-            .context
-            .dir
-            .join(format!("{:06}.checkpoint", self.id.0));
+        let path = checkpoint::checkpoint_path(&self.context.dir, self.id);
         CheckpointFiles::new(&self.context.env, path, self.context.store.clone())
     }
     /// Replaces the state by that of a checkpoint whose segments are open already.

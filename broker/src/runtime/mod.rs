@@ -4,6 +4,8 @@
 pub mod accumulate;
 mod checkpoint;
 pub mod groups;
+pub mod damage;
+pub mod discard;
 pub mod install;
 pub mod machine;
 pub mod tail;
@@ -47,8 +49,8 @@ pub(crate) fn unreadable(error: ReadCheckpointError) -> io::Error {
             ..
         } => "run a newer highwater",
         _ => {
-            "keep a copy of the directory, then replace this broker so that it is filled again \
-             from the other replicas"
+            "keep a copy of the directory, then replace this broker (`highwater cluster replace` with \
+             its id, and an empty data directory), so that it is filled again from the others"
         }
     };
     io::Error::other(format!("{error}; nothing was changed: {cure}"))

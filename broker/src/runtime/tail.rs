@@ -190,10 +190,22 @@ impl<D: Disk> ShardTail<D> {
             self.order.pop_front();
         }
     }
+    /// Forgets everything: the replica ends.
+    fn clear(&mut self) {
+        for (view, _) in std::mem::take(&mut self.order) {
+            self.forget(&view);
+        }
+    }
     /// Forgets a partition that was deleted or replaced.
     pub fn forget(&mut self, view: &PartitionView<D>) {
         let freed = view.tail().clear();
         self.budget.used.fetch_sub(freed, Ordering::Relaxed);
+    }
+}
+
+impl<D: Disk> Drop for ShardTail<D> {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 

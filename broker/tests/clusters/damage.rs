@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use futures_util::StreamExt as _;
-use highwater_client::{NewTopic, NodeId, ReadFrom};
+use highwater_client::{NewPlan, NewTopic, NodeId, ReadFrom, ShardId};
 use tokio::time::timeout;
 
 use super::fleet::{Fleet, PATIENCE, copy_dir, eventually};
 use super::journal::{Journal, make_topic};
+use super::life;
 use super::wal_file::WalFile;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,6 +85,29 @@ async fn rot_in_a_segment_is_never_handed_out() {
         journal.check(&client, from, &[]).await;
     }
     journal.produce(&producer, 20).await;
+
+    eprintln!("it is named, and filled again from the others");
+    let admin = client.admin();
+    let cure = eventually("the damage is named", async || {
+        let findings = admin.health().await.ok()?;
+        let found = findings.iter().find(|f| f.what.contains("bad range"))?;
+        eprintln!("  says: {} -> {}", found.what, found.cure);
+        Some(found.cure.clone())
+    })
+    .await;
+    let words: Vec<&str> = cure.split(['`', ' ']).collect();
+    let at = words
+        .iter()
+        .position(|word| *word == "repair")
+        .expect("a verb");
+    assert_eq!(words[at + 1], "3");
+    let shard = words[at + 2].parse().map(ShardId).expect("a shard");
+    let started = life::start(&client, NewPlan::repair(NodeId(3), shard)).await;
+    life::ended(&client, started.id).await;
+    journal.produce(&producer, 20).await;
+    fleet.caught_up(3).await;
+    journal.check_everywhere(&client, &fleet.nodes()).await;
+    life::healthy(&fleet, &client).await;
 }
 
 /// A group that was being written when the power went.

@@ -19,14 +19,14 @@ const AT_ONCE: usize = 20;
 static NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// A producer that goes on until it is told to stop.
-struct Load {
+pub(super) struct Load {
     stop: Arc<AtomicBool>,
     acknowledged: Arc<AtomicUsize>,
     task: JoinHandle<Produced>,
 }
 
 #[derive(Default)]
-struct Produced {
+pub(super) struct Produced {
     journal: Journal,
     rejected: Vec<String>,
     unknown: Vec<(String, SendError)>,
@@ -35,7 +35,7 @@ struct Produced {
 }
 
 impl Load {
-    fn start(producer: Producer, journal: Journal) -> Self {
+    pub(super) fn start(producer: Producer, journal: Journal) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let acknowledged = Arc::new(AtomicUsize::new(0));
         let task = tokio::spawn(produce(
@@ -51,14 +51,14 @@ impl Load {
         }
     }
     /// Waits until so many more are acknowledged.
-    async fn progress(&self, more: usize) {
+    pub(super) async fn progress(&self, more: usize) {
         let wanted = self.acknowledged.load(Ordering::Relaxed) + more;
         eventually("acknowledgements", async || {
             (self.acknowledged.load(Ordering::Relaxed) >= wanted).then_some(())
         })
         .await;
     }
-    async fn end(self) -> Produced {
+    pub(super) async fn end(self) -> Produced {
         self.stop.store(true, Ordering::Relaxed);
         self.task.await.expect("no panic")
     }
@@ -96,7 +96,7 @@ async fn produce(
 
 impl Produced {
     /// A producer that retries saw nothing of it.
-    fn unharmed(self, what: &str) -> Journal {
+    pub(super) fn unharmed(self, what: &str) -> Journal {
         let stored = self.journal.stored.len();
         eprintln!("{what}: {stored} acknowledged, longest wait {:?}", self.gap);
         assert!(self.rejected.is_empty(), "rejected: {:?}", self.rejected);

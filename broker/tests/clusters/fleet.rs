@@ -91,6 +91,20 @@ impl Fleet {
         }
     }
 
+    /// A further broker that knows the others' addresses; not started.
+    pub fn add(&mut self, node: u32) {
+        let mut spec = self.new_spec(node, &format!("broker-{node}"));
+        let first = self.specs.values().next().expect("a broker");
+        spec.settings.clone_from(&first.settings);
+        spec.join = self.specs.values().map(BrokerSpec::address).collect();
+        self.specs.insert(node, spec);
+    }
+    /// Forgets a broker that was removed.
+    pub fn forget(&mut self, node: u32) -> BrokerSpec {
+        assert!(!self.running.contains_key(&node), "it still runs");
+        self.specs.remove(&node).expect("known")
+    }
+
     /// Sets a key for the next start of every broker.
     pub fn set_everywhere(&mut self, key: &str, value: &str) {
         for spec in self.specs.values_mut() {

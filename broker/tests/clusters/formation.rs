@@ -1,6 +1,7 @@
 //! Brokers that know only each other's addresses become one cluster, and stay it.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use highwater_client::{NewTopic, ReadFrom};
 use highwater_proto::v1::DescribeClusterRequest;
@@ -106,4 +107,33 @@ async fn a_broker_alone_is_a_cluster() {
         (code == 200).then_some(body)
     });
     eprintln!("{}", healthy.await);
+}
+
+/// The one that made the cluster's id lost its disk before it made the cluster: the others wait for
+/// a founding that nobody can finish.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founding_whose_founder_lost_its_disk_is_begun_anew() {
+    let mut fleet = Fleet::of(3, &[]).await;
+    for node in [2, 3] {
+        fleet.start(node);
+        fleet.logged(node, "waiting for the other founders").await;
+        fleet.kill(node).await;
+        let path = fleet.data_dir(node).join("identity.json");
+        let identity = fs::read_to_string(&path).expect("an identity");
+        let adopted = "\"cluster_id\": \"00000000000000000000000000000abc\"";
+        assert!(identity.contains("\"cluster_id\": null"), "{identity}");
+        let identity = identity.replace("\"cluster_id\": null", adopted);
+        fs::write(path, identity).expect("written");
+    }
+    fleet.start_all().await;
+    let id = same_cluster(&fleet).await;
+    assert_ne!(id, "00000000000000000000000000000abc");
+    let client = fleet.client().await;
+    make_topic(&client, NewTopic::named("orders").partitions(3)).await;
+    let mut journal = Journal::of("orders");
+    journal.produce(&client.producer().build(), 50).await;
+    fleet.kill_all().await;
+    fleet.start_all().await;
+    assert_eq!(same_cluster(&fleet).await, id);
+    journal.check(&client, ReadFrom::Leader, &[]).await;
 }

@@ -1,4 +1,4 @@
-//! `cluster status`.
+//! `cluster status`; the verbs that change the cluster are in `lifecycle.rs`.
 
 use std::process::ExitCode;
 
@@ -7,10 +7,11 @@ use highwater_proto::v1;
 use serde_json::json;
 
 use super::error::PROBLEMS;
+use super::lifecycle::{self, LifeCommand};
 use super::output::{GREEN, RED, coloured, print_json, print_line, print_table, table};
 use super::{CliError, GlobalOptions, OutputFormat};
 
-/// What to look at.
+/// What to look at, or to change.
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
     /// Brokers, leaders and problems; exit code 6 when there are problems
@@ -19,13 +20,19 @@ pub enum ClusterCommand {
         #[arg(long)]
         shards: bool,
     },
+    /// What changes the cluster.
+    #[command(flatten)]
+    Life(LifeCommand),
 }
 
 pub(super) async fn run(
     command: ClusterCommand,
     global: &GlobalOptions,
 ) -> Result<ExitCode, CliError> {
-    let ClusterCommand::Status { shards } = command;
+    let shards = match command {
+        ClusterCommand::Status { shards } => shards,
+        ClusterCommand::Life(command) => return lifecycle::run(command, global).await,
+    };
     let admin = global.connect().await?.admin();
     let mut status = admin
         .describe_cluster()

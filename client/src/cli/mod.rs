@@ -9,6 +9,7 @@ mod dlq;
 mod error;
 mod format;
 mod group;
+mod lifecycle;
 mod output;
 mod position;
 mod produce;
@@ -26,6 +27,7 @@ pub use consume::ConsumeArgs;
 pub use dlq::{DlqCommand, RedriveArgs};
 pub use error::{CliError, EXIT_CODES};
 pub use group::{GroupCommand, ResetArgs};
+pub use lifecycle::{LifeCommand, PlanCommand};
 pub use produce::ProduceArgs;
 pub use topic::TopicCommand;
 
@@ -94,7 +96,7 @@ pub enum Command {
     /// Look at dead letters, deliver them again
     #[command(subcommand)]
     Dlq(DlqCommand),
-    /// Look at the cluster
+    /// Look at the cluster, and change who is in it
     #[command(subcommand)]
     Cluster(ClusterCommand),
 }

@@ -74,6 +74,17 @@ impl Image {
                     count: *count,
                 })
             }
+            MetadataCommand::StartPlan {
+                kind,
+                parallel,
+                accept_loss,
+            } => self.start_plan(*kind, *parallel, *accept_loss),
+            MetadataCommand::AdvanceMove { plan, shard, step } => {
+                self.advance(*plan, *shard, *step)
+            }
+            MetadataCommand::CancelPlan { plan } => self.cancel_plan(*plan),
+            MetadataCommand::RemoveBroker { broker } => self.remove_broker(*broker),
+            MetadataCommand::ConfirmExpelled { broker } => Ok(self.expelled(*broker)),
         }
     }
 
@@ -111,27 +122,6 @@ impl Image {
         Ok(MetadataReply::Done)
     }
 
-    fn register(&mut self, broker: &NewBroker) -> Result<MetadataReply, Refusal> {
-        if let Some(known) = self.brokers.get(&broker.id)
-            && known.incarnation != broker.incarnation
-        {
-            let text = format!(
-                "broker {} is known with another data directory (incarnation {}, not {}); bring \
-                 the old directory back, or replace the broker first",
-                broker.id, known.incarnation, broker.incarnation
-            );
-            return Err(Refusal::new(ErrorCode::InvalidRequest, text));
-        }
-        if broker.id.0 == 0 {
-            return Err(Refusal::new(
-                ErrorCode::InvalidRequest,
-                "broker ids begin at 1",
-            ));
-        }
-        self.brokers.insert(broker.id, broker.clone());
-        Ok(MetadataReply::Done)
-    }
-
     fn establish(&mut self, shard: ShardId) -> MetadataReply {
         if let Some(known) = self.shards.get_mut(&shard) {
             known.established = true;
@@ -159,16 +149,19 @@ impl Image {
             let text = format!("replication factor {replication_factor}: give 1, 3 or 5");
             return Err(Refusal::new(ErrorCode::InvalidRequest, text));
         }
-        let class = replication_factor as usize;
-        if !self
-            .shards
-            .values()
-            .any(|shard| shard.replicas.len() == class)
-        {
-            let text = format!(
-                "replication factor {replication_factor} needs as many brokers; the cluster has {}",
-                self.brokers.len()
-            );
+        if !self.has_class(replication_factor) {
+            let known = self.brokers.len();
+            let text = if known >= replication_factor as usize {
+                format!(
+                    "no shard has {replication_factor} replicas yet; run `highwater cluster \
+                     rebalance` first"
+                )
+            } else {
+                format!(
+                    "replication factor {replication_factor} needs as many brokers; the cluster \
+                     has {known}"
+                )
+            };
             return Err(Refusal::new(ErrorCode::NotEnoughBrokers, text));
         }
         TopicSettings::read(configs)
@@ -184,7 +177,7 @@ impl Image {
     ) -> MetadataReply {
         let id = TopicId(self.next_topic);
         self.next_topic += 1;
-        let shards = placement::place(self, id, partitions, replication_factor as usize);
+        let shards = placement::place(self, id, partitions, replication_factor);
         for shard in &shards {
             if let Some(shard) = self.shards.get_mut(shard) {
                 shard.partitions += 1;

@@ -8,6 +8,7 @@ use highwater_proto::v1::ErrorCode;
 use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
 use prost::Message;
 
+use crate::plan::{MoveStep, PlanKind};
 use crate::wire;
 
 /// A broker as it presents itself.
@@ -65,6 +66,39 @@ pub enum MetadataCommand {
         /// How many.
         count: u32,
     },
+    /// Replicas are to move. One plan runs at a time.
+    StartPlan {
+        /// What for.
+        kind: PlanKind,
+        /// Shards worked on at the same time.
+        parallel: u32,
+        /// Records that no other broker has may be lost.
+        accept_loss: bool,
+    },
+    /// A step of a plan's move that is done.
+    AdvanceMove {
+        /// The plan.
+        plan: u64,
+        /// The move's shard.
+        shard: ShardId,
+        /// What was done.
+        step: MoveStep,
+    },
+    /// No move of the plan begins any more.
+    CancelPlan {
+        /// The plan.
+        plan: u64,
+    },
+    /// A broker without replicas leaves for good.
+    RemoveBroker {
+        /// Which one.
+        broker: NodeId,
+    },
+    /// The metadata group no longer counts a broker that was removed or replaced.
+    ConfirmExpelled {
+        /// Which one.
+        broker: NodeId,
+    },
 }
 
 /// Why a command changed nothing.
@@ -101,6 +135,11 @@ pub enum MetadataReply {
         first: ProducerId,
         /// How many.
         count: u32,
+    },
+    /// A plan runs, or there was nothing to do and it has ended.
+    PlanStarted {
+        /// Its number.
+        plan: u64,
     },
     /// Nothing changed.
     Refused(Refusal),

@@ -1,11 +1,12 @@
 //! The cluster as every broker knows it: immutable, shared, replaced on change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use highwater_proto::{NodeId, ProducerId, ShardId, TopicId, murmur2};
 
 use crate::command::NewBroker;
+use crate::plan::{BrokerState, Floor, Plan};
 use crate::topic::Topic;
 
 /// A registered broker.
@@ -16,8 +17,13 @@ pub type BrokerInfo = NewBroker;
 pub struct ShardInfo {
     /// Its number, at least 1.
     pub id: ShardId,
+    /// How many replicas it should have.
+    pub class: u32,
     /// The brokers that hold it, by id.
     pub replicas: Vec<NodeId>,
+    /// Brokers that are being filled and do not vote yet, each with the entry that made it a
+    /// member once that is known.
+    pub learners: BTreeMap<NodeId, Option<Floor>>,
     /// Who should lead it when everything is well.
     pub preferred_leader: Option<NodeId>,
     /// It has had a leader, so its first membership exists.
@@ -38,6 +44,12 @@ pub struct Image {
     pub(crate) next_producer: u64,
     /// The shards that host consumer groups, fixed when the cluster was made.
     pub(crate) group_shards: Vec<ShardId>,
+    /// Brokers that are not simply active.
+    pub(crate) states: BTreeMap<NodeId, BrokerState>,
+    /// Incarnations that must never take part again.
+    pub(crate) retired: BTreeSet<String>,
+    pub(crate) plan: Option<Arc<Plan>>,
+    pub(crate) next_plan: u64,
 }
 
 /// A page of topics by name.
@@ -47,6 +59,14 @@ pub struct TopicsPage {
     pub topics: Vec<Arc<Topic>>,
     /// Where the next page begins; absent at the end.
     pub next: Option<String>,
+}
+
+impl ShardInfo {
+    /// Whether `node` hosts it, voting or not.
+    #[must_use]
+    pub fn is_hosted_by(&self, node: NodeId) -> bool {
+        self.replicas.contains(&node) || self.learners.contains_key(&node)
+    }
 }
 
 impl Image {

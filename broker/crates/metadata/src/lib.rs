@@ -7,15 +7,22 @@ mod apply;
 mod command;
 mod configs;
 mod image;
+mod lifecycle;
 mod placement;
+mod plan;
+mod planner;
 mod snapshot;
 mod topic;
 mod wire;
+mod wire_life;
 
 pub use command::{DecodeError, MetadataCommand, MetadataReply, NewBroker, Refusal};
 pub use configs::{TopicSettings, WriteLimits};
 pub use image::{BrokerInfo, Image, ShardInfo, TopicsPage};
+pub use plan::{BrokerState, Floor, Move, MoveState, MoveStep, Plan, PlanKind};
 pub use topic::Topic;
 
+#[cfg(test)]
+mod plan_tests;
 #[cfg(test)]
 mod tests;

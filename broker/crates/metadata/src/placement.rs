@@ -6,6 +6,7 @@ use highwater_proto::{NodeId, ShardId, TopicId};
 
 use crate::command::NewBroker;
 use crate::image::{Image, ShardInfo};
+use crate::plan::BrokerState;
 
 /// Replicated shards per founder. Eight of them on three small brokers keep both cores of each
 /// busy, and an idle one costs a mebibyte.
@@ -13,51 +14,78 @@ const REPLICATED_PER_BROKER: usize = 8;
 /// Shards of one replica per founder. Their topics trade safety for little; two spread the work of
 /// one broker over its cores.
 const SINGLE_PER_BROKER: usize = 2;
+/// Replicas of a shard, and how many such shards there are for each broker.
+const CLASSES: [(usize, usize); 3] = [
+    (3, REPLICATED_PER_BROKER),
+    (5, REPLICATED_PER_BROKER),
+    (1, SINGLE_PER_BROKER),
+];
 
 /// Replicas of a consumer group.
-const GROUP_CLASS: usize = 3;
+const GROUP_CLASS: u32 = 3;
 
 /// The shards of a new cluster: class 1 for everyone, class 3 and 5 where enough brokers are.
 pub(crate) fn first_shards(brokers: &BTreeMap<NodeId, NewBroker>) -> BTreeMap<ShardId, ShardInfo> {
-    let ring = by_rack(brokers);
     let mut shards = BTreeMap::new();
-    let mut next = 1u32;
-    for (class, per_broker) in [
-        (3, REPLICATED_PER_BROKER),
-        (5, REPLICATED_PER_BROKER),
-        (1, SINGLE_PER_BROKER),
-    ] {
-        if ring.len() < class {
-            continue;
-        }
-        for turn in 0..ring.len() * per_broker {
-            let mut replicas = pick(brokers, &ring, turn, class);
-            let preferred_leader = replicas.first().copied();
-            replicas.sort_unstable();
-            let id = ShardId(next);
-            next += 1;
-            let shard = ShardInfo {
-                id,
-                replicas,
-                preferred_leader,
-                established: false,
-                partitions: 0,
-            };
-            shards.insert(id, shard);
-        }
+    for class in CLASSES {
+        add_class(&mut shards, brokers, class);
     }
     shards
 }
 
 /// The shards that host consumer groups: those of three replicas, or else of the most.
 pub(crate) fn group_shards(shards: &BTreeMap<ShardId, ShardInfo>) -> Vec<ShardId> {
-    let classes = shards.values().map(|shard| shard.replicas.len());
+    let classes = shards.values().map(|shard| shard.class);
     let class = classes.max_by_key(|class| (*class == GROUP_CLASS, *class));
     shards
         .values()
-        .filter(|shard| Some(shard.replicas.len()) == class)
+        .filter(|shard| Some(shard.class) == class)
         .map(|shard| shard.id)
         .collect()
+}
+
+/// Shards of the classes that the cluster has become large enough for. `takes` brokers may hold
+/// replicas.
+pub(crate) fn add_missing_classes(image: &mut Image, takes: usize) {
+    let active: BTreeMap<NodeId, NewBroker> = image
+        .brokers
+        .iter()
+        .filter(|(id, _)| image.state(**id) == BrokerState::Active)
+        .map(|(id, broker)| (*id, broker.clone()))
+        .collect();
+    for (class, per_broker) in CLASSES {
+        if takes >= class && !image.has_class(class as u32) {
+            add_class(&mut image.shards, &active, (class, per_broker));
+        }
+    }
+}
+
+fn add_class(
+    shards: &mut BTreeMap<ShardId, ShardInfo>,
+    brokers: &BTreeMap<NodeId, NewBroker>,
+    (class, per_broker): (usize, usize),
+) {
+    let ring = by_rack(brokers);
+    if ring.len() < class {
+        return;
+    }
+    let first = shards.keys().last().map_or(1, |last| last.0 + 1);
+    for (id, turn) in (first..).zip(0..ring.len() * per_broker) {
+        let mut replicas = pick(brokers, &ring, turn, class);
+        let preferred_leader = replicas.first().copied();
+        replicas.sort_unstable();
+        let id = ShardId(id);
+        let shard = ShardInfo {
+            id,
+            class: class as u32,
+            replicas,
+            learners: BTreeMap::new(),
+            preferred_leader,
+            established: false,
+            partitions: 0,
+        };
+        shards.insert(id, shard);
+    }
 }
 
 /// `class` brokers, the one at `turn` first, then always one whose rack holds the fewest of those
@@ -115,11 +143,11 @@ fn by_rack(brokers: &BTreeMap<NodeId, NewBroker>) -> Vec<NodeId> {
 
 /// A shard for each of `count` partitions of a new topic: the shards with the fewest partitions of
 /// this topic first, then those with the fewest of all, leaders in turn, ties by a hash.
-pub(crate) fn place(image: &Image, topic: TopicId, count: u32, class: usize) -> Vec<ShardId> {
+pub(crate) fn place(image: &Image, topic: TopicId, count: u32, class: u32) -> Vec<ShardId> {
     let mut load: BTreeMap<ShardId, Load> = image
         .shards
         .values()
-        .filter(|shard| shard.replicas.len() == class)
+        .filter(|shard| shard.class == class)
         .map(|shard| {
             (
                 shard.id,

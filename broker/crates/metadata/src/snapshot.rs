@@ -1,6 +1,7 @@
 //! The whole image as bytes: the metadata group's checkpoint.
 #![deny(clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -11,11 +12,15 @@ use crate::command::{DecodeError, NewBroker};
 use crate::configs::TopicSettings;
 use crate::image::{Image, ShardInfo};
 use crate::placement;
+use crate::plan::{Floor, Plan};
 use crate::topic::Topic;
 use crate::wire;
+use crate::wire_life::{Place, StoredLearner, StoredPlan, StoredState};
 
 /// The version written; all up to it can be read.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// Written as long as nothing is there that only version 2 can say: an older release still reads it.
+const PLAIN_VERSION: u32 = 1;
 
 impl Image {
     /// All of it; equal images give equal bytes.
@@ -26,6 +31,8 @@ impl Image {
             replicas: shard.replicas.iter().map(|node| node.0).collect(),
             preferred_leader: shard.preferred_leader.map_or(0, |node| node.0),
             established: shard.established,
+            class: Some(shard.class).filter(|class| *class as usize != shard.replicas.len()),
+            learners: shard.learners.iter().map(learner).collect(),
         };
         let topic = |topic: &Arc<Topic>| wire::Topic {
             id: topic.id.0,
@@ -36,7 +43,11 @@ impl Image {
             unconfirmed: topic.unconfirmed.iter().map(|p| p.0).collect(),
         };
         let snapshot = wire::Snapshot {
-            version: VERSION,
+            version: if self.is_plain() {
+                PLAIN_VERSION
+            } else {
+                VERSION
+            },
             cluster_id: self.cluster_id.clone().unwrap_or_default(),
             brokers: self.brokers.values().map(wire::Broker::from).collect(),
             shards: self.shards.values().map(shard).collect(),
@@ -44,6 +55,14 @@ impl Image {
             next_topic: self.next_topic,
             next_producer: self.next_producer,
             group_shards: self.group_shards_to_write(),
+            states: self
+                .states
+                .iter()
+                .filter_map(|(broker, state)| StoredState::of(*broker, *state))
+                .collect(),
+            retired: self.retired.iter().cloned().collect(),
+            plan: self.plan.as_deref().map(StoredPlan::from),
+            next_plan: self.next_plan,
         };
         snapshot.encode_to_vec().into()
     }
@@ -55,6 +74,16 @@ impl Image {
             return Vec::new();
         }
         self.group_shards.iter().map(|shard| shard.0).collect()
+    }
+    /// Whether version 1 says all of it.
+    fn is_plain(&self) -> bool {
+        let plain = |shard: &ShardInfo| {
+            shard.class as usize == shard.replicas.len() && shard.learners.is_empty()
+        };
+        self.next_plan == 0
+            && self.states.is_empty()
+            && self.retired.is_empty()
+            && self.shards.values().all(plain)
     }
 
     /// From bytes.
@@ -77,8 +106,17 @@ impl Image {
             cluster_id: Some(snapshot.cluster_id).filter(|id| !id.is_empty()),
             next_topic: snapshot.next_topic,
             next_producer: snapshot.next_producer,
+            retired: snapshot.retired.into_iter().collect(),
+            next_plan: snapshot.next_plan,
             ..Self::default()
         };
+        let stored = |reason: &'static str| failed(reason.to_owned());
+        for state in snapshot.states {
+            let (broker, state) = state.read().map_err(stored)?;
+            image.states.insert(broker, state);
+        }
+        let plan = snapshot.plan.map(Plan::try_from).transpose();
+        image.plan = plan.map_err(stored)?.map(Arc::new);
         let brokers = snapshot.brokers.into_iter().map(NewBroker::from);
         image.brokers = brokers.map(|broker| (broker.id, broker)).collect();
         let shards = snapshot.shards.into_iter().map(shard);
@@ -107,10 +145,24 @@ impl Image {
     }
 }
 
+fn learner((broker, floor): (&NodeId, &Option<Floor>)) -> StoredLearner {
+    StoredLearner {
+        broker: broker.0,
+        floor: floor.map(Place::from),
+    }
+}
+
 fn shard(stored: wire::Shard) -> ShardInfo {
+    let replicas: Vec<NodeId> = stored.replicas.into_iter().map(NodeId).collect();
+    let class = stored.class.unwrap_or(replicas.len() as u32);
+    let floor = |learner: StoredLearner| (NodeId(learner.broker), learner.floor.map(Floor::from));
+    let learners: BTreeMap<NodeId, Option<Floor>> =
+        stored.learners.into_iter().map(floor).collect();
     ShardInfo {
         id: ShardId(stored.id),
-        replicas: stored.replicas.into_iter().map(NodeId).collect(),
+        class,
+        replicas,
+        learners,
         preferred_leader: Some(NodeId(stored.preferred_leader)).filter(|node| node.0 != 0),
         established: stored.established,
         partitions: 0,

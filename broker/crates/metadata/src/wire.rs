@@ -8,10 +8,11 @@ use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
 use prost::{Message, Oneof};
 
 use crate::command::{MetadataCommand, MetadataReply, NewBroker, Refusal};
+use crate::wire_life::{AdvanceMove, StartPlan, StoredLearner, StoredPlan, StoredState};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Command {
-    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6")]
+    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 20, 21, 22, 23, 24")]
     pub kind: Option<CommandKind>,
 }
 
@@ -29,6 +30,16 @@ pub(crate) enum CommandKind {
     ConfirmPartitions(ConfirmPartitions),
     #[prost(uint32, tag = "6")]
     AllocateProducerIds(u32),
+    #[prost(message, tag = "20")]
+    StartPlan(StartPlan),
+    #[prost(message, tag = "21")]
+    AdvanceMove(AdvanceMove),
+    #[prost(uint64, tag = "22")]
+    CancelPlan(u64),
+    #[prost(uint32, tag = "23")]
+    RemoveBroker(u32),
+    #[prost(uint32, tag = "24")]
+    ConfirmExpelled(u32),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -75,7 +86,7 @@ pub(crate) struct ConfirmPartitions {
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Reply {
-    #[prost(oneof = "ReplyKind", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "ReplyKind", tags = "1, 2, 3, 4, 20")]
     pub kind: Option<ReplyKind>,
 }
 
@@ -89,6 +100,8 @@ pub(crate) enum ReplyKind {
     ProducerIds(IdBlock),
     #[prost(message, tag = "4")]
     Refused(RefusalMessage),
+    #[prost(uint64, tag = "20")]
+    PlanStarted(u64),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -123,7 +136,15 @@ pub(crate) struct Snapshot {
     pub next_topic: u64,
     #[prost(uint64, tag = "7")]
     pub next_producer: u64,
-    #[prost(uint32, repeated, tag = "20")]
+    #[prost(message, repeated, tag = "20")]
+    pub states: Vec<StoredState>,
+    #[prost(string, repeated, tag = "21")]
+    pub retired: Vec<String>,
+    #[prost(message, optional, tag = "22")]
+    pub plan: Option<StoredPlan>,
+    #[prost(uint64, tag = "23")]
+    pub next_plan: u64,
+    #[prost(uint32, repeated, tag = "24")]
     pub group_shards: Vec<u32>,
 }
 
@@ -137,6 +158,11 @@ pub(crate) struct Shard {
     pub preferred_leader: u32,
     #[prost(bool, tag = "4")]
     pub established: bool,
+    /// Absent: as many as there are replicas.
+    #[prost(uint32, optional, tag = "20")]
+    pub class: Option<u32>,
+    #[prost(message, repeated, tag = "21")]
+    pub learners: Vec<StoredLearner>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -218,6 +244,25 @@ impl From<&MetadataCommand> for Command {
             MetadataCommand::AllocateProducerIds { count } => {
                 CommandKind::AllocateProducerIds(*count)
             }
+            MetadataCommand::StartPlan {
+                kind,
+                parallel,
+                accept_loss,
+            } => CommandKind::StartPlan(StartPlan {
+                kind: Some((*kind).into()),
+                parallel: *parallel,
+                accept_loss: *accept_loss,
+            }),
+            MetadataCommand::AdvanceMove { plan, shard, step } => {
+                CommandKind::AdvanceMove(AdvanceMove {
+                    plan: *plan,
+                    shard: shard.0,
+                    step: Some((*step).into()),
+                })
+            }
+            MetadataCommand::CancelPlan { plan } => CommandKind::CancelPlan(*plan),
+            MetadataCommand::RemoveBroker { broker } => CommandKind::RemoveBroker(broker.0),
+            MetadataCommand::ConfirmExpelled { broker } => CommandKind::ConfirmExpelled(broker.0),
         };
         Self { kind: Some(kind) }
     }
@@ -251,6 +296,23 @@ impl TryFrom<Command> for MetadataCommand {
                     partitions: c.partitions.into_iter().map(PartitionId).collect(),
                 },
                 CommandKind::AllocateProducerIds(count) => Self::AllocateProducerIds { count },
+                CommandKind::StartPlan(s) => Self::StartPlan {
+                    kind: s.kind.try_into()?,
+                    parallel: s.parallel,
+                    accept_loss: s.accept_loss,
+                },
+                CommandKind::AdvanceMove(a) => Self::AdvanceMove {
+                    plan: a.plan,
+                    shard: ShardId(a.shard),
+                    step: a.step.try_into()?,
+                },
+                CommandKind::CancelPlan(plan) => Self::CancelPlan { plan },
+                CommandKind::RemoveBroker(broker) => Self::RemoveBroker {
+                    broker: NodeId(broker),
+                },
+                CommandKind::ConfirmExpelled(broker) => Self::ConfirmExpelled {
+                    broker: NodeId(broker),
+                },
             },
         )
     }
@@ -265,6 +327,7 @@ impl From<&MetadataReply> for Reply {
                 first: first.0,
                 count: *count,
             }),
+            MetadataReply::PlanStarted { plan } => ReplyKind::PlanStarted(*plan),
             MetadataReply::Refused(refusal) => ReplyKind::Refused(RefusalMessage {
                 code: refusal.code.into(),
                 message: refusal.message.clone(),
@@ -288,6 +351,7 @@ impl TryFrom<Reply> for MetadataReply {
                     first: ProducerId(block.first),
                     count: block.count,
                 },
+                ReplyKind::PlanStarted(plan) => Self::PlanStarted { plan },
                 ReplyKind::Refused(refusal) => Self::Refused(Refusal {
                     code: ErrorCode::try_from(refusal.code).unwrap_or(ErrorCode::Internal),
                     message: refusal.message,

@@ -18,7 +18,8 @@ use crate::error::{
 };
 use crate::groups::Registry;
 use crate::propose::{Leadership, Proposer};
-use crate::replica::{Change, Control};
+use crate::replica::{Change, Control, VoteFloor};
+use crate::reshape::{Goal, NextChange};
 use crate::status::{GroupStatus, Role};
 use crate::store::Shared;
 
@@ -249,6 +250,37 @@ impl Group {
     /// [`PurgeError`].
     pub async fn purge(&self, upto: u64) -> Result<(), PurgeError> {
         self.inner.control.purge(upto).await
+    }
+
+    /// Whom this replica votes for from now on.
+    pub fn set_vote_floor(&self, floor: VoteFloor) {
+        self.inner.control.set_floor(floor);
+    }
+
+    /// Makes the next change on the way to `goal`, if this replica leads, and says which one it
+    /// was. To be called again until it answers [`NextChange::Nothing`]; one call at a time.
+    ///
+    /// # Errors
+    /// [`MembershipError`]; the change may or may not have been made, the next call sees which.
+    pub async fn reshape(&self, goal: &Goal) -> Result<NextChange, MembershipError> {
+        let not_leader = |(leader, term)| MembershipError::NotLeader { leader, term };
+        self.inner.leadership.check().map_err(not_leader)?;
+        let next = self
+            .inner
+            .status
+            .borrow()
+            .next_change(self.inner.node, goal);
+        match next.clone() {
+            NextChange::Settle | NextChange::CatchUp { .. } | NextChange::Nothing => {}
+            NextChange::AddLearner(node) => self.add_learner(node, String::new()).await?,
+            NextChange::Remove(node) => self.remove(node).await?,
+            NextChange::SetVoters(voters) => self.change_voters(voters).await?,
+            NextChange::HandOver(node) => {
+                let handed = self.transfer_leader(node).await;
+                handed.map_err(|error| MembershipError::Unknown(error.to_string()))?;
+            }
+        }
+        Ok(next)
     }
 
     /// Stops the replica. Other handles get errors from then on.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use highwater_env::Env;
 use highwater_proto::{NodeId, ShardId};
-use highwater_wal::{GroupId, Wal};
+use highwater_wal::{GroupId, Op, Wal};
 use openraft::Raft;
 use openraft::storage::{RaftLogReader as _, RaftLogStorage as _};
 use parking_lot::{Mutex, RwLock};
@@ -26,7 +26,7 @@ use crate::lane::service::RaftService;
 use crate::machine::StateMachine;
 use crate::network::{Lanes, Network};
 use crate::propose::{Leadership, Proposer};
-use crate::replica::{Control, Replica};
+use crate::replica::{Control, Replica, VoteFloor};
 use crate::status::{GroupStatus, Recovery, publish};
 use crate::store::LogStore;
 
@@ -189,6 +189,7 @@ impl<E: Env> Groups<E> {
         &self,
         group: ShardId,
         machine: S,
+        floor: VoteFloor,
     ) -> Result<Group, StartError> {
         let config = Arc::new(self.config.timings.to_openraft()?);
         if self.registry.get(group.0).is_some() {
@@ -216,6 +217,7 @@ impl<E: Env> Groups<E> {
             current,
             checkpointing: Arc::default(),
             install_deadline: self.config.timings.install_deadline,
+            floor: Arc::new(Mutex::new(floor)),
         });
         let mut tasks = JoinSet::new();
         let (status_sender, status) = watch::channel(GroupStatus::default());
@@ -269,6 +271,33 @@ impl<E: Env> Groups<E> {
         Ok((store, adapter))
     }
 
+    /// Whether the log holds anything of a group.
+    #[must_use]
+    pub fn remembers(&self, group: ShardId) -> bool {
+        let known = self.journal.recovered(GroupId(group.0));
+        known.vote.is_some() || known.purged.is_some() || known.last_index.is_some()
+    }
+
+    /// Makes the log forget a group that does not run here any more, its vote included. Only for a
+    /// replica that is no member: durable when it returns.
+    ///
+    /// # Errors
+    /// When the group runs, or the log has failed.
+    pub async fn forget(&self, group: ShardId) -> std::io::Result<()> {
+        if self.registry.get(group.0).is_some() {
+            let text = format!("group {group} still runs here");
+            return Err(std::io::Error::other(text));
+        }
+        let (done, durable) = tokio::sync::oneshot::channel();
+        let then: highwater_wal::Done = Box::new(move |result| drop(done.send(result)));
+        let wal_group = GroupId(group.0);
+        self.journal
+            .submit(wal_group, vec![Op::Forget], then)
+            .await?;
+        let forgotten = durable.await.map_err(std::io::Error::other)?;
+        forgotten.map_err(std::io::Error::other)
+    }
+
     /// Ends the lanes, both ways, and lets none in any more. Groups are shut down one by one,
     /// before.
     pub async fn close(&self) {
@@ -295,8 +324,9 @@ async fn refuse_gap<S: StateMachine>(
         .applied()
         .map_or("nothing".to_owned(), |id| id.to_string());
     Err(std::io::Error::other(format!(
-        "it is purged up to entry {purged}, but the checkpoint covers {covered}: replace this \
-         replica, so that it is filled from the others"
+        "it is purged up to entry {purged}, but the checkpoint covers {covered}: give \
+         this broker's data directory up with `highwater cluster replace`, so that it is filled \
+         again from the others"
     )))
 }
 

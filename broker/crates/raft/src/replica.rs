@@ -12,17 +12,18 @@ use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError,
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::{ChangeMembers, Raft, ReadPolicy};
+use parking_lot::Mutex;
 
 use crate::adapter::{Adapter, CurrentCheckpoint};
 use crate::checkpoint;
 use crate::codec::SnapshotBody;
 use crate::error::{CheckpointError, MembershipError, ProposeError, PurgeError};
 use crate::inbound::{Answer, Inbound};
-use crate::machine::StateMachine;
+use crate::machine::{Position, StateMachine};
 use crate::store::Shared;
 use crate::types::{
     AppendRequest, AppendResponse, Command, Node, Reply, SnapshotResponse, TransferRequest,
-    TransferResponse, TypeConfig, VoteRequest, VoteResponse,
+    TransferResponse, TypeConfig, VoteRequest, VoteResponse, term_of,
 };
 
 pub(crate) type RaftOf<S> = Raft<TypeConfig, Adapter<S>>;
@@ -43,6 +44,7 @@ pub(crate) trait Control: Inbound {
     fn checkpoint(&self) -> BoxFuture<'static, Result<Option<u64>, CheckpointError>>;
     fn purge(&self, upto: u64) -> BoxFuture<'_, Result<(), PurgeError>>;
     fn shutdown(&self) -> BoxFuture<'_, ()>;
+    fn set_floor(&self, floor: VoteFloor);
 }
 
 /// A change of members.
@@ -51,6 +53,35 @@ pub(crate) enum Change {
     AddLearner(NodeId, String),
     Voters(BTreeSet<NodeId>),
     Remove(NodeId),
+}
+
+/// Whom a replica votes for. One that is filled anew remembers nothing of what it once
+/// acknowledged: it must not help a candidate into office that lacks it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum VoteFloor {
+    /// Whoever has all that it has: the usual rule.
+    #[default]
+    Usual,
+    /// Nobody.
+    Nobody,
+    /// Who also has the entry that made it a member.
+    Member(Position),
+}
+
+impl VoteFloor {
+    fn check(self, request: &VoteRequest) -> Result<(), String> {
+        let last = request.last_log_id.as_ref();
+        let has = |floor: Position| {
+            last.is_some_and(|last| (term_of(last), last.index()) >= (floor.term, floor.index))
+        };
+        match self {
+            Self::Usual => Ok(()),
+            Self::Member(floor) if has(floor) => Ok(()),
+            Self::Nobody | Self::Member(_) => {
+                Err("this replica is being filled and does not vote for a log as short".to_owned())
+            }
+        }
+    }
 }
 
 /// The outcome of a write that was handed over.
@@ -64,6 +95,8 @@ pub(crate) struct Replica<S: StateMachine> {
     /// Held while a checkpoint is made or received.
     pub(crate) checkpointing: Arc<tokio::sync::Mutex<()>>,
     pub(crate) install_deadline: Duration,
+    /// Whom this replica votes for.
+    pub(crate) floor: Arc<Mutex<VoteFloor>>,
 }
 
 impl<S: StateMachine> Clone for Replica<S> {
@@ -74,6 +107,7 @@ impl<S: StateMachine> Clone for Replica<S> {
             current: Arc::clone(&self.current),
             checkpointing: Arc::clone(&self.checkpointing),
             install_deadline: self.install_deadline,
+            floor: Arc::clone(&self.floor),
         }
     }
 }
@@ -196,6 +230,10 @@ impl<S: StateMachine> Control for Replica<S> {
         })
     }
 
+    fn set_floor(&self, floor: VoteFloor) {
+        *self.floor.lock() = floor;
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if let Err(error) = self.raft.shutdown().await {
@@ -216,10 +254,16 @@ impl<S: StateMachine> Inbound for Replica<S> {
         .boxed()
     }
     fn vote(&self, request: VoteRequest) -> Answer<VoteResponse> {
+        if let Err(reason) = self.floor.lock().check(&request) {
+            return std::future::ready(Err(reason)).boxed();
+        }
         let raft = self.raft.clone();
         async move { raft.vote(request).await.map_err(|e| e.to_string()) }.boxed()
     }
     fn pre_vote(&self, request: VoteRequest) -> Answer<VoteResponse> {
+        if let Err(reason) = self.floor.lock().check(&request) {
+            return std::future::ready(Err(reason)).boxed();
+        }
         let raft = self.raft.clone();
         async move { raft.pre_vote(request).await.map_err(|e| e.to_string()) }.boxed()
     }
@@ -234,5 +278,29 @@ impl<S: StateMachine> Inbound for Replica<S> {
     }
     fn snapshot(&self, from: NodeId, body: SnapshotBody) -> Answer<SnapshotResponse> {
         checkpoint::receive(self.clone(), from, body).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Vote, log_id};
+
+    #[test]
+    fn a_replica_that_is_filled_votes_only_for_those_who_know_that_it_is() {
+        let floor = VoteFloor::Member(Position { term: 4, index: 90 });
+        let by = |last: Option<(u64, u64)>| VoteRequest {
+            vote: Vote::new(9, 1),
+            last_log_id: last.map(|(term, index)| log_id(term, index)),
+        };
+        for last in [None, Some((3, 5_000)), Some((4, 89))] {
+            assert!(VoteFloor::Usual.check(&by(last)).is_ok());
+            assert!(VoteFloor::Nobody.check(&by(last)).is_err());
+            assert!(floor.check(&by(last)).is_err(), "{last:?}");
+        }
+        for last in [(4, 90), (4, 91), (5, 7)] {
+            assert!(floor.check(&by(Some(last))).is_ok(), "{last:?}");
+            assert!(VoteFloor::Nobody.check(&by(Some(last))).is_err());
+        }
     }
 }

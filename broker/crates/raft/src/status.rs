@@ -8,7 +8,8 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{RaftMetrics, ServerState};
 use tokio::sync::watch;
 
-use crate::types::{LogId, TypeConfig};
+use crate::machine::Position;
+use crate::types::{LogId, TypeConfig, term_of};
 
 /// What a replica is to its group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -47,6 +48,14 @@ pub struct GroupStatus {
     pub purged: u64,
     /// Who votes; empty before the group is initialized.
     pub voters: BTreeSet<NodeId>,
+    /// Two sets of voters count, until the second half of a change is made; `voters` has both.
+    pub joint: bool,
+    /// The newer of the two sets, or the only one.
+    pub incoming: BTreeSet<NodeId>,
+    /// The members are committed: no change of them is under way.
+    pub settled: bool,
+    /// The entry that made the members what they are.
+    pub members_at: Option<Position>,
     /// Who only receives.
     pub learners: BTreeSet<NodeId>,
     /// When leading: the last entry each member is known to have; `None` while not yet known.
@@ -82,8 +91,15 @@ fn role(state: ServerState, running: bool) -> Role {
 }
 
 impl GroupStatus {
+    /// Whether this replica has promised nothing yet: it has no entry and has heard of no term.
+    #[must_use]
+    pub fn is_pristine(&self) -> bool {
+        self.term == 0 && self.last_log == 0 && self.voters.is_empty() && self.checkpointed == 0
+    }
     fn of(metrics: &RaftMetrics<TypeConfig>, recovered: bool) -> Self {
         let membership = metrics.membership_config.membership();
+        let changed = metrics.membership_config.log_id();
+        let configs = membership.get_joint_config();
         let replication = metrics.replication.iter().flatten();
         Self {
             leader: metrics.current_leader.map(node_id),
@@ -95,6 +111,18 @@ impl GroupStatus {
             checkpointed: index(metrics.snapshot.as_ref()),
             purged: index(metrics.purged.as_ref()),
             voters: membership.voter_ids().map(node_id).collect(),
+            joint: configs.len() > 1,
+            incoming: configs
+                .last()
+                .into_iter()
+                .flatten()
+                .map(|n| node_id(*n))
+                .collect(),
+            settled: changed.is_some() && metrics.local_committed >= *changed,
+            members_at: changed.as_ref().map(|id| Position {
+                index: id.index(),
+                term: term_of(id),
+            }),
             learners: membership.learner_ids().map(node_id).collect(),
             followers: replication
                 .map(|(node, matched)| (node_id(*node), matched.as_ref().map(LogId::index)))

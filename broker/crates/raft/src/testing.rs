@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 
 use crate::toy::{Toy, ToyState};
-use crate::{Caller, Group, GroupStatus, Groups, GroupsConfig, Peers, Timings};
+use crate::{Caller, Group, GroupStatus, Groups, GroupsConfig, Peers, Timings, VoteFloor};
 
 pub(crate) const GROUP: ShardId = ShardId(7);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -192,7 +192,7 @@ impl Cluster {
         });
         let toy = Toy::new(&dir);
         let state = Arc::clone(&toy.state);
-        let group = groups.start(GROUP, toy).await.unwrap();
+        let group = groups.start(GROUP, toy, VoteFloor::Usual).await.unwrap();
         self.brokers.insert(
             node,
             Broker {

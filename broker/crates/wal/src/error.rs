@@ -9,7 +9,8 @@ use crate::{GroupId, LogIndex};
 /// What an operator does about a damaged log. Votes and acknowledged entries may be among what is
 /// lost, so the broker must not vote until it has caught up from the others.
 const DAMAGE_ADVICE: &str = "acknowledged entries or votes of this broker are lost; keep a copy of \
-     the directory, then replace the broker so that it is filled again from the other replicas";
+     the directory, then give it up with `highwater cluster replace` and this broker's id, and start \
+     the broker with an empty one: it is filled again from the other replicas";
 
 /// Why a submission failed.
 #[derive(Debug, Clone, thiserror::Error)]

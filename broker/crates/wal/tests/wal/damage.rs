@@ -103,7 +103,7 @@ fn an_unreadable_file_header_is_named() {
             let error = open_error(&flipped(&disk, path, offset)).unwrap();
             let text = error.to_string();
             assert!(text.contains(path.to_str().unwrap()), "{text}");
-            assert!(text.contains("replace the broker"), "{text}");
+            assert!(text.contains("cluster replace"), "{text}");
             match error {
                 WalOpenError::Damaged { offset: 0, .. } => assert_eq!(at, 2),
                 WalOpenError::MissingFile { generation, .. } => {

@@ -1,0 +1,290 @@
+//! The service `Lifecycle`: plans, brokers that leave, health, restarts. Answered where the metadata
+//! group is led; everybody else names that broker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_env::Env;
+use highwater_metadata as metadata;
+use highwater_metadata::{MetadataCommand, MetadataReply};
+use highwater_proto::v1::lifecycle_server::Lifecycle;
+use highwater_proto::v1::{
+    CancelPlanRequest, Error, ErrorCode, Finding, HealthRequest, HealthResponse, LeaderHint,
+    MoveState, Plan, PlanKind, PlanMove, PlanResponse, RemoveBrokerRequest, RemoveBrokerResponse,
+    RestartCheckRequest, RestartCheckResponse, ShowPlanRequest, StartPlanRequest,
+};
+use highwater_proto::{NodeId, ShardId};
+use tonic::{Request, Response, Status};
+
+use super::convert;
+use crate::control::proposer::MetadataError;
+use crate::control::{diagnosis, restart};
+use crate::node::Broker;
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Shards worked on at the same time when nobody says.
+const DEFAULT_PARALLEL: u32 = 4;
+const MOST_PARALLEL: u32 = 64;
+
+/// The service over one broker.
+pub struct LifecycleService<E: Env>(pub Arc<Broker<E>>);
+
+impl<E: Env> LifecycleService<E> {
+    /// Goes on only where the newest image is.
+    async fn lead(&self) -> Result<(), Error> {
+        let group = self.0.metadata.group();
+        if group.read_barrier().await.is_ok() {
+            return Ok(());
+        }
+        let status = group.status().borrow().clone();
+        let leader = status.leader.filter(|leader| *leader != self.0.node_id);
+        let image = self.0.cluster.image();
+        let hint = leader
+            .and_then(|node| image.broker(node))
+            .map(|known| LeaderHint {
+                broker_id: known.id.0,
+                address: known.address.clone(),
+                term: status.term,
+            });
+        let (code, text) = match hint {
+            Some(_) => (
+                ErrorCode::NotLeader,
+                "another broker leads the metadata group",
+            ),
+            None => (
+                ErrorCode::ClusterNotReady,
+                "the metadata group has no leader right now",
+            ),
+        };
+        Err(convert::error(code, text, hint))
+    }
+
+    async fn propose(&self, command: &MetadataCommand, timeout_ms: u32) -> Result<(), Error> {
+        let timeout = match timeout_ms {
+            0 => DEFAULT_TIMEOUT,
+            ms => Duration::from_millis(u64::from(ms)),
+        };
+        match self.0.metadata.propose(command, timeout).await {
+            Ok(MetadataReply::Refused(why)) => Err(convert::error(why.code, why.message, None)),
+            Ok(_) => Ok(()),
+            Err(MetadataError::Unavailable(text)) => {
+                Err(convert::error(ErrorCode::ClusterNotReady, text, None))
+            }
+            Err(MetadataError::Unknown(text)) => {
+                let text = format!("it may or may not have been begun: {text}");
+                Err(convert::error(ErrorCode::TimedOut, text, None))
+            }
+        }
+    }
+
+    async fn start(&self, request: StartPlanRequest) -> Result<Option<Plan>, Error> {
+        self.lead().await?;
+        let kind = self.kind(&request)?;
+        let parallel = match request.parallel {
+            0 => DEFAULT_PARALLEL,
+            asked => asked.min(MOST_PARALLEL),
+        };
+        let image = self.0.cluster.image();
+        if request.dry_run {
+            let plan = image.preview(kind, parallel, request.accept_loss);
+            let plan = plan.map_err(|why| convert::error(why.code, why.message, None))?;
+            return Ok(Some(Plan {
+                id: 0,
+                ..shown(&self.0, &plan)
+            }));
+        }
+        let command = MetadataCommand::StartPlan {
+            kind,
+            parallel,
+            accept_loss: request.accept_loss,
+        };
+        self.propose(&command, request.timeout_ms).await?;
+        Ok(self.plan())
+    }
+
+    fn kind(&self, request: &StartPlanRequest) -> Result<metadata::PlanKind, Error> {
+        let broker = NodeId(request.broker);
+        match request.kind() {
+            PlanKind::Rebalance => Ok(metadata::PlanKind::Rebalance),
+            PlanKind::Drain => Ok(metadata::PlanKind::Drain(broker)),
+            PlanKind::Replace if self.answers(broker, request.dry_run) => {
+                let text = format!(
+                    "broker {broker} answers; stop it first, or drain it if its disk is to be kept"
+                );
+                Err(convert::error(ErrorCode::InvalidRequest, text, None))
+            }
+            PlanKind::Replace => Ok(metadata::PlanKind::Replace(broker)),
+            PlanKind::Repair => Ok(metadata::PlanKind::Repair(broker, ShardId(request.shard))),
+            PlanKind::Unspecified => {
+                let text = "no kind of plan that this release knows";
+                Err(convert::error(ErrorCode::InvalidRequest, text, None))
+            }
+        }
+    }
+    fn answers(&self, broker: NodeId, dry_run: bool) -> bool {
+        !dry_run && self.0.liveness.alive().contains(&broker)
+    }
+
+    fn plan(&self) -> Option<Plan> {
+        let image = self.0.cluster.image();
+        image.plan().map(|plan| shown(&self.0, plan))
+    }
+
+    async fn cancel(&self, request: CancelPlanRequest) -> Result<Option<Plan>, Error> {
+        self.lead().await?;
+        let image = self.0.cluster.image();
+        let plan = match (request.plan, image.running_plan()) {
+            (0, Some(running)) => running.id,
+            (0, None) => {
+                let text = "no plan is running";
+                return Err(convert::error(ErrorCode::InvalidRequest, text, None));
+            }
+            (plan, _) => plan,
+        };
+        self.propose(&MetadataCommand::CancelPlan { plan }, request.timeout_ms)
+            .await?;
+        Ok(self.plan())
+    }
+
+    async fn remove(&self, request: RemoveBrokerRequest) -> Result<(), Error> {
+        self.lead().await?;
+        let broker = NodeId(request.broker);
+        let command = MetadataCommand::RemoveBroker { broker };
+        if request.dry_run {
+            let checked = self.0.cluster.image().validate(&command);
+            return checked.map_err(|why| convert::error(why.code, why.message, None));
+        }
+        self.propose(&command, request.timeout_ms).await
+    }
+}
+
+#[tonic::async_trait]
+impl<E: Env> Lifecycle for LifecycleService<E> {
+    async fn start_plan(
+        &self,
+        request: Request<StartPlanRequest>,
+    ) -> Result<Response<PlanResponse>, Status> {
+        Ok(answer(self.start(request.into_inner()).await))
+    }
+
+    async fn show_plan(
+        &self,
+        _request: Request<ShowPlanRequest>,
+    ) -> Result<Response<PlanResponse>, Status> {
+        Ok(answer(self.lead().await.map(|()| self.plan())))
+    }
+
+    async fn cancel_plan(
+        &self,
+        request: Request<CancelPlanRequest>,
+    ) -> Result<Response<PlanResponse>, Status> {
+        Ok(answer(self.cancel(request.into_inner()).await))
+    }
+
+    async fn remove_broker(
+        &self,
+        request: Request<RemoveBrokerRequest>,
+    ) -> Result<Response<RemoveBrokerResponse>, Status> {
+        let error = self.remove(request.into_inner()).await.err();
+        Ok(Response::new(RemoveBrokerResponse { error }))
+    }
+
+    async fn health(
+        &self,
+        _request: Request<HealthRequest>,
+    ) -> Result<Response<HealthResponse>, Status> {
+        if let Err(error) = self.lead().await {
+            return Ok(Response::new(HealthResponse {
+                error: Some(error),
+                findings: Vec::new(),
+            }));
+        }
+        let findings = diagnosis::findings(&self.0);
+        let findings = findings.into_iter().map(|found| Finding {
+            severity: found.severity as i32,
+            what: found.what,
+            cure: found.cure,
+        });
+        Ok(Response::new(HealthResponse {
+            error: None,
+            findings: findings.collect(),
+        }))
+    }
+
+    async fn restart_check(
+        &self,
+        request: Request<RestartCheckRequest>,
+    ) -> Result<Response<RestartCheckResponse>, Status> {
+        let response = match self.lead().await {
+            Ok(()) => match restart::check(&self.0, request.into_inner().broker) {
+                Ok(verdicts) => RestartCheckResponse {
+                    error: None,
+                    verdicts,
+                },
+                Err(text) => RestartCheckResponse {
+                    error: Some(convert::error(ErrorCode::InvalidRequest, text, None)),
+                    verdicts: Vec::new(),
+                },
+            },
+            Err(error) => RestartCheckResponse {
+                error: Some(error),
+                verdicts: Vec::new(),
+            },
+        };
+        Ok(Response::new(response))
+    }
+}
+
+fn answer(plan: Result<Option<Plan>, Error>) -> Response<PlanResponse> {
+    Response::new(match plan {
+        Ok(plan) => PlanResponse { error: None, plan },
+        Err(error) => PlanResponse {
+            error: Some(error),
+            plan: None,
+        },
+    })
+}
+
+fn shown<E: Env>(broker: &Broker<E>, plan: &metadata::Plan) -> Plan {
+    let image = broker.cluster.image();
+    let (kind, of, shard) = match plan.kind {
+        metadata::PlanKind::Rebalance => (PlanKind::Rebalance, 0, 0),
+        metadata::PlanKind::Drain(node) => (PlanKind::Drain, node.0, 0),
+        metadata::PlanKind::Replace(node) => (PlanKind::Replace, node.0, 0),
+        metadata::PlanKind::Repair(node, shard) => (PlanKind::Repair, node.0, shard.0),
+    };
+    let under_way: Vec<_> = plan.current().into_iter().map(|step| step.shard).collect();
+    let shown = |step: &metadata::Move| PlanMove {
+        shard: step.shard.0,
+        add: step.add.0,
+        remove: step.remove.map(|node| node.0),
+        lost: step.lost,
+        state: state(step.state).into(),
+        progress: if !step.state.is_final() && under_way.contains(&step.shard) {
+            broker.progress.of(step.shard)
+        } else {
+            String::new()
+        },
+        partitions: image.shard(step.shard).map_or(0, |shard| shard.partitions),
+    };
+    Plan {
+        id: plan.id,
+        kind: kind.into(),
+        broker: of,
+        shard,
+        parallel: plan.parallel,
+        cancelled: plan.cancelled,
+        ended: plan.is_ended(),
+        moves: plan.moves.iter().map(shown).collect(),
+    }
+}
+
+fn state(state: metadata::MoveState) -> MoveState {
+    match state {
+        metadata::MoveState::Expelling => MoveState::Expelling,
+        metadata::MoveState::Waiting => MoveState::Waiting,
+        metadata::MoveState::Learning => MoveState::Learning,
+        metadata::MoveState::Done => MoveState::Done,
+        metadata::MoveState::Cancelled => MoveState::Cancelled,
+    }
+}
