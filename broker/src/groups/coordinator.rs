@@ -410,3 +410,15 @@ fn deleted_topics(image: &Image, groups: &[(Arc<str>, Arc<Group>)]) -> BTreeSet<
     });
     known.filter(|topic| image.was_deleted(*topic)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::release;
+
+    #[test]
+    fn releases_are_compared_as_numbers() {
+        assert!(release("0.9.3") < release("0.10.0"));
+        assert_eq!(release("0.1.0 (abc)"), release("0.1.0-rc1"));
+        assert!(release("unknown") < release("0.1.0"));
+    }
+}

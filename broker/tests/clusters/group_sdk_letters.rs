@@ -13,7 +13,9 @@ use highwater_client::{Client, NewTopic};
 use parking_lot::Mutex;
 
 use super::fleet::Fleet;
-use super::group_sdk_members::{Seen, all_committed, check, member, note, noting, number, produce};
+use super::group_sdk_members::{
+    CALM, Seen, all_committed, check, member, note, noting, number, produce,
+};
 use super::journal::make_topic;
 
 type Poison = Arc<Mutex<BTreeSet<u32>>>;
@@ -71,7 +73,7 @@ fn expected(poison: &[u32], total: u32) -> BTreeSet<(u32, u32)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn group_sdk_poison_is_set_aside_exactly_and_comes_back_exactly() {
-    let mut fleet = Fleet::started(3, &[]).await;
+    let mut fleet = Fleet::started(3, &CALM).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(4)).await;
     let poisoned = [7, 40, 55, 71];

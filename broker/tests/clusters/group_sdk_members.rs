@@ -17,6 +17,18 @@ use tokio::time::sleep;
 use super::fleet::{Fleet, PATIENCE, eventually};
 use super::journal::make_topic;
 
+/// Longer than a busy machine lets a heartbeat wait: members are expelled when a test says so.
+const SESSION: Duration = Duration::from_secs(30);
+/// Of members that die.
+const SHORT_SESSION: Duration = Duration::from_secs(5);
+/// A machine that is busy with something else must not look like dead leaders: this is about
+/// groups, not about fast elections.
+pub const CALM: [(&str, &str); 3] = [
+    ("raft.heartbeat_ms", "500ms"),
+    ("raft.election_min_ms", "2s"),
+    ("raft.election_max_ms", "3s"),
+];
+
 /// Keys and numbers that handlers saw, in order.
 pub type Seen = Arc<Mutex<Vec<(String, u32)>>>;
 
@@ -94,7 +106,7 @@ pub fn member(client: &Client, group: &str) -> GroupBuilder {
     client
         .group(group)
         .topic("orders")
-        .session_timeout(Duration::from_secs(6))
+        .session_timeout(SESSION)
         .commit_interval(Duration::from_millis(100))
 }
 
@@ -119,7 +131,7 @@ async fn share(workers: &[&GroupWorker], partitions: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn group_sdk_two_members_become_three_and_two_while_the_coordinator_dies() {
-    let mut fleet = Fleet::started(3, &[]).await;
+    let mut fleet = Fleet::started(3, &CALM).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(6)).await;
     let seen = Seen::default();
@@ -136,7 +148,7 @@ async fn group_sdk_two_members_become_three_and_two_while_the_coordinator_dies()
     first.stop().await.expect("committed");
     share(&[&second, &third], 3).await;
     assert!(
-        before.elapsed() < Duration::from_secs(6),
+        before.elapsed() < SESSION,
         "others waited for the session of one who had left: {:?}",
         before.elapsed()
     );
@@ -164,7 +176,7 @@ async fn group_sdk_two_members_become_three_and_two_while_the_coordinator_dies()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn group_sdk_a_member_that_dies_between_handling_and_commit_repeats_and_loses_nothing() {
-    let fleet = Fleet::started(3, &[]).await;
+    let fleet = Fleet::started(3, &CALM).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(2)).await;
     produce(&client, 8, 0..40).await;
@@ -172,7 +184,7 @@ async fn group_sdk_a_member_that_dies_between_handling_and_commit_repeats_and_lo
     let gate = Arc::new(Semaphore::new(0));
     let dying = {
         let (seen, gate) = (Arc::clone(&seen), Arc::clone(&gate));
-        let builder = member(&client, "billing").session_timeout(Duration::from_secs(2));
+        let builder = member(&client, "billing").session_timeout(SHORT_SESSION);
         builder.run(move |record| {
             let (seen, gate) = (Arc::clone(&seen), Arc::clone(&gate));
             async move {
@@ -252,7 +264,7 @@ impl Drop for Process {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn group_sdk_a_member_that_slept_commits_nothing_of_what_moved() {
-    let fleet = Fleet::started(3, &[]).await;
+    let fleet = Fleet::started(3, &CALM).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(2)).await;
     let sleeper = Process::start(&fleet, "billing");

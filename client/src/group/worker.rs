@@ -5,7 +5,6 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use highwater_proto::{Offset, PartitionId, TimestampMs};
@@ -281,7 +280,7 @@ impl Crew {
         tokio::select! {
             // Its acknowledgement may be lost: then it is there twice, and counts once.
             () = self.letters.put(job.origin, &job.record, attempts, error) => {
-                let key = job.record.key.clone().unwrap_or_else(Bytes::new);
+                let key = job.record.key.clone().unwrap_or_default();
                 Outcome::DeadLettered(key)
             }
             () = job.cancel.cancelled() => Outcome::Abandoned,

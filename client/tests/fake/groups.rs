@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 use super::{Node, State, error};
 
 type Place = (u64, u32);
+type KeyPlace = (u64, u32, Vec<u8>);
 
 #[derive(Default)]
 pub struct Member {
@@ -26,7 +27,8 @@ pub struct Member {
 pub struct Group {
     pub members: BTreeMap<String, Member>,
     pub offsets: BTreeMap<Place, u64>,
-    pub parked: BTreeMap<(u64, u32, Vec<u8>), (u64, u64, u32)>,
+    /// First and last offset, and how many records.
+    pub parked: BTreeMap<KeyPlace, (u64, u64, u32)>,
     epoch: u64,
     unparked: u64,
     /// Members that leave by themselves.

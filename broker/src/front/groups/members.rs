@@ -8,7 +8,7 @@ use highwater_env::Env;
 use highwater_proto::internal::group_command::Action;
 use highwater_proto::internal::{GroupAcknowledge, GroupJoin, GroupMemberSpec, GroupRemove};
 use highwater_proto::v1::{
-    AssignedPartition, AssignedTopic, Assignment, Error, ErrorCode, GroupHeartbeatRequest,
+    AssignedPartition, AssignedTopic, Assignment, AssignmentStrategy, Error, ErrorCode, GroupHeartbeatRequest,
     GroupHeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
     LeaveGroupResponse, PartitionRef,
 };
@@ -84,6 +84,9 @@ fn specification(request: JoinGroupRequest, host: String) -> Result<GroupMemberS
         }
     }
     check_subscription(&request)?;
+    if AssignmentStrategy::try_from(request.strategy).is_err() {
+        return Err(invalid("strategy is sticky, range or round robin"));
+    }
     let session_timeout_ms = or_default(request.session_timeout_ms, DEFAULT_SESSION_MS);
     let rebalance_timeout_ms = or_default(request.rebalance_timeout_ms, DEFAULT_REBALANCE_MS);
     if !SESSION_MS.contains(&session_timeout_ms) {
