@@ -1,17 +1,19 @@
 //! Which mutant this process is.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 /// The variable that names the mutant.
 pub const VARIABLE: &str = "HIGHWATER_MUTANT";
 
 /// Rules that can be broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Mutant {
     /// Entries are acknowledged when they are written, and synced only when something else is.
-    AckBeforeFsync = 1,
+    AckBeforeFsync,
     /// The leader counts an entry as stored by a follower as soon as it is on its way there.
     AckAtLeaderAlone,
     /// A vote is given and remembered in memory alone.
@@ -75,41 +77,100 @@ impl fmt::Display for UnknownMutant {
 
 impl std::error::Error for UnknownMutant {}
 
-/// The chosen mutant's number; 0 is none.
-static CHOSEN: AtomicU8 = AtomicU8::new(0);
+/// What the environment names; read once.
+fn named() -> &'static Result<Option<Mutant>, UnknownMutant> {
+    static NAMED: OnceLock<Result<Option<Mutant>, UnknownMutant>> = OnceLock::new();
+    NAMED.get_or_init(|| {
+        find(
+            &std::env::var_os(VARIABLE)
+                .unwrap_or_default()
+                .to_string_lossy(),
+        )
+    })
+}
 
-/// Makes this process that mutant, or none.
-pub fn choose(mutant: Option<Mutant>) {
-    CHOSEN.store(mutant.map_or(0, |mutant| mutant as u8), Ordering::SeqCst);
+/// The mutant of a name; an empty name is none.
+fn find(name: &str) -> Result<Option<Mutant>, UnknownMutant> {
+    let found = Mutant::ALL.into_iter().find(|mutant| mutant.name() == name);
+    match found {
+        None if !name.is_empty() => Err(UnknownMutant(name.to_owned())),
+        found => Ok(found),
+    }
 }
 
 /// Whether this process is that mutant.
+///
+/// # Panics
+/// When the environment names what does not exist: a harness must not take that for a broker that
+/// passed.
 #[must_use]
 pub fn is_chosen(mutant: Mutant) -> bool {
-    CHOSEN.load(Ordering::Relaxed) == mutant as u8
+    match named() {
+        Ok(chosen) => *chosen == Some(mutant),
+        Err(unknown) => panic!("{unknown}"),
+    }
 }
 
-/// Chooses what the environment names, and says so on the standard error, loudly.
+/// Says on the standard error, loudly, which mutant this process is.
 ///
 /// # Errors
-/// When it names what does not exist.
+/// When the environment names what does not exist.
 pub fn start() -> Result<(), UnknownMutant> {
-    let name = std::env::var_os(VARIABLE).unwrap_or_default();
-    let name = name.to_string_lossy();
     let line = "=".repeat(72);
-    if name.is_empty() {
-        choose(None);
-        eprintln!("{line}\nTHIS BUILD CAN BREAK ITS PROMISES. No mutant is chosen.\n{line}");
-        return Ok(());
+    match named().clone()? {
+        None => {
+            eprintln!("{line}\nTHIS BUILD CAN BREAK ITS PROMISES. No mutant is chosen.\n{line}")
+        }
+        Some(mutant) => eprintln!(
+            "{line}\nTHIS BROKER LOSES DATA ON PURPOSE: mutant {}.\n{line}",
+            mutant.name()
+        ),
     }
-    let found = Mutant::ALL.into_iter().find(|mutant| mutant.name() == name);
-    let mutant = found.ok_or_else(|| UnknownMutant(name.into_owned()))?;
-    choose(Some(mutant));
-    eprintln!(
-        "{line}\nTHIS BROKER LOSES DATA ON PURPOSE: mutant {}.\n{line}",
+    Ok(())
+}
+
+/// How long a mutant may take to fail a test. One that hangs has failed it too.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// For tests: holds that another test of the calling program passes without a mutant and does not
+/// with this one. Each runs in a process of its own, because a process is one mutant at most.
+///
+/// # Panics
+/// When it does not hold.
+pub fn fails(mutant: Mutant, test: &str) {
+    assert_eq!(run("", test), Some(true), "{test} passes without a mutant");
+    assert_ne!(
+        run(mutant.name(), test),
+        Some(true),
+        "{} passes {test}",
         mutant.name()
     );
-    Ok(())
+}
+
+/// Whether a test passes; `None` if it does not end.
+fn run(name: &str, test: &str) -> Option<bool> {
+    let program = std::env::current_exe().expect("the path of this program");
+    let mut child = Command::new(program)
+        .args([test, "--exact", "--test-threads=1"])
+        .env(VARIABLE, name)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("this program starts again");
+    let deadline = Instant::now() + PATIENCE;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait().expect("its end") {
+            let mut output = String::new();
+            let mut pipe = child.stdout.take().expect("its output");
+            pipe.read_to_string(&mut output).expect("its output");
+            assert!(output.contains("running 1 test"), "there is no test {test}");
+            return Some(status.success());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    child.kill().expect("it is killed");
+    child.wait().expect("its end");
+    None
 }
 
 #[cfg(test)]
@@ -117,24 +178,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_is_chosen_at_a_time_and_names_are_different() {
+    fn every_mutant_is_found_by_its_own_name_alone() {
         for mutant in Mutant::ALL {
-            choose(Some(mutant));
-            let chosen: Vec<_> = Mutant::ALL.into_iter().filter(|m| is_chosen(*m)).collect();
-            assert_eq!(chosen, [mutant]);
-            assert_eq!(
-                crate::mutant!(AckBeforeFsync => 1; else 2) == 1,
-                mutant == Mutant::AckBeforeFsync
-            );
-            let same = Mutant::ALL.iter().filter(|m| m.name() == mutant.name());
-            assert_eq!(same.count(), 1);
+            assert_eq!(find(mutant.name()), Ok(Some(mutant)));
         }
-        choose(None);
-        assert!(Mutant::ALL.into_iter().all(|mutant| !is_chosen(mutant)));
-        assert!(
-            UnknownMutant("x".to_owned())
-                .to_string()
-                .contains("ack-before-fsync")
+        assert_eq!(find(""), Ok(None));
+        let unknown = find("ack").unwrap_err().to_string();
+        assert!(unknown.contains("ack-before-fsync"), "{unknown}");
+    }
+
+    #[test]
+    fn what_is_right_is_done_without_a_mutant() {
+        assert_eq!(crate::mutant!(SkipDirectoryFsync => 1; else 2), 2);
+    }
+
+    #[test]
+    fn a_mutant_does_what_is_broken() {
+        fails(
+            Mutant::SkipDirectoryFsync,
+            "chosen::tests::what_is_right_is_done_without_a_mutant",
         );
     }
 }

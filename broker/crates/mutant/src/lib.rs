@@ -9,7 +9,7 @@
 mod chosen;
 
 #[cfg(feature = "mutant")]
-pub use chosen::{Mutant, UnknownMutant, VARIABLE, choose, is_chosen, start};
+pub use chosen::{Mutant, UnknownMutant, VARIABLE, fails, is_chosen, start};
 
 /// What a mutant does instead of what is right.
 ///
