@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use highwater_mutant::mutant;
 use highwater_proto::NodeId;
 use highwater_proto::internal::HelloRequest;
 use parking_lot::RwLock;
@@ -101,12 +102,14 @@ impl Membership {
             );
         }
         match self.known_incarnation(caller.node_id) {
-            Some(known) if known != caller.incarnation => format!(
-                "broker {} is known here with another data directory (incarnation {known}, not \
+            Some(known) if mutant!(WipedBrokerVotes => false; else known != caller.incarnation) => {
+                format!(
+                    "broker {} is known here with another data directory (incarnation {known}, not \
                  {}); a wiped or exchanged disk must not vote: bring the old directory back, or \
                  replace the broker first",
-                caller.node_id, caller.incarnation
-            ),
+                    caller.node_id, caller.incarnation
+                )
+            }
             _ => String::new(),
         }
     }

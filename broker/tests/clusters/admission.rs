@@ -71,7 +71,9 @@ async fn requests_that_come_in_are_bounded_too() {
     for _ in 0..REQUESTS {
         let mut raw = Raw::to_leader(&fleet, &client, "small", 0).await;
         let large = large.clone();
-        senders.push(tokio::spawn(async move { raw.send(vec![large], 60_000).await }));
+        senders.push(tokio::spawn(
+            async move { raw.send(vec![large], 60_000).await },
+        ));
     }
     for sent in senders {
         let results = sent.await.expect("an answer");

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use highwater_mutant::mutant;
 use highwater_proto::v1::ErrorCode;
 use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
 
@@ -112,7 +113,7 @@ impl Image {
 
     fn register(&mut self, broker: &NewBroker) -> Result<MetadataReply, Refusal> {
         if let Some(known) = self.brokers.get(&broker.id)
-            && known.incarnation != broker.incarnation
+            && mutant!(WipedBrokerVotes => false; else known.incarnation != broker.incarnation)
         {
             let text = format!(
                 "broker {} is known with another data directory (incarnation {}, not {}); bring \

@@ -307,3 +307,12 @@ proptest! {
         let _ = Image::decode_snapshot(&bytes);
     }
 }
+
+#[cfg(feature = "mutant")]
+#[test]
+fn the_mutant_breaks_its_rule() {
+    highwater_mutant::fails(
+        highwater_mutant::Mutant::WipedBrokerVotes,
+        "tests::another_disk_under_a_known_id_is_refused_and_an_address_may_change",
+    );
+}
