@@ -22,7 +22,11 @@ fn output(arguments: &[&str]) -> Output {
 
 fn text(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
-    format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(err)
+    )
 }
 
 fn path(directory: &TempDir, name: &str) -> String {
@@ -33,11 +37,26 @@ fn path(directory: &TempDir, name: &str) -> String {
 fn a_short_run_with_faults_passes_and_its_history_is_readable_by_the_checker() {
     let directory = TempDir::new().expect("a directory");
     let out = path(&directory, "run");
-    let common = ["--time", "15", "--rate", "60", "--clients", "6", "--out", &out];
+    let common = [
+        "--time",
+        "15",
+        "--rate",
+        "60",
+        "--clients",
+        "6",
+        "--out",
+        &out,
+    ];
     let run = output(&[&common[..], &["--faults", "kill-leader,pause,transfer"]].concat());
     assert!(run.status.success(), "{}", text(&run));
     assert!(text(&run).contains("\nPASS\n"), "{}", text(&run));
-    for name in ["history.edn", "history.jsonl", "report.json", "timeline.html", "broker-1.log"] {
+    for name in [
+        "history.edn",
+        "history.jsonl",
+        "report.json",
+        "timeline.html",
+        "broker-1.log",
+    ] {
         assert!(Path::new(&out).join(name).is_file(), "{name} is missing");
     }
     let report = fs::read_to_string(format!("{out}/report.json")).expect("a report");
@@ -83,12 +102,20 @@ fn check_names_what_is_wrong_and_its_exit_code_says_how_bad_it_is() {
         assert!(text(&check).contains(words), "{}", text(&check));
     }
     fs::write(&file, poll("[[0 7]]")).expect("written");
-    assert_eq!(output(&["check", &file, "--json", &verdict]).status.code(), Some(1));
+    assert_eq!(
+        output(&["check", &file, "--json", &verdict]).status.code(),
+        Some(1)
+    );
     let json = fs::read_to_string(&verdict).expect("a verdict");
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     let found = &json["anomalies"]["inconsistent-offset"]["examples"][0];
     assert_eq!((&found["key"], &found["offset"]), (&0.into(), &0.into()));
-    assert!(found["entries"].as_array().is_some_and(|entries| !entries.is_empty()), "{found}");
+    assert!(
+        found["entries"]
+            .as_array()
+            .is_some_and(|entries| !entries.is_empty()),
+        "{found}"
+    );
 }
 
 /// Command lines of processes that name a directory.
@@ -102,7 +129,10 @@ fn processes_of(directory: &str) -> Vec<String> {
 
 fn mounts_of(directory: &str) -> usize {
     let table = fs::read_to_string("/proc/self/mounts").expect("a table of mounts");
-    table.lines().filter(|line| line.contains(directory)).count()
+    table
+        .lines()
+        .filter(|line| line.contains(directory))
+        .count()
 }
 
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
@@ -122,11 +152,27 @@ fn a_harness_that_was_killed_leaves_nothing_that_the_next_one_does_not_remove() 
     }
     let directory = TempDir::new().expect("a directory");
     let (first, second) = (path(&directory, "first"), path(&directory, "second"));
-    let faults = ["--faults", "isolate-leader,power-loss", "--rate", "30", "--clients", "3"];
+    let faults = [
+        "--faults",
+        "isolate-leader,power-loss",
+        "--rate",
+        "30",
+        "--clients",
+        "3",
+    ];
     let long = [&faults[..], &["--time", "600", "--out", &first]].concat();
-    let mut killed = verify(&long).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
+    let mut killed = verify(&long)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("runs");
     wait_until("three brokers run", || {
-        mounts_of(&first) == 3 && processes_of(&first).iter().filter(|p| p.contains("server")).count() >= 3
+        mounts_of(&first) == 3
+            && processes_of(&first)
+                .iter()
+                .filter(|p| p.contains("server"))
+                .count()
+                >= 3
     });
     killed.kill().expect("killed");
     killed.wait().expect("reaped");
@@ -134,8 +180,14 @@ fn a_harness_that_was_killed_leaves_nothing_that_the_next_one_does_not_remove() 
     wait_until("no process is left", || processes_of(&first).is_empty());
 
     let short = [&faults[..], &["--time", "5", "--out", &second]].concat();
-    let mut next = verify(&short).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("runs");
+    let mut next = verify(&short)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("runs");
     wait_until("its mounts are gone", || mounts_of(&first) == 0);
-    wait_until("the next run ends", || next.try_wait().expect("a child").is_some());
+    wait_until("the next run ends", || {
+        next.try_wait().expect("a child").is_some()
+    });
     assert_eq!((mounts_of(&second), processes_of(&second).len()), (0, 0));
 }

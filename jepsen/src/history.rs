@@ -146,7 +146,12 @@ impl Recorder {
     pub fn finish(&self) -> anyhow::Result<Recorded> {
         let open: Vec<Operation> = self.lock().open.values().cloned().collect();
         for invoked in open {
-            self.complete(Kind::Info, invoked.process, invoked.function, invoked.actions);
+            self.complete(
+                Kind::Info,
+                invoked.process,
+                invoked.function,
+                invoked.actions,
+            );
         }
         let mut inner = self.lock();
         inner.edn.flush()?;
@@ -227,7 +232,10 @@ mod tests {
         let kinds: Vec<Kind> = recorded.history.iter().map(|entry| entry.kind).collect();
         assert_eq!(kinds, [Kind::Invoke, Kind::Invoke, Kind::Fail, Kind::Info]);
         assert_eq!(recorded.spans.len(), 2);
-        for (name, notation) in [("history.edn", Notation::Edn), ("history.jsonl", Notation::Json)] {
+        for (name, notation) in [
+            ("history.edn", Notation::Edn),
+            ("history.jsonl", Notation::Json),
+        ] {
             let text = std::fs::read(directory.path().join(name)).expect("written");
             let again = read(text.as_slice(), notation).expect("readable");
             let all = |history: &History| -> Vec<Operation> {

@@ -68,7 +68,10 @@ impl Leaders {
     /// The leader of a partition.
     #[must_use]
     pub fn of(&self, partition: u32) -> Option<u32> {
-        self.lock().now.get(&partition).and_then(|(_, leader, _)| *leader)
+        self.lock()
+            .now
+            .get(&partition)
+            .and_then(|(_, leader, _)| *leader)
     }
 
     /// The shard of a partition.
@@ -81,7 +84,10 @@ impl Leaders {
     #[must_use]
     pub fn led_by(&self, node: u32) -> Vec<u32> {
         let inner = self.lock();
-        let led = inner.now.iter().filter(|(_, (_, leader, _))| *leader == Some(node));
+        let led = inner
+            .now
+            .iter()
+            .filter(|(_, (_, leader, _))| *leader == Some(node));
         led.map(|(partition, _)| *partition).collect()
     }
 
@@ -102,7 +108,9 @@ pub fn two_in_one_term(changes: &[Change]) -> Vec<String> {
     let mut known: BTreeMap<(u32, u64), u32> = BTreeMap::new();
     let mut found = Vec::new();
     for change in changes {
-        let Some(leader) = change.leader else { continue };
+        let Some(leader) = change.leader else {
+            continue;
+        };
         let (shard, term) = (change.shard, change.term);
         let first = *known.entry((shard, term)).or_insert(leader);
         let what = format!("brokers {first} and {leader} both led shard {shard} in term {term}");
@@ -151,7 +159,11 @@ mod tests {
             change(2, Some(3), 5),
         ];
         assert!(two_in_one_term(&legal).is_empty());
-        let planted = [change(1, Some(1), 5), change(1, Some(2), 6), change(1, Some(2), 5)];
+        let planted = [
+            change(1, Some(1), 5),
+            change(1, Some(2), 6),
+            change(1, Some(2), 5),
+        ];
         let found = two_in_one_term(&planted);
         assert_eq!(found, ["brokers 1 and 2 both led shard 1 in term 5"]);
     }

@@ -47,12 +47,18 @@ pub fn samples(
                 ..Sample::default()
             };
             let all: Vec<u32> = (0..partitions).collect();
-            let affected = if record.led.is_empty() { &all } else { &record.led };
+            let affected = if record.led.is_empty() {
+                &all
+            } else {
+                &record.led
+            };
             for partition in affected {
                 let acks = by_partition.get(partition).map_or(&[][..], Vec::as_slice);
                 measure(record, acks, &mut sample);
             }
-            let back = rejoined.iter().filter(|(number, _)| *number == record.number);
+            let back = rejoined
+                .iter()
+                .filter(|(number, _)| *number == record.number);
             sample.rejoined = back.map(|(_, took)| seconds(*took)).collect();
             sample
         })
@@ -63,16 +69,24 @@ pub fn samples(
 fn measure(record: &Record, acks: &[Acknowledged], sample: &mut Sample) {
     let (from, healed) = (record.from_ns, record.healed_ns);
     if record.kind == Kind::TransferLeaders {
-        let during = acks.iter().map(|ack| ack.at_ns).filter(|at| (from..=healed).contains(at));
+        let during = acks
+            .iter()
+            .map(|ack| ack.at_ns)
+            .filter(|at| (from..=healed).contains(at));
         let mut times = vec![from];
         times.extend(during);
         times.push(healed);
-        let gap = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();
+        let gap = times
+            .windows(2)
+            .map(|pair| pair[1].saturating_sub(pair[0]))
+            .max();
         sample.gaps.extend(gap.map(seconds));
         return;
     }
     // Sent since the fault, so that it was certainly the recovered cluster that took it.
-    let first = acks.iter().find(|ack| ack.invoked_ns >= from && ack.at_ns >= from);
+    let first = acks
+        .iter()
+        .find(|ack| ack.invoked_ns >= from && ack.at_ns >= from);
     match first {
         Some(ack) if ack.at_ns <= healed => sample.under_fault.push(seconds(ack.at_ns - from)),
         _ => match acks.iter().find(|ack| ack.at_ns > healed) {
@@ -82,7 +96,10 @@ fn measure(record: &Record, acks: &[Acknowledged], sample: &mut Sample) {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "times of a run are far below 2^53 ns")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "times of a run are far below 2^53 ns"
+)]
 fn seconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e9
 }
@@ -97,7 +114,11 @@ pub fn percentile(values: &[f64], percent: usize) -> Option<f64> {
 }
 
 fn distribution(values: &[f64]) -> String {
-    match (percentile(values, 50), percentile(values, 99), percentile(values, 100)) {
+    match (
+        percentile(values, 50),
+        percentile(values, 99),
+        percentile(values, 100),
+    ) {
         (Some(p50), Some(p99), Some(max)) => format!("{p50:.2} / {p99:.2} / {max:.2}"),
         _ => "-".to_owned(),
     }
@@ -121,7 +142,10 @@ pub fn by_kind(samples: &[Sample]) -> String {
     ]);
     for (kind, samples) in kinds {
         let all = |part: fn(&Sample) -> &Vec<f64>| -> Vec<f64> {
-            samples.iter().flat_map(|sample| part(sample).iter().copied()).collect()
+            samples
+                .iter()
+                .flat_map(|sample| part(sample).iter().copied())
+                .collect()
         };
         let (under, after) = (all(|s| &s.under_fault), all(|s| &s.after_heal));
         let never: u32 = samples.iter().map(|sample| sample.never).sum();
@@ -135,7 +159,9 @@ pub fn by_kind(samples: &[Sample]) -> String {
             never.to_string(),
         ]);
     }
-    format!("Partitions that the fault hit, from its beginning or its end to the first acknowledgement:\n{table}")
+    format!(
+        "Partitions that the fault hit, from its beginning or its end to the first acknowledgement:\n{table}"
+    )
 }
 
 /// An event with what others are known to take, and the goal.
@@ -176,13 +202,24 @@ const ROWS: [Row; 5] = [
         others: "18 s",
         goal: "2 / 5 / 10",
         values: |sample| &sample.rejoined,
-        kinds: &[Kind::KillLeader, Kind::KillFollower, Kind::PowerLoss, Kind::CrashLoop],
+        kinds: &[
+            Kind::KillLeader,
+            Kind::KillFollower,
+            Kind::PowerLoss,
+            Kind::CrashLoop,
+        ],
     },
     Row {
         event: "all lost power: serving again",
         others: "none published",
         goal: "3 / 8 / 15",
-        values: |sample| if sample.never == 0 { &sample.after_heal } else { NONE },
+        values: |sample| {
+            if sample.never == 0 {
+                &sample.after_heal
+            } else {
+                NONE
+            }
+        },
         kinds: &[Kind::PowerLossAll, Kind::KillAll],
     },
 ];
@@ -190,12 +227,22 @@ const ROWS: [Row; 5] = [
 /// Ours beside others' and the goals.
 #[must_use]
 pub fn beside_others(samples: &[Sample]) -> String {
-    let head = ["event to first acknowledgement", "n", "p50 / p99 / max s", "goal", "others"];
+    let head = [
+        "event to first acknowledgement",
+        "n",
+        "p50 / p99 / max s",
+        "goal",
+        "others",
+    ];
     let mut table = table(&head);
     for row in ROWS {
         let kinds: Vec<&str> = row.kinds.iter().map(|kind| kind.name()).collect();
-        let of_row = samples.iter().filter(|sample| kinds.contains(&sample.kind.as_str()));
-        let values: Vec<f64> = of_row.flat_map(|sample| (row.values)(sample).iter().copied()).collect();
+        let of_row = samples
+            .iter()
+            .filter(|sample| kinds.contains(&sample.kind.as_str()));
+        let values: Vec<f64> = of_row
+            .flat_map(|sample| (row.values)(sample).iter().copied())
+            .collect();
         table.add_row([
             row.event.to_owned(),
             values.len().to_string(),
@@ -209,7 +256,9 @@ pub fn beside_others(samples: &[Sample]) -> String {
 
 fn table(head: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(head.to_vec());
+    table
+        .load_style(presets::UTF8_FULL_CONDENSED)
+        .set_header(head.to_vec());
     for column in table.column_iter_mut().skip(1).take(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -257,7 +306,12 @@ mod tests {
             ack(1, 15, 24), // answered only after the end
             ack(2, 12, 12), // not led by the broker that was hit
         ];
-        let found = samples(&[record(Kind::KillLeader, &[0, 1, 4])], &acks, &[(3, SECOND), (9, 1)], 5);
+        let found = samples(
+            &[record(Kind::KillLeader, &[0, 1, 4])],
+            &acks,
+            &[(3, SECOND), (9, 1)],
+            5,
+        );
         assert_eq!(found[0].under_fault, [3.0]);
         assert_eq!(found[0].after_heal, [4.0]);
         assert_eq!(found[0].never, 1);

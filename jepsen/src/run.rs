@@ -179,7 +179,10 @@ fn make_empty(directory: &std::path::Path) -> anyhow::Result<()> {
     let shown = directory.display();
     fs::create_dir_all(directory).with_context(|| format!("cannot create {shown}"))?;
     let mut entries = fs::read_dir(directory).with_context(|| format!("cannot read {shown}"))?;
-    ensure!(entries.next().is_none(), "{shown} is not empty: name another directory");
+    ensure!(
+        entries.next().is_none(),
+        "{shown} is not empty: name another directory"
+    );
     Ok(())
 }
 
@@ -224,14 +227,20 @@ impl Run<'_> {
         let mut findings = self.heal().await?;
         (self.listener)(Event::Stage("writing to every partition"));
         findings.extend(liveness(&shared, PATIENCE).await?);
-        (self.listener)(Event::Stage("reading everything back, from leaders and from every replica"));
+        (self.listener)(Event::Stage(
+            "reading everything back, from leaders and from every replica",
+        ));
         let reads = final_reads(&shared, READING).await?;
         findings.extend(reads.problems);
         following.cancel();
         if let Some(cluster) = &self.cluster {
             cluster.notice_deaths().await;
         }
-        let rejoined = site.rejoined.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let rejoined = site
+            .rejoined
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         Ok(Happened {
             recorded: recorder.finish()?,
             faults,
@@ -280,7 +289,10 @@ impl Run<'_> {
         let nodes = match &self.cluster {
             Some(cluster) => cluster.numbers(),
             None => {
-                client.topic(&shared.plan.topic).await.context("the topic is gone")?;
+                client
+                    .topic(&shared.plan.topic)
+                    .await
+                    .context("the topic is gone")?;
                 client.view().brokers.keys().map(|node| node.0).collect()
             }
         };
@@ -355,7 +367,12 @@ impl Run<'_> {
             ..Options::default()
         };
         let mut findings = happened.findings;
-        findings.extend(happened.faults.iter().filter_map(|record| record.finding.clone()));
+        findings.extend(
+            happened
+                .faults
+                .iter()
+                .filter_map(|record| record.finding.clone()),
+        );
         findings.extend(two_in_one_term(&happened.changes));
         let history = happened.recorded.history;
         let checked = tokio::task::spawn_blocking(move || check(&history, &options));

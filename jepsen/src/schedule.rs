@@ -9,9 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
 /// Kinds of faults.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// `kill -9` of the broker that leads least.
@@ -193,7 +191,11 @@ impl Kind {
 /// The first word that means nothing.
 pub fn parse_kinds(text: &str) -> Result<Vec<Kind>, String> {
     let mut kinds = Vec::new();
-    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+    for word in text
+        .split(',')
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+    {
         let means = |kind: &Kind| {
             let (name, group) = kind.names();
             word == name || word == group || word == "all"
@@ -254,7 +256,11 @@ pub fn plan(seed: u64, time_ms: u64, kinds: &[Kind]) -> Vec<Planned> {
             break;
         };
         let both = kind.lane() == Lane::Both;
-        let at_ms = if both { free[0].max(free[1]) } else { free[lane] };
+        let at_ms = if both {
+            free[0].max(free[1])
+        } else {
+            free[lane]
+        };
         let (least, most) = kind.lasts_ms();
         let most = most.min(time_ms / 4).max(least);
         let lasts_ms = random.random_range(least..=most);
@@ -292,7 +298,10 @@ struct Deck {
 
 impl Deck {
     fn new(kinds: &[Kind], lanes: &[Lane]) -> Self {
-        let of_lane = kinds.iter().copied().filter(|kind| lanes.contains(&kind.lane()));
+        let of_lane = kinds
+            .iter()
+            .copied()
+            .filter(|kind| lanes.contains(&kind.lane()));
         Self {
             kinds: of_lane.collect(),
             left: Vec::new(),
@@ -327,7 +336,10 @@ mod tests {
             assert!(!planned.is_empty());
             for fault in &planned {
                 let end = fault.at_ms + fault.lasts_ms;
-                assert!(fault.at_ms >= QUIET_MS && end + QUIET_MS <= 60_000, "{fault:?}");
+                assert!(
+                    fault.at_ms >= QUIET_MS && end + QUIET_MS <= 60_000,
+                    "{fault:?}"
+                );
                 assert!(fault.lasts_ms >= fault.kind.lasts_ms().0, "{fault:?}");
             }
             let shares = |a: Kind, b: Kind| {
@@ -348,7 +360,9 @@ mod tests {
     fn lanes_overlap_each_other() {
         let overlap = |seed| {
             let planned = plan(seed, 60_000, &Kind::ALL);
-            planned.windows(2).any(|pair| pair[0].at_ms + pair[0].lasts_ms > pair[1].at_ms)
+            planned
+                .windows(2)
+                .any(|pair| pair[0].at_ms + pair[0].lasts_ms > pair[1].at_ms)
         };
         assert!((0..50).all(overlap));
     }
@@ -370,7 +384,10 @@ mod tests {
     fn kinds_are_asked_for_by_name_by_group_or_all() {
         assert_eq!(parse_kinds("all").expect("known"), Kind::ALL);
         assert_eq!(parse_kinds("none").expect("known"), []);
-        assert_eq!(parse_kinds("pause, kill-all").expect("known"), [Kind::KillAll, Kind::Pause]);
+        assert_eq!(
+            parse_kinds("pause, kill-all").expect("known"),
+            [Kind::KillAll, Kind::Pause]
+        );
         assert_eq!(parse_kinds("partition").expect("known").len(), 7);
         assert!(parse_kinds("earthquake").is_err());
     }

@@ -65,7 +65,11 @@ pub async fn run(
     fs::create_dir_all(&config.out)
         .with_context(|| format!("cannot create {}", config.out.display()))?;
     let path = config.out.join(LEDGER);
-    let mut entries = if path.exists() { read_ledger(&path)? } else { Vec::new() };
+    let mut entries = if path.exists() {
+        read_ledger(&path)?
+    } else {
+        Vec::new()
+    };
     let first_seed = entries.first().map_or(config.seed, |entry| entry.seed);
     let mut worst = 0;
     loop {
@@ -94,7 +98,10 @@ pub async fn run(
         }
         entries.push(entry);
     }
-    let samples: Vec<Sample> = entries.iter().flat_map(|entry| entry.recovery.clone()).collect();
+    let samples: Vec<Sample> = entries
+        .iter()
+        .flat_map(|entry| entry.recovery.clone())
+        .collect();
     println!("{}\n{}", by_kind(&samples), beside_others(&samples));
     println!("{}", summary(&entries));
     Ok(ExitCode::from(match worst {
@@ -121,7 +128,10 @@ pub fn read_ledger(path: &Path) -> anyhow::Result<Vec<Entry>> {
     let shown = path.display();
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
     let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    let lines = whole.lines().enumerate().filter(|(_, line)| !line.is_empty());
+    let lines = whole
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.is_empty());
     lines
         .map(|(at, line)| {
             serde_json::from_str(line)
@@ -134,7 +144,10 @@ fn append(path: &Path, entry: &Entry) -> anyhow::Result<()> {
     // A torn last line of an earlier soak is cut, so that this one begins a line.
     if let Ok(text) = fs::read_to_string(path) {
         let whole = text.rfind('\n').map_or(0, |end| end + 1);
-        OpenOptions::new().write(true).open(path)?.set_len(whole as u64)?;
+        OpenOptions::new()
+            .write(true)
+            .open(path)?
+            .set_len(whole as u64)?;
     }
     let mut file = OpenOptions::new().create(true).append(true).open(path)?;
     writeln!(file, "{}", serde_json::to_string(entry)?)?;
@@ -160,10 +173,17 @@ fn entry(block: u64, report: &Report) -> Entry {
         ended: jiff::Timestamp::now().to_string(),
         seconds: report.seconds,
         verdict: word(report.judgement.conclusion()).to_owned(),
-        operations: [history.operations, history.ok, history.failed, history.unknown],
+        operations: [
+            history.operations,
+            history.ok,
+            history.failed,
+            history.unknown,
+        ],
         acknowledged: report.acknowledged,
         faults,
-        anomalies: anomalies.map(|(name, found)| (name.to_string(), found.count)).collect(),
+        anomalies: anomalies
+            .map(|(name, found)| (name.to_string(), found.count))
+            .collect(),
         remarks,
         recovery: report.recovery.clone(),
     }
@@ -277,9 +297,15 @@ mod tests {
         assert_eq!(read_ledger(&path).expect("readable").len(), 2);
         append(&path, &one(2)).expect("written");
         let entries = read_ledger(&path).expect("readable");
-        assert_eq!(entries.iter().map(|entry| entry.block).collect::<Vec<_>>(), [0, 1, 2]);
+        assert_eq!(
+            entries.iter().map(|entry| entry.block).collect::<Vec<_>>(),
+            [0, 1, 2]
+        );
         let text = summary(&entries);
-        assert!(text.contains("30 operations (24 ok, 3 failed, 3 unknown)"), "{text}");
+        assert!(
+            text.contains("30 operations (24 ok, 3 failed, 3 unknown)"),
+            "{text}"
+        );
         assert!(text.contains("6 faults: pause 6\n"), "{text}");
     }
 

@@ -71,7 +71,11 @@ impl fmt::Display for Judgement {
             writeln!(f, "  found: {finding}")?;
         }
         for death in &self.deaths {
-            writeln!(f, "  broker {} ended by itself ({}):", death.node, death.status)?;
+            writeln!(
+                f,
+                "  broker {} ended by itself ({}):",
+                death.node, death.status
+            )?;
             for line in death.tail.lines() {
                 writeln!(f, "    {line}")?;
             }

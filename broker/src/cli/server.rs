@@ -56,6 +56,8 @@ pub fn run(args: ServerArgs) -> Result<ExitCode, Failure> {
     if let Some(parent) = args.die_with_parent {
         die_with(parent)?;
     }
+    #[cfg(feature = "mutant")]
+    highwater_mutant::start().map_err(Failure::usage)?;
     let config = Config::load(&sources(&args)?)?;
     if args.check {
         println!("The configuration is valid.");

@@ -10,6 +10,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use highwater_env::{Clock, Env};
+use highwater_mutant::mutant;
 use highwater_proto::batch::RecordBatch;
 use highwater_proto::v1::{
     BatchResult, ErrorCode, PartitionBatch, ProduceRequest, ProduceResponse,
@@ -182,6 +183,11 @@ async fn try_hand_in<E: Env>(
     } else {
         batch
     };
+    mutant!(ReadAboveHighWatermark => {
+        if let Some(view) = shard.views.get(tp) {
+            view.show_early(&batch, append_time);
+        }
+    });
     let (reply, verdict) = oneshot::channel();
     let batch = batch.bytes().clone();
     let produced = Produced {

@@ -2,6 +2,7 @@
 //! stranger to be turned away with a reason.
 
 use highwater_env::Env;
+use highwater_mutant::mutant;
 use highwater_proto::internal::{HelloRequest, HelloResponse};
 
 use super::Broker;
@@ -16,7 +17,10 @@ pub fn answer<E: Env>(broker: &Broker<E>, caller: &HelloRequest) -> HelloRespons
         incarnation: identity.incarnation,
         cluster_id: identity.cluster_id.unwrap_or_default(),
         initial_addresses: broker.join.clone(),
-        member: known.as_deref() == Some(caller.incarnation.as_str()),
+        member: mutant!(
+            WipedBrokerVotes => known.is_some();
+            else known.as_deref() == Some(caller.incarnation.as_str())
+        ),
         refusal: broker.membership.refusal(caller),
         known_incarnation: known.unwrap_or_default(),
         address: broker.address.clone(),

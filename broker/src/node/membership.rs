@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use highwater_mutant::mutant;
 use highwater_proto::NodeId;
 use highwater_proto::internal::HelloRequest;
 use parking_lot::RwLock;
@@ -108,12 +109,14 @@ impl Membership {
             );
         }
         match self.known_incarnation(caller.node_id) {
-            Some(known) if known != caller.incarnation => format!(
-                "broker {0} is known here with another data directory (incarnation {known}, not \
-                 {1}); a wiped or exchanged disk must not vote: bring the old directory back, or \
-                 give it up with `highwater cluster replace {0}`",
-                caller.node_id, caller.incarnation
-            ),
+            Some(known) if mutant!(WipedBrokerVotes => false; else known != caller.incarnation) => {
+                format!(
+                    "broker {0} is known here with another data directory (incarnation {known}, \
+                     not {1}); a wiped or exchanged disk must not vote: bring the old directory \
+                     back, or give it up with `highwater cluster replace {0}`",
+                    caller.node_id, caller.incarnation
+                )
+            }
             _ => String::new(),
         }
     }

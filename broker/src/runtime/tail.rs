@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use highwater_env::Disk;
+use highwater_mutant::mutant;
 use highwater_proto::batch::{BatchHeader, DecodeLimits, RecordBatch};
 use highwater_proto::{Offset, TimestampMs};
 use highwater_segment::AppendBatch;
@@ -100,6 +101,22 @@ impl PartitionTail {
         // best answer there is.
         Some(found.unwrap_or((batch.base_offset, batch.max_timestamp)))
     }
+    /// Adds a batch that no budget knows of.
+    #[cfg(feature = "mutant")]
+    pub(super) fn show(&mut self, batch: AppendBatch) {
+        self.batches.push_back(batch);
+    }
+    /// Drops what was shown early from `base` on: the log has its own batch for that place.
+    #[cfg(feature = "mutant")]
+    fn take_back(&mut self, base: Offset) {
+        while self
+            .batches
+            .back()
+            .is_some_and(|batch| batch.base_offset >= base)
+        {
+            self.batches.pop_back();
+        }
+    }
     /// Drops everything.
     pub fn clear(&mut self) -> usize {
         let freed = self.batches.iter().map(|batch| batch.body.len()).sum();
@@ -174,6 +191,7 @@ impl<D: Disk> ShardTail<D> {
             .used
             .fetch_add(batch.body.len(), Ordering::Relaxed);
         self.order.push_back((Arc::clone(view), batch.last_offset));
+        mutant!(ReadAboveHighWatermark => { view.tail().take_back(batch.base_offset); });
         view.tail().batches.push_back(batch);
         self.evict();
     }

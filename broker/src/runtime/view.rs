@@ -7,7 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use highwater_env::{Disk, Workers};
+#[cfg(feature = "mutant")]
+use highwater_proto::batch::RecordBatch;
 use highwater_proto::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
+#[cfg(feature = "mutant")]
+use highwater_segment::AppendBatch;
 use highwater_segment::{PartitionReader, ReadError, SegmentStore};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
@@ -102,6 +106,24 @@ impl<D: Disk> PartitionView<D> {
         self.high_watermark
             .store(high_watermark.0, Ordering::Release);
         self.changed.notify_waiters();
+    }
+    /// Shows a batch that the log does not have yet, at the place that it may get.
+    #[cfg(feature = "mutant")]
+    pub(crate) fn show_early(&self, batch: &RecordBatch, append_time: TimestampMs) {
+        let mut tail = self.tail();
+        let (base_offset, epoch) = (self.high_watermark(), self.leader_epoch());
+        let last_offset = base_offset.plus(u64::from(batch.header().last_offset_delta));
+        let stamped = batch.stamp(base_offset, epoch);
+        tail.show(AppendBatch {
+            head: stamped.head,
+            body: stamped.body,
+            base_offset,
+            last_offset,
+            max_timestamp: batch.header().max_timestamp,
+            append_time,
+            new_segment: false,
+        });
+        self.advance(last_offset.plus(1), epoch);
     }
     pub(super) fn trim(&self, log_start: Offset) {
         self.log_start.store(log_start.0, Ordering::Release);

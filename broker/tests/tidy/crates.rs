@@ -13,15 +13,16 @@ use super::tree::Manifest;
 /// dependency. Only what stands here is allowed.
 const EDGES: [(&str, &[&str]); 16] = [
     ("highwater-proto", &[]),
-    ("highwater-env", &[]),
+    ("highwater-mutant", &[]),
+    ("highwater-env", &["mutant"]),
     ("highwater-checker", &[]),
     // Its tests compare it with the simulated disk.
     ("highwater-powerfs", &["env"]),
-    ("highwater-wal", &["env", "proto"]),
+    ("highwater-wal", &["env", "mutant", "proto"]),
     ("highwater-segment", &["env", "proto"]),
-    ("highwater-raft", &["wal", "env", "proto"]),
-    ("highwater-shard", &["proto"]),
-    ("highwater-metadata", &["proto"]),
+    ("highwater-raft", &["wal", "env", "mutant", "proto"]),
+    ("highwater-shard", &["mutant", "proto"]),
+    ("highwater-metadata", &["mutant", "proto"]),
     ("highwater-client", &["proto"]),
     ("highwater-order-demo", &["client", "checker", "proto"]),
     // The binary's verbs may use client, order-demo and the libraries of jepsen and benches.
@@ -29,6 +30,7 @@ const EDGES: [(&str, &[&str]); 16] = [
         "highwater-broker",
         &[
             "env",
+            "mutant",
             "wal",
             "segment",
             "raft",

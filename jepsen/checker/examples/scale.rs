@@ -18,7 +18,12 @@ const KEYS: u32 = 100;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let words: Vec<String> = env::args().skip(1).collect();
-    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+    match words
+        .iter()
+        .map(String::as_str)
+        .collect::<Vec<_>>()
+        .as_slice()
+    {
         ["write", operations, path] => write(operations.parse()?, path)?,
         ["check", path] => time(path)?,
         _ => return Err("write OPERATIONS PATH, or check PATH".into()),
@@ -28,10 +33,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 fn time(path: &str) -> Result<(), Box<dyn std::error::Error>> {
     let began = Instant::now();
-    let history = read(BufReader::with_capacity(1 << 20, File::open(path)?), Notation::Edn)?;
+    let history = read(
+        BufReader::with_capacity(1 << 20, File::open(path)?),
+        Notation::Edn,
+    )?;
     let read_s = began.elapsed().as_secs_f64();
     let verdict = check(&history, &Options::default())?;
-    println!("read in {read_s:.1} s, {:.1} s with the check", began.elapsed().as_secs_f64());
+    println!(
+        "read in {read_s:.1} s, {:.1} s with the check",
+        began.elapsed().as_secs_f64()
+    );
     print!("{verdict}");
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let peak = status.lines().find(|line| line.starts_with("VmHWM"));
@@ -85,7 +96,12 @@ fn write(operations: u64, path: &str) -> Result<(), Box<dyn std::error::Error>> 
                     value: value(at),
                 };
                 writer.add(Kind::Invoke, reader, Function::Poll, Vec::new())?;
-                writer.add(Kind::Ok, reader, Function::Poll, (at - 8..=at).map(read).collect())?;
+                writer.add(
+                    Kind::Ok,
+                    reader,
+                    Function::Poll,
+                    (at - 8..=at).map(read).collect(),
+                )?;
             }
         }
         at += 1;

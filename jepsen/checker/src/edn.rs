@@ -167,7 +167,9 @@ impl<'a> Reader<'a> {
 
     fn token(&mut self) -> &'a str {
         let from = self.at;
-        while self.next_if(|c| !is_blank(c) && !matches!(c, b'[' | b']' | b'(' | b')' | b'{' | b'}' | b'"' | b';')) {}
+        while self.next_if(|c| {
+            !is_blank(c) && !matches!(c, b'[' | b']' | b'(' | b')' | b'{' | b'}' | b'"' | b';')
+        }) {}
         self.since(from)
     }
 }
@@ -178,7 +180,10 @@ const fn is_blank(c: u8) -> bool {
 
 /// What a value other than an atom begins with, or ends with.
 const fn is_special(c: u8) -> bool {
-    matches!(c, b'[' | b']' | b'(' | b')' | b'{' | b'}' | b'"' | b'#' | b'\\')
+    matches!(
+        c,
+        b'[' | b']' | b'(' | b')' | b'{' | b'}' | b'"' | b'#' | b'\\'
+    )
 }
 
 fn atom(token: &str) -> Datum<'_> {

@@ -238,10 +238,12 @@ fn digest_of(rest: &[Datum<'_>]) -> Result<Action, String> {
     };
     let hash = match hash.map(|hash| hash.text().and_then(|text| text.strip_prefix('h'))) {
         None => None,
-        Some(digits) => digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).map_or_else(
-            || Err(format!("{hash:?} is not a hash")),
-            |hash| Ok(Some(Hash(hash))),
-        )?,
+        Some(digits) => digits
+            .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+            .map_or_else(
+                || Err(format!("{hash:?} is not a hash")),
+                |hash| Ok(Some(Hash(hash))),
+            )?,
     };
     Ok(Action::Digest {
         key: key_of(key)?,

@@ -3,7 +3,9 @@
 //! Values and offsets are numbered by their rank, so that every table is a plain vector. Building
 //! costs a few sorts; each check is then one pass.
 
-use crate::history::{Action, Entry, Function, History, HistoryError, Key, Kind, Offset, Process, Value};
+use crate::history::{
+    Action, Entry, Function, History, HistoryError, Key, Kind, Offset, Process, Value,
+};
 use crate::pairing::pair;
 
 /// Stands for "no such number" in the dense tables.
@@ -246,8 +248,7 @@ impl<'a> Model<'a> {
                 Ended::Info => names_offsets(entry),
                 Ended::Fail => false,
             });
-            let mut ends =
-                completed.map(|entry| (entry.index, sends(entry.actions).peekable()));
+            let mut ends = completed.map(|entry| (entry.index, sends(entry.actions).peekable()));
             for (key, value, _) in invoked {
                 let offset = match &mut ends {
                     None => None,

@@ -97,7 +97,8 @@ mod tests {
             assert!(history.is_empty());
         }
         let line = format_nemesis(7, 1_000, "kill", &json!([1]), Notation::Edn);
-        let expected = "{:index 7, :time 1000, :type :info, :process :nemesis, :f :kill, :value [1]}";
+        let expected =
+            "{:index 7, :time 1000, :type :info, :process :nemesis, :f :kill, :value [1]}";
         assert_eq!(line, expected);
     }
 }

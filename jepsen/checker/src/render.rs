@@ -98,7 +98,11 @@ fn stored_to_datum(action: &Action) -> Datum<'static> {
             step
         }
         Action::Commit { group, offset, .. } => {
-            vec![Datum::word("commit"), number(group), Datum::unsigned(offset.0)]
+            vec![
+                Datum::word("commit"),
+                number(group),
+                Datum::unsigned(offset.0),
+            ]
         }
         Action::Committed { group, offset, .. } => {
             let mut step = vec![Datum::word("committed"), number(group)];

@@ -137,7 +137,9 @@ fn subscribed_processes_may_go_anywhere_when_rebalances_are_not_shown() {
                 sub_via,
                 ..Options::default()
             };
-            check(&load(name), &options).expect("well-formed").conclusion
+            check(&load(name), &options)
+                .expect("well-formed")
+                .conclusion
         };
         assert_eq!(judge(SubVia::Assign), Conclusion::Fail, "{name}");
         assert_eq!(judge(SubVia::Subscribe), Conclusion::Pass, "{name}");

@@ -63,13 +63,26 @@ const FOREIGN: &str = r#"
 fn histories_of_others_are_understood() {
     let history = edn(FOREIGN).expect("readable");
     let verdict = check(&history, &Options::default()).expect("well-formed");
-    assert_eq!(verdict.conclusion, highwater_checker::Conclusion::Pass, "{verdict}");
-    let counts = (verdict.operations, verdict.ok, verdict.failed, verdict.unknown);
+    assert_eq!(
+        verdict.conclusion,
+        highwater_checker::Conclusion::Pass,
+        "{verdict}"
+    );
+    let counts = (
+        verdict.operations,
+        verdict.ok,
+        verdict.failed,
+        verdict.unknown,
+    );
     assert_eq!(counts, (5, 3, 0, 2), "{verdict}");
     // Value 2 had no offset of its own; a poll knows it. Gone from there, it was never seen.
     let history = edn(&FOREIGN.replace(", 6 [[2 2]]", "")).expect("readable");
     let verdict = check(&history, &Options::default()).expect("well-formed");
-    assert_eq!(verdict.count(highwater_checker::Anomaly::Unseen), 1, "{verdict}");
+    assert_eq!(
+        verdict.count(highwater_checker::Anomaly::Unseen),
+        1,
+        "{verdict}"
+    );
 }
 
 #[test]

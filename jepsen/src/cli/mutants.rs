@@ -32,7 +32,12 @@ pub(super) struct MutantsArgs {
 pub(super) fn run(mut arguments: MutantsArgs, verb: &[&str]) -> anyhow::Result<ExitCode> {
     if arguments.list {
         for mutant in mutants::MUTANTS {
-            println!("{}: {} [{}]", mutant.name, mutant.breaks, mutant.faults.join(", "));
+            println!(
+                "{}: {} [{}]",
+                mutant.name,
+                mutant.breaks,
+                mutant.faults.join(", ")
+            );
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -48,7 +53,10 @@ pub(super) fn run(mut arguments: MutantsArgs, verb: &[&str]) -> anyhow::Result<E
         let stop = super::stop_on_signals()?;
         let mut told = |outcome: &mutants::Outcome| {
             let what = if outcome.caught { "caught" } else { "MISSED" };
-            eprintln!("{}: {what} after {:.0} s, {}", outcome.mutant, outcome.seconds, outcome.by);
+            eprintln!(
+                "{}: {what} after {:.0} s, {}",
+                outcome.mutant, outcome.seconds, outcome.by
+            );
         };
         mutants::run(&trial, &stop, &mut told).await
     })?;
@@ -58,5 +66,9 @@ pub(super) fn run(mut arguments: MutantsArgs, verb: &[&str]) -> anyhow::Result<E
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     let all = outcomes.iter().all(|outcome| outcome.caught);
-    Ok(if all { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if all {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

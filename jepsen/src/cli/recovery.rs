@@ -21,7 +21,10 @@ pub(super) fn run(arguments: &RecoveryArgs) -> anyhow::Result<ExitCode> {
     for path in &arguments.ledgers {
         entries.extend(soak::read_ledger(path)?);
     }
-    let samples: Vec<Sample> = entries.iter().flat_map(|entry| entry.recovery.clone()).collect();
+    let samples: Vec<Sample> = entries
+        .iter()
+        .flat_map(|entry| entry.recovery.clone())
+        .collect();
     println!("{}", soak::summary(&entries));
     println!("{}", by_kind(&samples));
     println!("{}", beside_others(&samples));

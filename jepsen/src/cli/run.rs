@@ -102,7 +102,11 @@ pub(super) fn run(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<ExitCode
             let time = Duration::from_secs(arguments.common.time);
             return soak::run(config, time, arguments.require_all, &stop).await;
         }
-        eprintln!("seed {}, everything in {}", config.seed, config.out.display());
+        eprintln!(
+            "seed {}, everything in {}",
+            config.seed,
+            config.out.display()
+        );
         let progress = Progress::new(config.time);
         let report = crate::run::run(&config, &stop, &progress.listener()).await;
         progress.end();
@@ -110,7 +114,11 @@ pub(super) fn run(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<ExitCode
         println!("{}", recovery::by_kind(&report.recovery));
         println!("{}", recovery::beside_others(&report.recovery));
         print!("{}", report.judgement);
-        println!("seed {}, everything in {}", config.seed, config.out.display());
+        println!(
+            "seed {}, everything in {}",
+            config.seed,
+            config.out.display()
+        );
         Ok(report.judgement.exit(arguments.require_all))
     })
 }
@@ -136,8 +144,13 @@ impl Common {
     }
 
     fn config_of(&self, executable: PathBuf, verb: &[&str]) -> anyhow::Result<RunConfig> {
-        ensure!(self.rate.is_finite() && self.rate > 0.0, "--rate must be more than 0");
-        let settings = SETTINGS.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        ensure!(
+            self.rate.is_finite() && self.rate > 0.0,
+            "--rate must be more than 0"
+        );
+        let settings = SETTINGS
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let mut settings: Vec<(String, String)> = settings.collect();
         for setting in &self.set {
             let Some((key, value)) = setting.split_once('=') else {
@@ -153,7 +166,9 @@ impl Common {
         Ok(RunConfig {
             out: std::path::absolute(out)?,
             time: Duration::from_secs(self.time),
-            seed: self.seed.unwrap_or_else(|| u64::from(rand::random::<u32>())),
+            seed: self
+                .seed
+                .unwrap_or_else(|| u64::from(rand::random::<u32>())),
             kinds: Vec::new(),
             rate: self.rate,
             clients: self.clients,

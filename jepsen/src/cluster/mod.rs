@@ -19,8 +19,8 @@ use anyhow::{Context as _, bail};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
-use network::Network;
 use highwater_powerfs::{Loss, LossReport};
+use network::Network;
 use node::{Death, Node, Spec};
 pub use probe::{caught_up, metrics};
 use slot::Slot;
@@ -96,13 +96,17 @@ impl Cluster {
             self.network = Some(Network::create(slot, &numbers).await?);
         }
         let addresses = addresses(&numbers, self.network.as_ref())?;
-        let join: Vec<String> = addresses.values().map(|(grpc, _)| grpc.to_string()).collect();
+        let join: Vec<String> = addresses
+            .values()
+            .map(|(grpc, _)| grpc.to_string())
+            .collect();
         for (node, (grpc, admin)) in &addresses {
             let data_dir = spec.directory.join(format!("broker-{node}"));
             fs::create_dir_all(&data_dir)
                 .with_context(|| format!("cannot create {}", data_dir.display()))?;
             if let Some(program) = &spec.disks {
-                self.mount(*node, program, &spec.directory, &data_dir).await?;
+                self.mount(*node, program, &spec.directory, &data_dir)
+                    .await?;
             }
             let network = self.network.as_ref();
             let spec = Spec {
@@ -133,7 +137,10 @@ impl Cluster {
         directory: &Path,
         mount: &Path,
     ) -> anyhow::Result<()> {
-        let slot = self.slot.as_ref().context("disks that lose power need namespaces")?;
+        let slot = self
+            .slot
+            .as_ref()
+            .context("disks that lose power need namespaces")?;
         let mut slot = slot.lock().await;
         // Written down first: if this process is killed now, the next run unmounts it.
         slot.note_mount(mount)?;
@@ -151,7 +158,10 @@ impl Cluster {
     pub async fn lose_power(&self, node: u32, loss: Loss) -> anyhow::Result<LossReport> {
         let broker = self.node(node).await?;
         anyhow::ensure!(broker.pid().is_none(), "broker {node} still runs");
-        let disk = self.disks.get(&node).context("the disk cannot lose power")?;
+        let disk = self
+            .disks
+            .get(&node)
+            .context("the disk cannot lose power")?;
         disk.lock().await.lose_power(loss).await
     }
 
@@ -188,7 +198,10 @@ impl Cluster {
     /// # Errors
     /// When there is no such broker.
     pub async fn node(&self, node: u32) -> anyhow::Result<MutexGuard<'_, Node>> {
-        let found = self.nodes.get(&node).with_context(|| format!("there is no broker {node}"))?;
+        let found = self
+            .nodes
+            .get(&node)
+            .with_context(|| format!("there is no broker {node}"))?;
         Ok(found.lock().await)
     }
 
@@ -197,7 +210,9 @@ impl Cluster {
     /// # Errors
     /// When the brokers share the machine's.
     pub fn network(&self) -> anyhow::Result<&Network> {
-        self.network.as_ref().context("the brokers have no network of their own")
+        self.network
+            .as_ref()
+            .context("the brokers have no network of their own")
     }
 
     /// Notes brokers that ended by themselves. Anything but a kill of ours is a finding.

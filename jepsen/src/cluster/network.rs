@@ -138,7 +138,9 @@ impl Network {
     pub async fn dropped(&self, table: &str, drops: &Drops) -> anyhow::Result<BTreeMap<u32, u64>> {
         let mut dropped = BTreeMap::new();
         for node in drops.keys() {
-            let listed = self.nft(*node, &["-j", "list", "table", "inet", table], "").await?;
+            let listed = self
+                .nft(*node, &["-j", "list", "table", "inet", table], "")
+                .await?;
             let listed: Value = serde_json::from_str(&listed).context("nft's answer")?;
             dropped.insert(*node, packets(&listed));
         }
@@ -151,7 +153,8 @@ impl Network {
     /// With what `nft` said.
     pub async fn stop_dropping(&self, table: &str, drops: &Drops) -> anyhow::Result<()> {
         for node in drops.keys() {
-            self.nft(*node, &["delete", "table", "inet", table], "").await?;
+            self.nft(*node, &["delete", "table", "inet", table], "")
+                .await?;
         }
         Ok(())
     }

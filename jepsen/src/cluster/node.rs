@@ -151,7 +151,11 @@ impl Node {
     /// # Errors
     /// When it runs already, or the system refuses.
     pub fn start(&mut self) -> anyhow::Result<u32> {
-        ensure!(self.child.is_none(), "broker {} runs already", self.spec.node);
+        ensure!(
+            self.child.is_none(),
+            "broker {} runs already",
+            self.spec.node
+        );
         let child = self.spec.spawn()?;
         let pid = child.id().context("it ended at once")?;
         self.child = Some(child);
@@ -178,8 +182,13 @@ impl Node {
         use std::os::unix::process::ExitStatusExt as _;
 
         let node = self.spec.node;
-        let mut child = self.child.take().with_context(|| format!("broker {node} does not run"))?;
-        let pid = child.id().with_context(|| format!("broker {node} had ended"))?;
+        let mut child = self
+            .child
+            .take()
+            .with_context(|| format!("broker {node} does not run"))?;
+        let pid = child
+            .id()
+            .with_context(|| format!("broker {node} had ended"))?;
         child.start_kill()?;
         let status = timeout(DEATH, child.wait()).await;
         let status = status.with_context(|| format!("broker {node} cannot be killed"))??;
@@ -223,8 +232,13 @@ impl Node {
 
     fn signal(&self, signal: Signal) -> anyhow::Result<u32> {
         let node = self.spec.node;
-        let pid = self.pid().with_context(|| format!("broker {node} does not run"))?;
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).context("a process id")?;
+        let pid = self
+            .pid()
+            .with_context(|| format!("broker {node} does not run"))?;
+        let raw = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .context("a process id")?;
         kill_process(raw, signal).with_context(|| format!("cannot signal broker {node}"))?;
         Ok(pid)
     }
@@ -275,5 +289,6 @@ impl Node {
 fn is_stopped(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state follows the name, which may itself hold brackets and blanks.
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    stat.rsplit_once(") ")
+        .is_some_and(|(_, rest)| rest.starts_with('T'))
 }

@@ -22,7 +22,9 @@ pub async fn caught_up(admin: SocketAddr) -> Result<(), String> {
     }
     let (_, body) = answer(admin, "/healthz?verbose").await?;
     let behind = |line: &&str| !line.starts_with("ok ") && line.contains(" replication: ");
-    body.lines().find(behind).map_or(Ok(()), |line| Err(line.to_owned()))
+    body.lines()
+        .find(behind)
+        .map_or(Ok(()), |line| Err(line.to_owned()))
 }
 
 /// All metrics, in the text format of Prometheus. Cancellation-safe.
@@ -48,7 +50,10 @@ async fn answer(admin: SocketAddr, path: &str) -> Result<(u16, String), String> 
         Err(_) => return Err(format!("{admin} does not answer")),
     };
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
     Ok((status.unwrap_or_default(), body.to_owned()))
 }
 

@@ -54,7 +54,9 @@ impl PowerDisk {
             .stderr(log)
             .process_group(0)
             .kill_on_drop(true);
-        let server = command.spawn().context("cannot start the file system's server")?;
+        let server = command
+            .spawn()
+            .context("cannot start the file system's server")?;
         let disk = Self {
             mount: mount.to_owned(),
             socket: socket.to_owned(),
@@ -85,7 +87,10 @@ impl PowerDisk {
         if !matches!(ended, Ok(Ok(_))) {
             unmount(&self.mount).await?;
             self.server.kill().await?;
-            bail!("the server of {} did not end: {asked:?}", self.mount.display());
+            bail!(
+                "the server of {} did not end: {asked:?}",
+                self.mount.display()
+            );
         }
         unmount(&self.mount).await
     }
@@ -114,7 +119,9 @@ pub async fn unmount(mount: &Path) -> anyhow::Result<()> {
     if !is_mounted(mount) {
         return Ok(());
     }
-    shell::run("umount", &[Path::new("--lazy"), mount]).await.map(drop)
+    shell::run("umount", &[Path::new("--lazy"), mount])
+        .await
+        .map(drop)
 }
 
 fn is_mounted(mount: &Path) -> bool {

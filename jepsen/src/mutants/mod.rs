@@ -122,10 +122,14 @@ fn config(trial: &Trial, mutant: &Mutant, run: u32) -> anyhow::Result<RunConfig>
     config.kinds = parse_kinds(&mutant.faults.join(",")).map_err(anyhow::Error::msg)?;
     config.seed = config.seed.wrapping_add(run.into());
     config.out = config.out.join(format!("{}-{run}", mutant.name));
-    config.environment.push((VARIABLE.to_owned(), mutant.name.to_owned()));
+    config
+        .environment
+        .push((VARIABLE.to_owned(), mutant.name.to_owned()));
     for (key, value) in mutant.settings {
         config.settings.retain(|(known, _)| known != key);
-        config.settings.push(((*key).to_owned(), (*value).to_owned()));
+        config
+            .settings
+            .push(((*key).to_owned(), (*value).to_owned()));
     }
     Ok(config)
 }
@@ -134,10 +138,16 @@ fn config(trial: &Trial, mutant: &Mutant, run: u32) -> anyhow::Result<RunConfig>
 fn evidence(report: &Report) -> String {
     let judgement = &report.judgement;
     let anomalies = judgement.history.anomalies.iter();
-    let mut words: Vec<String> =
-        anomalies.map(|(name, found)| format!("{name} {}", found.count)).collect();
+    let mut words: Vec<String> = anomalies
+        .map(|(name, found)| format!("{name} {}", found.count))
+        .collect();
     words.extend(judgement.findings.iter().cloned());
-    words.extend(judgement.deaths.iter().map(|death| format!("broker {} died", death.node)));
+    words.extend(
+        judgement
+            .deaths
+            .iter()
+            .map(|death| format!("broker {} died", death.node)),
+    );
     if words.is_empty() {
         words.push(word(judgement.conclusion()).to_owned());
         words.extend(judgement.history.vacuous.iter().cloned());
@@ -162,7 +172,10 @@ pub fn table(outcomes: &[Outcome]) -> String {
             outcome.faults.clone(),
             if outcome.caught { "caught" } else { "MISSED" }.to_owned(),
             outcome.runs.to_string(),
-            format!("{:.0} s", Duration::from_secs_f64(outcome.seconds).as_secs_f64()),
+            format!(
+                "{:.0} s",
+                Duration::from_secs_f64(outcome.seconds).as_secs_f64()
+            ),
             outcome.by.clone(),
         ]);
     }

@@ -78,7 +78,7 @@ pub const MUTANTS: [Mutant; 8] = [
     Mutant {
         name: "vote-not-fsynced",
         breaks: "a vote is durable before it is given",
-        faults: &["kill-majority", "power-loss", "isolate-leader"],
+        faults: &["amnesia", "kingmaker"],
         settings: &[],
         anomalies: &["lost-write", "unseen", "inconsistent-offset"],
         findings: &[Finding::Divergence, Finding::Death],
@@ -124,7 +124,7 @@ pub const MUTANTS: [Mutant; 8] = [
     Mutant {
         name: "recycle-drops-vote",
         breaks: "a recycled log file leaves no vote behind",
-        faults: &["kill-all", "kill-majority", "power-loss-all"],
+        faults: &["amnesia", "kingmaker"],
         settings: SMALL,
         anomalies: &["lost-write", "unseen", "inconsistent-offset"],
         findings: &[Finding::Death, Finding::Divergence],

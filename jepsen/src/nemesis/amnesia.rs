@@ -80,7 +80,10 @@ impl Nemesis for Amnesia {
         self.report = Some(cluster.lose_power(node, loss(self.pick)).await?);
         self.drops = drops(Kind::IsolateLeader, node, &site.others(node, self.pick), 0);
         self.cut_off = true;
-        cluster.network()?.drop_packets(&self.table, &self.drops).await?;
+        cluster
+            .network()?
+            .drop_packets(&self.table, &self.drops)
+            .await?;
         cluster.node(node).await?.start()?;
         self.dead = false;
         Ok(Some(Started {
@@ -112,7 +115,11 @@ impl Nemesis for Amnesia {
         };
         if self.cut_off {
             let network = site.cluster()?.network()?;
-            self.dropped = network.dropped(&self.table, &self.drops).await?.values().sum();
+            self.dropped = network
+                .dropped(&self.table, &self.drops)
+                .await?
+                .values()
+                .sum();
             network.stop_dropping(&self.table, &self.drops).await?;
         }
         if self.dead {
@@ -152,7 +159,9 @@ async fn terms(admin: SocketAddr) -> Option<Terms> {
 }
 
 fn parse(metrics: &str) -> Terms {
-    let lines = metrics.lines().filter_map(|line| line.strip_prefix("highwater_shard_term{shard=\""));
+    let lines = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("highwater_shard_term{shard=\""));
     lines
         .filter_map(|rest| {
             let (shard, value) = rest.split_once("\"} ")?;

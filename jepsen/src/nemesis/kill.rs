@@ -30,10 +30,19 @@ impl Kill {
 
     fn targets(&self, site: &Site) -> Vec<u32> {
         match self.kind {
-            Kind::KillLeader => site.leader(self.pick).map(|(_, leader)| leader).into_iter().collect(),
+            Kind::KillLeader => site
+                .leader(self.pick)
+                .map(|(_, leader)| leader)
+                .into_iter()
+                .collect(),
             Kind::KillFollower => {
                 let least = |node: &&u32| site.leaders.led_by(**node).len();
-                site.nodes.iter().min_by_key(least).copied().into_iter().collect()
+                site.nodes
+                    .iter()
+                    .min_by_key(least)
+                    .copied()
+                    .into_iter()
+                    .collect()
             }
             Kind::KillMajority => site.majority(self.pick),
             _ => site.nodes.clone(),
@@ -68,7 +77,11 @@ impl Nemesis for Kill {
             new.push((*node, pid));
             self.restarted.push(*node);
         }
-        let changed = self.killed.iter().zip(&new).all(|(old, new)| old.1 != new.1);
+        let changed = self
+            .killed
+            .iter()
+            .zip(&new)
+            .all(|(old, new)| old.1 != new.1);
         Ok(Proof {
             active: changed && !new.is_empty(),
             detail: json!({"killed-pids": self.killed, "new-pids": new}),

@@ -63,7 +63,10 @@ impl Nemesis for Kingmaker {
         self.node = Some(node);
         self.drops = drops(Kind::Bridge, leader, &others, 0);
         self.cut_off = true;
-        site.cluster()?.network()?.drop_packets(&self.table, &self.drops).await?;
+        site.cluster()?
+            .network()?
+            .drop_packets(&self.table, &self.drops)
+            .await?;
         self.crash(site, node).await?;
         Ok(Some(Started {
             nodes: site.nodes.clone(),
@@ -92,7 +95,11 @@ impl Nemesis for Kingmaker {
         };
         if self.cut_off {
             let network = site.cluster()?.network()?;
-            self.dropped = network.dropped(&self.table, &self.drops).await?.values().sum();
+            self.dropped = network
+                .dropped(&self.table, &self.drops)
+                .await?
+                .values()
+                .sum();
             network.stop_dropping(&self.table, &self.drops).await?;
         }
         let mut broker = site.cluster()?.node(node).await?;

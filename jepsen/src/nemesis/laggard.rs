@@ -51,7 +51,11 @@ impl Laggard {
     async fn join_again(&mut self, site: &Site) -> anyhow::Result<()> {
         if self.cut_off {
             let network = site.cluster()?.network()?;
-            self.dropped += network.dropped(&self.table, &self.drops).await?.values().sum::<u64>();
+            self.dropped += network
+                .dropped(&self.table, &self.drops)
+                .await?
+                .values()
+                .sum::<u64>();
             network.stop_dropping(&self.table, &self.drops).await?;
             self.cut_off = false;
         }
@@ -78,7 +82,10 @@ impl Nemesis for Laggard {
         self.cast = Some((lags, loses, dies));
         self.drops = drops(Kind::IsolateLeader, lags, &[loses, dies], 0);
         self.cut_off = true;
-        site.cluster()?.network()?.drop_packets(&self.table, &self.drops).await?;
+        site.cluster()?
+            .network()?
+            .drop_packets(&self.table, &self.drops)
+            .await?;
         Ok(Some(Started {
             nodes: vec![lags, loses, dies],
             detail: json!({"lags": lags, "loses-power": loses, "dies": dies}),

@@ -81,9 +81,15 @@ impl Site {
     fn majority(&self, pick: u64) -> Vec<u32> {
         let first = self.leader(pick).map(|(_, leader)| leader);
         let first = first.or_else(|| self.nodes.first().copied());
-        let Some(first) = first else { return Vec::new() };
+        let Some(first) = first else {
+            return Vec::new();
+        };
         let mut chosen = vec![first];
-        chosen.extend(self.others(first, pick).into_iter().take(self.nodes.len() / 2));
+        chosen.extend(
+            self.others(first, pick)
+                .into_iter()
+                .take(self.nodes.len() / 2),
+        );
         chosen
     }
 }
@@ -240,8 +246,11 @@ async fn run_one(site: &Site, planned: &Planned, stop: &CancellationToken) -> Re
         finding: None,
     };
     // Before it begins: afterwards others lead.
-    let led: Vec<(u32, Vec<u32>)> =
-        site.nodes.iter().map(|node| (*node, site.leaders.led_by(*node))).collect();
+    let led: Vec<(u32, Vec<u32>)> = site
+        .nodes
+        .iter()
+        .map(|node| (*node, site.leaders.led_by(*node)))
+        .collect();
     let outcome = begin_and_hold(site, planned, stop, nemesis.as_mut(), &mut record).await;
     let hit: BTreeSet<u32> = record.nodes.iter().copied().collect();
     let led = led.into_iter().filter(|(node, _)| hit.contains(node));

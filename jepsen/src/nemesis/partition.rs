@@ -37,7 +37,10 @@ impl Partition {
     async fn switch_on(&mut self, site: &Site) -> anyhow::Result<()> {
         self.on = true;
         let cluster = site.cluster()?;
-        cluster.network()?.drop_packets(&self.table, &self.drops).await
+        cluster
+            .network()?
+            .drop_packets(&self.table, &self.drops)
+            .await
     }
 
     async fn switch_off(&mut self, site: &Site) -> anyhow::Result<()> {
@@ -55,7 +58,9 @@ impl Partition {
 impl Nemesis for Partition {
     async fn start(&mut self, site: &Site) -> anyhow::Result<Option<Started>> {
         let leader = site.leader(self.pick).map(|(_, leader)| leader);
-        let Some(leader) = leader else { return Ok(None) };
+        let Some(leader) = leader else {
+            return Ok(None);
+        };
         let others = site.others(leader, self.pick);
         self.drops = drops(self.kind, leader, &others, self.pick);
         self.switch_on(site).await?;
@@ -182,14 +187,21 @@ mod tests {
     /// Whether two brokers hear each other both ways.
     fn connected(drops: &Drops, a: u32, b: u32) -> bool {
         let hears = |to: u32, from: u32| {
-            !drops.get(&to).is_some_and(|peers| peers.contains(&Peer::Broker(from)))
+            !drops
+                .get(&to)
+                .is_some_and(|peers| peers.contains(&Peer::Broker(from)))
         };
         hears(a, b) && hears(b, a)
     }
 
     /// How many brokers each hears, itself included.
     fn degrees(drops: &Drops, nodes: &[u32]) -> Vec<usize> {
-        let heard = |a: &u32| nodes.iter().filter(|b| a == *b || connected(drops, *a, **b)).count();
+        let heard = |a: &u32| {
+            nodes
+                .iter()
+                .filter(|b| a == *b || connected(drops, *a, **b))
+                .count()
+        };
         nodes.iter().map(heard).collect()
     }
 

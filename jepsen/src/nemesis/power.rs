@@ -43,7 +43,10 @@ impl Nemesis for PowerLoss {
         let targets: Vec<u32> = if self.kind == Kind::PowerLossAll {
             site.nodes.clone()
         } else {
-            site.leader(self.pick).map(|(_, leader)| leader).into_iter().collect()
+            site.leader(self.pick)
+                .map(|(_, leader)| leader)
+                .into_iter()
+                .collect()
         };
         if targets.is_empty() {
             return Ok(None);

@@ -1,8 +1,9 @@
 //! A broker comes back with an empty disk. It must not vote: the cluster refuses it until its own
 //! disk is back.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -38,6 +39,13 @@ impl Wipe {
     }
 }
 
+/// Renames for good: a later power loss must not undo what only this harness did.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    fs::rename(from, to)?;
+    let directory = to.parent().unwrap_or(to);
+    File::open(directory)?.sync_all()
+}
+
 #[async_trait]
 impl Nemesis for Wipe {
     async fn start(&mut self, site: &Site) -> anyhow::Result<Option<Started>> {
@@ -51,7 +59,7 @@ impl Nemesis for Wipe {
         self.killed = true;
         let data = broker.spec().data_dir.clone();
         let aside = data.with_file_name("aside");
-        fs::rename(&data, &aside).context("cannot put the data aside")?;
+        rename(&data, &aside).context("cannot put the data aside")?;
         self.aside = Some((data, aside));
         self.started.push(broker.start_to_be_refused()?);
         Ok(Some(Started {
@@ -92,7 +100,7 @@ impl Nemesis for Wipe {
             if data.exists() {
                 fs::remove_dir_all(&data).context("cannot remove what the empty broker made")?;
             }
-            fs::rename(&aside, &data).context("cannot put the data back")?;
+            rename(&aside, &data).context("cannot put the data back")?;
         }
         broker.start()?;
         let finding = format!("broker {node} came back with an empty disk and was let in");

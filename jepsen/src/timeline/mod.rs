@@ -48,12 +48,19 @@ fn points(spans: &[Span]) -> Vec<Json> {
     let mut points = Vec::new();
     for function in [Function::Send, Function::Poll, Function::Latest] {
         for kind in [Kind::Ok, Kind::Fail, Kind::Info] {
-            let these = spans.iter().filter(|s| s.function == function && s.kind == kind);
+            let these = spans
+                .iter()
+                .filter(|s| s.function == function && s.kind == kind);
             let these: Vec<&Span> = these.collect();
             let step = these.len().div_ceil(MOST_POINTS).max(1);
             points.extend(these.iter().step_by(step).map(|span| {
                 let ms = |ns: u64| (ns / 10_000) as f64 / 100.0;
-                json!([name(function), outcome(kind), ms(span.from_ns), ms(span.to_ns - span.from_ns)])
+                json!([
+                    name(function),
+                    outcome(kind),
+                    ms(span.from_ns),
+                    ms(span.to_ns - span.from_ns)
+                ])
             }));
         }
     }

@@ -17,15 +17,24 @@ pub(super) fn decode(bytes: Option<&[u8]>, offset: Offset) -> Value {
     let whole = || {
         let (head, filling) = bytes?.split_first_chunk::<8>()?;
         let value = Value(i64::from_be_bytes(*head));
-        let right = filling.iter().enumerate().all(|(place, byte)| *byte == fill(value, place));
+        let right = filling
+            .iter()
+            .enumerate()
+            .all(|(place, byte)| *byte == fill(value, place));
         (right && value.0 >= 0).then_some(value)
     };
     whole().unwrap_or(Value(-1 - i64::try_from(offset.0).unwrap_or(0)))
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "any byte will do")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "any byte will do"
+)]
 fn fill(value: Value, place: usize) -> u8 {
-    (value.0 as usize).wrapping_mul(31).wrapping_add(place.wrapping_mul(7)) as u8
+    (value.0 as usize)
+        .wrapping_mul(31)
+        .wrapping_add(place.wrapping_mul(7)) as u8
 }
 
 #[cfg(test)]

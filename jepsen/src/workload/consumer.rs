@@ -78,11 +78,7 @@ enum From {
 
 /// Which partitions to read next: some of those at hand go on where they are, others begin at
 /// their first record, and now and then everything begins again.
-fn choose(
-    shared: &Shared,
-    positions: &mut BTreeMap<u32, u64>,
-    random: &mut StdRng,
-) -> From {
+fn choose(shared: &Shared, positions: &mut BTreeMap<u32, u64>, random: &mut StdRng) -> From {
     let all = 0..shared.plan.partitions;
     if random.random_bool(0.1) {
         *positions = all.map(|partition| (partition, 0)).collect();
@@ -131,7 +127,9 @@ async fn poll(
         }
         next = timeout_at(end, consumer.next()).await;
     }
-    shared.recorder.complete(Kind::Ok, process, Function::Poll, reads);
+    shared
+        .recorder
+        .complete(Kind::Ok, process, Function::Poll, reads);
     whole
 }
 

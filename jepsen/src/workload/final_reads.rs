@@ -47,7 +47,10 @@ pub async fn final_reads(shared: &Arc<Shared>, patience: Duration) -> anyhow::Re
         done.problems.push(what);
         return Ok(done);
     };
-    let topic = client.topic(&shared.plan.topic).await.context("the topic is gone")?;
+    let topic = client
+        .topic(&shared.plan.topic)
+        .await
+        .context("the topic is gone")?;
     read_all(shared, None, &ends, patience, &mut done).await?;
     let brokers: Vec<NodeId> = client.view().brokers.keys().copied().collect();
     for broker in brokers {
@@ -63,11 +66,7 @@ pub async fn final_reads(shared: &Arc<Shared>, patience: Duration) -> anyhow::Re
 }
 
 /// The end of every partition, as the leaders say, and past every acknowledged offset.
-async fn ends(
-    shared: &Shared,
-    client: &Client,
-    patience: Duration,
-) -> Option<BTreeMap<u32, u64>> {
+async fn ends(shared: &Shared, client: &Client, patience: Duration) -> Option<BTreeMap<u32, u64>> {
     let given_up = Instant::now() + patience;
     let process = shared.recorder.new_process();
     let keys = 0..shared.plan.partitions;
@@ -77,11 +76,15 @@ async fn ends(
             end: None,
         });
         let asked: Vec<Action> = asked.collect();
-        shared.recorder.invoke(process, Function::Latest, asked.clone());
+        shared
+            .recorder
+            .invoke(process, Function::Latest, asked.clone());
         match client.topic_offsets(&shared.plan.topic, At::Latest).await {
             Ok(found) => break found,
             Err(_) => {
-                shared.recorder.complete(Kind::Fail, process, Function::Latest, asked);
+                shared
+                    .recorder
+                    .complete(Kind::Fail, process, Function::Latest, asked);
                 if Instant::now() > given_up {
                     return None;
                 }
@@ -92,8 +95,12 @@ async fn ends(
         key: Key(found.partition.0),
         end: Some(Offset(found.offset.0)),
     });
-    shared.recorder.complete(Kind::Ok, process, Function::Latest, told.collect());
-    let ends = found.iter().map(|found| (found.partition.0, found.offset.0));
+    shared
+        .recorder
+        .complete(Kind::Ok, process, Function::Latest, told.collect());
+    let ends = found
+        .iter()
+        .map(|found| (found.partition.0, found.offset.0));
     let mut ends: BTreeMap<u32, u64> = ends.collect();
     for acknowledged in shared.acknowledged() {
         let end = ends.entry(acknowledged.partition).or_default();
@@ -115,7 +122,10 @@ async fn read_all(
     let mut missing: BTreeMap<u32, u64> = ends.clone();
     missing.retain(|_, end| *end > 0);
     let process = shared.recorder.new_process();
-    let keys = ends.keys().map(|partition| Action::Use(Key(*partition))).collect();
+    let keys = ends
+        .keys()
+        .map(|partition| Action::Use(Key(*partition)))
+        .collect();
     let mut assign = Operation::new(0, 0, Kind::Invoke, process, Function::Assign, keys);
     assign.seek_to_beginning = true;
     shared.recorder.record(&mut assign);
@@ -125,18 +135,23 @@ async fn read_all(
     let mut consumer = match built {
         Ok(consumer) => consumer,
         Err(error) => {
-            done.problems.push(format!("{whose} could not be read: {error:#}"));
+            done.problems
+                .push(format!("{whose} could not be read: {error:#}"));
             return Ok(());
         }
     };
-    let mut digests: BTreeMap<u32, DefaultHasher> =
-        ends.keys().map(|partition| (*partition, DefaultHasher::new())).collect();
+    let mut digests: BTreeMap<u32, DefaultHasher> = ends
+        .keys()
+        .map(|partition| (*partition, DefaultHasher::new()))
+        .collect();
     let given_up = Instant::now() + patience;
     while !missing.is_empty() {
         shared.recorder.invoke(process, Function::Poll, Vec::new());
         let (records, trouble) = poll(&mut consumer, given_up).await;
         let reads = records.iter().map(read_of).collect();
-        shared.recorder.complete(Kind::Ok, process, Function::Poll, reads);
+        shared
+            .recorder
+            .complete(Kind::Ok, process, Function::Poll, reads);
         done.records += records.len() as u64;
         for record in &records {
             take(record, &mut missing, &mut digests);
@@ -241,6 +256,10 @@ fn note_digests(
         };
         digests.iter().map(one).collect::<Vec<Action>>()
     };
-    shared.recorder.invoke(process, Function::Digest, digest(false));
-    shared.recorder.complete(Kind::Ok, process, Function::Digest, digest(true));
+    shared
+        .recorder
+        .invoke(process, Function::Digest, digest(false));
+    shared
+        .recorder
+        .complete(Kind::Ok, process, Function::Digest, digest(true));
 }

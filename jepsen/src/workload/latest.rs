@@ -29,13 +29,19 @@ pub(super) async fn run(
             let key = Key(key);
             vec![Action::Latest { key, end }]
         };
-        shared.recorder.invoke(process, Function::Latest, asked(None));
+        shared
+            .recorder
+            .invoke(process, Function::Latest, asked(None));
         let queries = [(PartitionId(key), At::Latest)];
         let found = client.list_offsets(&shared.plan.topic, &queries).await;
-        let end = found.ok().and_then(|found| found.first().map(|found| Offset(found.offset.0)));
+        let end = found
+            .ok()
+            .and_then(|found| found.first().map(|found| Offset(found.offset.0)));
         // A question leaves nothing behind: without an answer it failed for certain.
         let kind = if end.is_some() { Kind::Ok } else { Kind::Fail };
-        shared.recorder.complete(kind, process, Function::Latest, asked(end));
+        shared
+            .recorder
+            .complete(kind, process, Function::Latest, asked(end));
     }
     Ok(())
 }

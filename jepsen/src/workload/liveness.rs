@@ -30,12 +30,18 @@ pub async fn liveness(shared: &Arc<Shared>, patience: Duration) -> anyhow::Resul
             let (kind, offset, problem) = match producer.send(record).await {
                 Ok(delivery) => (Kind::Ok, Some(Offset(delivery.offset.0)), None),
                 Err(error) => {
-                    let kind = if error.may_be_written() { Kind::Info } else { Kind::Fail };
+                    let kind = if error.may_be_written() {
+                        Kind::Info
+                    } else {
+                        Kind::Fail
+                    };
                     let problem = format!("partition {partition} takes nothing: {error}");
                     (kind, None, Some(problem))
                 }
             };
-            let at_ns = shared.recorder.complete(kind, process, Function::Send, send(offset));
+            let at_ns = shared
+                .recorder
+                .complete(kind, process, Function::Send, send(offset));
             if let Some(offset) = offset {
                 shared.acknowledge(Acknowledged {
                     partition,

@@ -134,14 +134,20 @@ impl Shared {
     }
 
     fn acknowledge(&self, acknowledged: Acknowledged) {
-        let mut all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self
+            .acknowledged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         all.push(acknowledged);
     }
 
     /// All acknowledged records so far, in the order of their answers.
     #[must_use]
     pub fn acknowledged(&self) -> Vec<Acknowledged> {
-        let all = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self
+            .acknowledged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         all.clone()
     }
 
@@ -181,7 +187,12 @@ impl Clients {
         let mut tasks = JoinSet::new();
         for number in 0..writers {
             let rate = shared.plan.rate / f64::from(writers);
-            tasks.spawn(producer::run(Arc::clone(shared), number, rate, stop.clone()));
+            tasks.spawn(producer::run(
+                Arc::clone(shared),
+                number,
+                rate,
+                stop.clone(),
+            ));
         }
         for number in writers..writers + readers {
             tasks.spawn(consumer::run(Arc::clone(shared), number, stop.clone()));

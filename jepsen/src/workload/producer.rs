@@ -30,11 +30,15 @@ pub(super) async fn run(
     let mut pace = Pace::new(rate);
     while pace.wait(&mut random, &stop).await {
         let records = choose(&shared, &mut random);
-        let invoked = shared.recorder.invoke(process, Function::Send, actions(&records, &[]));
+        let invoked = shared
+            .recorder
+            .invoke(process, Function::Send, actions(&records, &[]));
         let outcomes = send(&shared, &producer, &records, invoked, &mut random).await;
         let kind = kind_of(&outcomes);
         let ended = actions(&records, &outcomes);
-        shared.recorder.complete(kind, process, Function::Send, ended);
+        shared
+            .recorder
+            .complete(kind, process, Function::Send, ended);
         if kind == Kind::Info {
             // What it sent may still be stored, whenever: whoever goes on is somebody else.
             process = shared.recorder.new_process();
@@ -78,7 +82,10 @@ fn actions(records: &[(Key, Value)], outcomes: &[Outcome]) -> Vec<Action> {
 fn kind_of(outcomes: &[Outcome]) -> Kind {
     if outcomes.iter().all(Result::is_ok) {
         Kind::Ok
-    } else if outcomes.iter().all(|o| matches!(o, Err(SendError::Rejected(_)))) {
+    } else if outcomes
+        .iter()
+        .all(|o| matches!(o, Err(SendError::Rejected(_))))
+    {
         Kind::Fail
     } else {
         Kind::Info

@@ -66,3 +66,20 @@ fn a_small_file_is_replaced_whole() {
     replace_durably(&OsDisk, &path, b"").unwrap();
     assert_eq!(read_if_exists(&OsDisk, &path).unwrap().unwrap(), b"");
 }
+
+#[test]
+fn a_directory_that_is_not_there_cannot_be_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    OsDisk.sync_dir(dir.path()).unwrap();
+    let error = OsDisk.sync_dir(&dir.path().join("none")).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
+#[cfg(feature = "mutant")]
+#[test]
+fn the_mutant_breaks_its_rule() {
+    highwater_mutant::fails(
+        highwater_mutant::Mutant::SkipDirectoryFsync,
+        "os_disk::tests::a_directory_that_is_not_there_cannot_be_synced",
+    );
+}

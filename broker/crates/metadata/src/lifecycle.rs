@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use highwater_mutant::mutant;
 use highwater_proto::v1::ErrorCode;
 use highwater_proto::{NodeId, PartitionId, ShardId};
 
@@ -83,7 +84,7 @@ impl Image {
             }
             BrokerState::Active | BrokerState::Draining | BrokerState::Drained => {
                 if let Some(known) = self.brokers.get(&id)
-                    && known.incarnation != broker.incarnation
+                    && mutant!(WipedBrokerVotes => false; else known.incarnation != broker.incarnation)
                 {
                     return Err(refused(format!(
                         "broker {id} is known with another data directory (incarnation {}, not \

@@ -343,3 +343,12 @@ fn groups_stay_in_their_shards_when_shards_are_added() {
     assert_eq!(restored, image);
     assert_eq!(places(&restored), before);
 }
+
+#[cfg(feature = "mutant")]
+#[test]
+fn the_mutant_breaks_its_rule() {
+    highwater_mutant::fails(
+        highwater_mutant::Mutant::WipedBrokerVotes,
+        "tests::another_disk_under_a_known_id_is_refused_and_an_address_may_change",
+    );
+}

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt as _};
+use highwater_mutant::mutant;
 use highwater_proto::internal::{RaftKind, RaftRequest};
 use openraft::network::RPCTypes;
 use openraft::raft::{AppendEntriesResponse, StreamAppendResult};
@@ -52,6 +53,9 @@ struct Pipeline<'s, S> {
     bytes: usize,
     /// When the peer last answered, or was first asked after a pause.
     progress: Instant,
+    /// Whether the peer has said once that its log agrees with ours.
+    #[cfg(feature = "mutant")]
+    agrees: bool,
 }
 
 /// Sends what `input` yields and yields the answers. Ends after the first error, refusal or
@@ -66,6 +70,8 @@ where
         under_way: VecDeque::new(),
         bytes: 0,
         progress: Instant::now(),
+        #[cfg(feature = "mutant")]
+        agrees: false,
     };
     stream::unfold(Some(pipeline), |pipeline| async move {
         let mut pipeline = pipeline?;
@@ -83,6 +89,12 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> Pipeline<'_, S> {
             if self.input.is_none() && self.under_way.is_empty() {
                 return None;
             }
+            mutant!(AckAtLeaderAlone => {
+                if self.agrees && let Some(sent) = self.under_way.pop_front() {
+                    self.bytes -= sent.bytes;
+                    return Some((Ok(Ok(sent.last)), false));
+                }
+            });
             let room = self.under_way.len() < MAX_REQUESTS && self.bytes < MAX_BYTES;
             let deadline = self.progress + self.peer.timings().append_deadline;
             tokio::select! {
@@ -162,6 +174,7 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> Pipeline<'_, S> {
                     matches!(&reply, AppendEntriesResponse::PartialSuccess(at) if *at != last);
                 let result = reply.into_stream_result(previous, last);
                 let ends = partial || result.is_err();
+                mutant!(AckAtLeaderAlone => { self.agrees = !ends; });
                 (Ok(result), ends)
             }
         }

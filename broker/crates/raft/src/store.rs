@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use highwater_mutant::mutant;
 use highwater_proto::ShardId;
 use highwater_wal::{GroupId, LogIndex, Op};
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -283,7 +284,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             slot: VOTE_SLOT,
             value: encode_vote(vote),
         };
-        self.submit_and_wait(vec![op]).await?;
+        mutant!(VoteNotFsynced => drop(op); else self.submit_and_wait(vec![op]).await?);
         self.shared.state.lock().vote = Some(*vote);
         Ok(())
     }

@@ -230,3 +230,12 @@ async fn a_failed_write_reaches_whoever_waits() {
             .is_err()
     );
 }
+
+#[cfg(feature = "mutant")]
+#[test]
+fn the_mutant_breaks_its_rule() {
+    highwater_mutant::fails(
+        highwater_mutant::Mutant::VoteNotFsynced,
+        "store::tests::everything_is_there_again_after_reopening",
+    );
+}

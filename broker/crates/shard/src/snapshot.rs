@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use highwater_mutant::mutant;
 use highwater_proto::internal::{
     ShardPartition, ShardPartitionExport, ShardPlace, ShardProducer, ShardSegment, ShardSnapshot,
 };
@@ -242,12 +243,10 @@ fn to_partition(tp: TopicPartition, partition: &Partition) -> ShardPartition {
         leader_epoch: partition.leader_epoch.0,
         leadership: partition.leadership,
         segment,
-        producers: partition
-            .producers
-            .as_slice()
-            .iter()
-            .map(to_producer)
-            .collect(),
+        producers: mutant!(
+            DedupNotInSnapshot => Vec::new();
+            else partition.producers.as_slice().iter().map(to_producer).collect()
+        ),
     }
 }
 

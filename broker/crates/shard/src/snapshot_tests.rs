@@ -239,3 +239,12 @@ proptest! {
         }
     }
 }
+
+#[cfg(feature = "mutant")]
+#[test]
+fn the_mutant_breaks_its_rule() {
+    highwater_mutant::fails(
+        highwater_mutant::Mutant::DedupNotInSnapshot,
+        "snapshot::tests::a_snapshot_restores_everything",
+    );
+}

@@ -136,13 +136,17 @@ fn judge(
         && offset < *before
     {
         out.add(|| {
-            let detail =
-                format!("partition {key}: group {group} went back from offset {before} to {offset}");
+            let detail = format!(
+                "partition {key}: group {group} went back from offset {before} to {offset}"
+            );
             Finding::new(key, vec![*shown_by, entry.index], detail).offset(offset)
         });
     }
     let progress = progress.entry(place).or_default();
-    if let Some(skipped) = model.partition(key).and_then(|p| unprocessed(p, progress, offset)) {
+    if let Some(skipped) = model
+        .partition(key)
+        .and_then(|p| unprocessed(p, progress, offset))
+    {
         out.add(|| {
             let detail = format!(
                 "partition {key}: group {group} is at offset {offset} but nobody in it has \

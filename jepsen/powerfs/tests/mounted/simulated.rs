@@ -233,12 +233,7 @@ impl Both {
                     self.fail_next(CallKind::SyncData);
                     self.sync_failed = true;
                 }
-                self.on_file(
-                    file,
-                    OpenMode::Read,
-                    |f| DiskFile::sync_data(f),
-                    |f| f.sync_data(),
-                );
+                self.on_file(file, OpenMode::Read, DiskFile::sync_data, |f| f.sync_data());
                 self.fail_no_more();
             }
             Op::Truncate { file } => {

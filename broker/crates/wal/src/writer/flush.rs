@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use highwater_env::{Disk, DiskFile};
+use highwater_mutant::mutant;
 use tokio::time::Instant;
 
 use super::group::{Encoded, Frame, Place, group_span};
@@ -145,7 +146,11 @@ impl<D: Disk> Writer<D> {
         file.write_vectored_at(&encoded.slices(frames), place.offset)
             .map_err(write_error("write", path))?;
         let started = Instant::now();
-        file.sync_data().map_err(write_error("sync", path))?;
+        let synced = mutant!(
+            AckBeforeFsync => if frames.iter().all(Frame::is_of_entries) { Ok(()) } else { file.sync_data() };
+            else file.sync_data()
+        );
+        synced.map_err(write_error("sync", path))?;
         let took: Duration = started.elapsed();
         head.position += encoded.span;
         head.sequence += 1;

@@ -41,6 +41,12 @@ impl<'a> Frame<'a> {
         }
     }
 
+    /// Whether it is an entry, or what rides along with entries: no state stands alone in slot 1.
+    #[cfg(feature = "mutant")]
+    pub(crate) fn is_of_entries(&self) -> bool {
+        self.head.kind == FrameKind::Append || self.head.slot == 1
+    }
+
     pub(crate) fn of(group: GroupId, op: &'a Op) -> Self {
         let one = std::slice::from_ref;
         match op {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use highwater_env::{Disk, DiskFile, Worker};
+use highwater_mutant::mutant;
 use tokio::sync::oneshot;
 
 use crate::config::WalConfig;
@@ -188,6 +189,11 @@ impl<D: Disk> Writer<D> {
 
     /// Goes on in `file`. Its header is durable before any group is written into it.
     fn rotate(&mut self, file: Arc<WalFile<D::File>>) -> Result<(), WalError> {
+        mutant!(AckBeforeFsync => {
+            // Late, so that the log stays in one piece.
+            let WalFile { file, path, .. } = &*self.head.file;
+            file.sync_data().map_err(write_error("sync", path))?;
+        });
         let header = FileHeader {
             generation: self.head.generation + 1,
             first_sequence: self.head.sequence,

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use highwater_env::Disk;
+use highwater_mutant::mutant;
 
 use super::group::{Frame, group_span};
 use super::{Need, Writer};
@@ -246,6 +247,11 @@ fn next_states<F>(index: &Index<F>, work: &Relocating, limit: u64, items: &mut V
             if location.generation != work.generation {
                 continue;
             }
+            mutant!(RecycleDropsVote => {
+                if kind == FrameKind::SetState {
+                    continue;
+                }
+            });
             bytes += location.frame_len();
             if items.len() > start && bytes > limit {
                 return false;

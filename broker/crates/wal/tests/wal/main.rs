@@ -8,5 +8,7 @@ mod errors;
 mod full;
 mod golden;
 mod model;
+#[cfg(feature = "mutant")]
+mod mutants;
 mod random;
 mod support;
