@@ -191,7 +191,7 @@ impl Both {
         self.rig.control().clear_faults().unwrap();
     }
 
-    fn apply(&mut self, op: &Op) {
+    fn apply_to_content(&mut self, op: &Op) {
         match *op {
             Op::Write {
                 file,
@@ -239,6 +239,12 @@ impl Both {
             Op::Truncate { file } => {
                 self.on_file(file, OpenMode::Truncate, |_| Ok(()), |_| Ok(()));
             }
+            _ => unreachable!("{op:?} is about names"),
+        }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
             Op::Remove { file } => {
                 self.both(&self.file(file), Disk::remove_file, Disk::remove_file);
             }
@@ -264,6 +270,7 @@ impl Both {
                 self.fail_no_more();
             }
             Op::LosePower => self.lose_power(),
+            _ => self.apply_to_content(op),
         }
     }
 
