@@ -66,7 +66,7 @@ async fn a_lost_disk_is_given_up_and_filled_again() {
         fleet.caught_up(node).await;
     }
     let journal = load.end().await.unharmed("replacing");
-    check_replicas(&client, &journal).await;
+    check_replicas(&fleet, &journal).await;
 
     one_goes_and_the_others_must_stay(&mut fleet, &client).await;
 }
