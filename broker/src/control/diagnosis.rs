@@ -5,10 +5,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_env::Env;
 use highwater_metadata::{BrokerInfo, BrokerState, Image, MoveState, Plan, PlanKind};
-use highwater_proto::v1::Severity;
 use highwater_proto::{NodeId, ShardId};
 
 use crate::node::Broker;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Severity {
+    /// Worth knowing.
+    Note,
+    /// All works, with less to spare.
+    Warning,
+    /// Something is not served.
+    Critical,
+}
 
 /// One thing that is wrong, or worth knowing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +59,7 @@ pub fn findings<E: Env>(broker: &Broker<E>) -> Vec<Found> {
     all.extend(thin(&image));
     all.extend(idle(&image));
     all.extend(image.running_plan().map(|plan| about_plan(broker, plan)));
-    all.sort_by_key(|found| std::cmp::Reverse(found.severity as i32));
+    all.sort_by_key(|found| std::cmp::Reverse(found.severity));
     all
 }
 

@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use highwater_env::Env;
 use highwater_metadata::{Image, ShardInfo};
-use highwater_proto::v1::RestartVerdict;
 use highwater_proto::{NodeId, ShardId};
 
 use super::reports::ReplicaReport;
@@ -14,11 +13,22 @@ use crate::node::Broker;
 /// A replica that lacks at most so many applied entries keeps up: reports are up to a second old.
 const KEEPS_UP: u64 = 2_000;
 
+/// Whether one broker may go away for a moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Which one.
+    pub broker: NodeId,
+    /// Why not; empty: it may.
+    pub reasons: Vec<String>,
+    /// What will be away meanwhile even so.
+    pub notes: Vec<String>,
+}
+
 /// The verdict about one broker, or, with 0, about each.
 ///
 /// # Errors
 /// One line when there is no such broker.
-pub fn check<E: Env>(broker: &Broker<E>, asked: u32) -> Result<Vec<RestartVerdict>, String> {
+pub fn check<E: Env>(broker: &Broker<E>, asked: u32) -> Result<Vec<Verdict>, String> {
     let image = broker.cluster.image();
     if asked != 0 && image.broker(NodeId(asked)).is_none() {
         return Err(format!("there is no broker {asked}"));
@@ -48,7 +58,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn verdict(&self, id: NodeId) -> RestartVerdict {
+    fn verdict(&self, id: NodeId) -> Verdict {
         let mut reasons = Vec::new();
         let mut notes = Vec::new();
         if let Some(reason) = self.metadata_majority(id) {
@@ -68,9 +78,8 @@ impl View<'_> {
                 alone.1
             ));
         }
-        RestartVerdict {
-            broker: id.0,
-            safe: reasons.is_empty(),
+        Verdict {
+            broker: id,
             reasons,
             notes,
         }

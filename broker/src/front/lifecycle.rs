@@ -11,7 +11,8 @@ use highwater_proto::v1::lifecycle_server::Lifecycle;
 use highwater_proto::v1::{
     CancelPlanRequest, Error, ErrorCode, Finding, HealthRequest, HealthResponse, LeaderHint,
     MoveState, Plan, PlanKind, PlanMove, PlanResponse, RemoveBrokerRequest, RemoveBrokerResponse,
-    RestartCheckRequest, RestartCheckResponse, ShowPlanRequest, StartPlanRequest,
+    RestartCheckRequest, RestartCheckResponse, RestartVerdict, Severity, ShowPlanRequest,
+    StartPlanRequest,
 };
 use highwater_proto::{NodeId, ShardId};
 use tonic::{Request, Response, Status};
@@ -201,7 +202,7 @@ impl<E: Env> Lifecycle for LifecycleService<E> {
         }
         let findings = diagnosis::findings(&self.0);
         let findings = findings.into_iter().map(|found| Finding {
-            severity: found.severity as i32,
+            severity: severity(found.severity).into(),
             what: found.what,
             cure: found.cure,
         });
@@ -219,7 +220,7 @@ impl<E: Env> Lifecycle for LifecycleService<E> {
             Ok(()) => match restart::check(&self.0, request.into_inner().broker) {
                 Ok(verdicts) => RestartCheckResponse {
                     error: None,
-                    verdicts,
+                    verdicts: verdicts.into_iter().map(verdict).collect(),
                 },
                 Err(text) => RestartCheckResponse {
                     error: Some(convert::error(ErrorCode::InvalidRequest, text, None)),
@@ -232,6 +233,23 @@ impl<E: Env> Lifecycle for LifecycleService<E> {
             },
         };
         Ok(Response::new(response))
+    }
+}
+
+fn severity(severity: diagnosis::Severity) -> Severity {
+    match severity {
+        diagnosis::Severity::Note => Severity::Note,
+        diagnosis::Severity::Warning => Severity::Warning,
+        diagnosis::Severity::Critical => Severity::Critical,
+    }
+}
+
+fn verdict(verdict: restart::Verdict) -> RestartVerdict {
+    RestartVerdict {
+        broker: verdict.broker.0,
+        safe: verdict.reasons.is_empty(),
+        reasons: verdict.reasons,
+        notes: verdict.notes,
     }
 }
 

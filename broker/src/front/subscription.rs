@@ -10,6 +10,7 @@ use std::time::Duration;
 use highwater_env::Env;
 use highwater_proto::v1::{Error, ErrorCode, FetchResponse, Subscribe};
 use highwater_proto::{Offset, PartitionId, TopicId, TopicPartition};
+use highwater_segment::ReadError;
 use tokio::sync::mpsc;
 
 use super::convert;
@@ -100,8 +101,7 @@ async fn follow<E: Env>(
         let pieces = view
             .read((next, end), room.bytes(), broker.env.workers())
             .await
-            .inspect_err(|error| broker.damage.note(follower.shard.id, error))
-            .map_err(|error| convert::read_error(tp, &error, view.log_start()))?;
+            .map_err(|error| follower.read_failed(&error))?;
         let Some(after) = pieces.next_offset else {
             // The range below the watermark holds nothing at or after `next` any more: trimmed.
             return Err(convert::out_of_range(
@@ -216,6 +216,12 @@ impl<E: Env> Follower<'_, E> {
                 }
             }
         }
+    }
+
+    fn read_failed(&self, error: &ReadError) -> Error {
+        self.broker.damage.note(self.shard.id, error);
+        let tp = self.view.topic_partition();
+        convert::read_error(tp, error, self.view.log_start())
     }
 
     fn check_still_here(&self) -> Result<(), Error> {

@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::Context;
 use highwater_env::{Disk, Env, Listener};
 use highwater_proto::ShardId;
-use highwater_raft::{Groups, VoteFloor};
+use highwater_raft::{Group, Groups, VoteFloor};
 use highwater_segment::{FileCacheConfig, SegmentStore, SegmentStoreConfig};
 use highwater_wal::{Wal, WalConfig};
 use tokio::task::JoinSet;
@@ -135,12 +135,7 @@ async fn assemble<E: Env>(
         dir: make_dir(&env, &dir.join("shards"))?,
         snapshots: SnapshotSource::new(Arc::clone(&peers)),
     });
-    let path = make_dir(&env, &dir.join("metadata"))?.join("checkpoint");
-    let machine = MetadataMachine::new(env.clone(), path, Arc::clone(&cluster));
-    let group = groups
-        .start(METADATA, machine, VoteFloor::Usual)
-        .await
-        .context("the metadata group")?;
+    let group = start_metadata(&env, &dir, &groups, &cluster).await?;
     let shards: Arc<ShardTable<E::Disk>> = Arc::default();
     let join = join_list(&config, &address);
     Ok(Broker {
@@ -172,6 +167,20 @@ async fn assemble<E: Env>(
         shard_context,
         tail,
     })
+}
+
+async fn start_metadata<E: Env>(
+    env: &E,
+    dir: &Path,
+    groups: &Groups<E>,
+    cluster: &Arc<Cluster>,
+) -> anyhow::Result<Group> {
+    let path = make_dir(env, &dir.join("metadata"))?.join("checkpoint");
+    let machine = MetadataMachine::new(env.clone(), path, Arc::clone(cluster));
+    groups
+        .start(METADATA, machine, VoteFloor::Usual)
+        .await
+        .context("the metadata group")
 }
 
 /// The founders' addresses, sorted; a broker without `--join` founds a cluster of its own.

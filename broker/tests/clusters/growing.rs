@@ -60,7 +60,7 @@ async fn a_fourth_broker_gets_its_share_and_a_founder_is_removed() {
     }
     healthy(&fleet, &client).await;
     let journal = load.end().await.unharmed("growing");
-    check_replicas(&client, &journal).await;
+    check_replicas(&fleet, &journal).await;
 
     a_founder_goes(&mut fleet, &client, journal).await;
 }
@@ -111,7 +111,7 @@ async fn a_founder_goes(fleet: &mut Fleet, client: &Client, journal: Journal) {
         fleet.caught_up(node).await;
     }
     let journal = load.end().await.unharmed("shrinking");
-    check_replicas(client, &journal).await;
+    check_replicas(fleet, &journal).await;
 
     eprintln!("and three of the four it had are a cluster like any other");
     fleet.kill_all().await;
@@ -122,7 +122,7 @@ async fn a_founder_goes(fleet: &mut Fleet, client: &Client, journal: Journal) {
     for node in fleet.nodes() {
         fleet.caught_up(node).await;
     }
-    check_replicas(client, &journal).await;
+    check_replicas(fleet, &journal).await;
 }
 
 async fn metadata_leader(client: &Client) -> u32 {

@@ -19,6 +19,14 @@ pub const CALM: [(&str, &str); 2] = [
     ("raft.election_max_ms", "2500ms"),
 ];
 
+/// A client whose calls wait as long as a busy machine may need.
+pub async fn patient(fleet: &Fleet) -> Client {
+    let nodes = fleet.nodes();
+    let brokers = nodes.iter().map(|node| fleet.spec(*node).address());
+    let client = Client::builder().brokers(brokers).request_timeout(PATIENCE);
+    client.connect().await.expect("a broker answers")
+}
+
 /// Starts a plan, whoever leads the metadata group.
 pub async fn start(client: &Client, plan: NewPlan) -> v1::Plan {
     let admin = client.admin().timeout(PATIENCE);
@@ -133,7 +141,8 @@ pub async fn healthy(fleet: &Fleet, client: &Client) {
 
 /// Every replica that should hold a partition has every acknowledged record at its offset, and
 /// nothing else.
-pub async fn check_replicas(client: &Client, journal: &Journal) {
+pub async fn check_replicas(fleet: &Fleet, journal: &Journal) {
+    let client = &patient(fleet).await;
     let topic = &journal.topic;
     let view = client.topic(topic).await.expect("known");
     for (partition, end) in (0_u32..).zip(ends(client, topic).await) {

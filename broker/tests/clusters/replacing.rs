@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use highwater_client::{NewPlan, NewTopic, NodeId};
+use highwater_client::{Client, NewPlan, NewTopic, NodeId};
 
 use super::failover::Load;
 use super::fleet::{Fleet, eventually};
@@ -66,9 +66,13 @@ async fn a_lost_disk_is_given_up_and_filled_again() {
         fleet.caught_up(node).await;
     }
     let journal = load.end().await.unharmed("replacing");
-    check_replicas(&client, &journal).await;
+    check_replicas(&fleet, &journal).await;
 
-    eprintln!("what was given up stays out");
+    one_goes_and_the_others_must_stay(&mut fleet, &client).await;
+}
+
+async fn one_goes_and_the_others_must_stay(fleet: &mut Fleet, client: &Client) {
+    let admin = client.admin();
     let verdicts = admin.restart_check(None).await.expect("checked");
     assert!(verdicts.iter().all(|verdict| verdict.safe), "{verdicts:?}");
     fleet.stop(2).await;
