@@ -239,7 +239,10 @@ async fn two_hundred_members_that_join_at_once_settle() {
         // It hears of its loss, if it has one, as soon as the late one is to have its share.
         let end = Instant::now() + PATIENCE;
         while !settled.load(Ordering::Relaxed) && Instant::now() < end {
-            member.beat(Duration::from_secs(1), true).await.expect("a member");
+            member
+                .beat(Duration::from_secs(1), true)
+                .await
+                .expect("a member");
         }
         member.losses - losses
     });

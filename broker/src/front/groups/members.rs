@@ -8,9 +8,9 @@ use highwater_env::Env;
 use highwater_proto::internal::group_command::Action;
 use highwater_proto::internal::{GroupAcknowledge, GroupJoin, GroupMemberSpec, GroupRemove};
 use highwater_proto::v1::{
-    AssignedPartition, AssignedTopic, Assignment, AssignmentStrategy, Error, ErrorCode, GroupHeartbeatRequest,
-    GroupHeartbeatResponse, JoinGroupRequest, JoinGroupResponse, LeaveGroupRequest,
-    LeaveGroupResponse, PartitionRef,
+    AssignedPartition, AssignedTopic, Assignment, AssignmentStrategy, Error, ErrorCode,
+    GroupHeartbeatRequest, GroupHeartbeatResponse, JoinGroupRequest, JoinGroupResponse,
+    LeaveGroupRequest, LeaveGroupResponse, PartitionRef,
 };
 use highwater_shard::groups::assignor::Strategy;
 use highwater_shard::groups::{Group, GroupRefusal, Member};
