@@ -12,7 +12,7 @@ use highwater_client::resilience::Backoff;
 use highwater_client::{Client, NewTopic};
 use parking_lot::Mutex;
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, PATIENCE};
 use super::group_sdk_members::{
     CALM, Seen, all_committed, check, member, note, noting, number, produce,
 };
@@ -45,6 +45,7 @@ fn worker(client: &Client, seen: &Seen, poison: &Poison) -> GroupWorker {
 async fn waiting(client: &Client) -> BTreeSet<(u32, u32)> {
     let letters = client
         .groups()
+        .timeout(PATIENCE)
         .dead_letters("billing", false)
         .await
         .expect("letters");
@@ -89,6 +90,7 @@ async fn group_sdk_poison_is_set_aside_exactly_and_comes_back_exactly() {
     first.stop().await.expect("committed");
     let described = client
         .groups()
+        .timeout(PATIENCE)
         .describe("billing")
         .await
         .expect("described");
@@ -119,7 +121,7 @@ async fn bring_back(client: &Client, poisoned: &[u32]) {
         key: Some("k7".into()),
         ..Selection::default()
     };
-    let admin = client.groups();
+    let admin = client.groups().timeout(PATIENCE);
     let done = admin
         .redrive("billing", &one, |_, _| {})
         .await
