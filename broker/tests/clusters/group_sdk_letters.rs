@@ -12,7 +12,7 @@ use highwater_client::resilience::Backoff;
 use highwater_client::{Client, NewTopic};
 use parking_lot::Mutex;
 
-use super::fleet::Fleet;
+use super::fleet::{Fleet, PATIENCE};
 use super::group_sdk_members::{
     CALM, Seen, all_committed, check, member, note, noting, number, produce,
 };
@@ -45,6 +45,7 @@ fn worker(client: &Client, seen: &Seen, poison: &Poison) -> GroupWorker {
 async fn waiting(client: &Client) -> BTreeSet<(u32, u32)> {
     let letters = client
         .groups()
+        .timeout(PATIENCE)
         .dead_letters("billing", false)
         .await
         .expect("letters");
@@ -89,6 +90,7 @@ async fn group_sdk_poison_is_set_aside_exactly_and_comes_back_exactly() {
     first.stop().await.expect("committed");
     let described = client
         .groups()
+        .timeout(PATIENCE)
         .describe("billing")
         .await
         .expect("described");
@@ -101,18 +103,30 @@ async fn group_sdk_poison_is_set_aside_exactly_and_comes_back_exactly() {
     fleet.ready(coordinator).await;
     assert_eq!(waiting(&client).await, expected(&poisoned, 260));
 
-    // One key by name, with its later records behind it; then the rest, while more come.
     poison.lock().clear();
+    bring_back(&client, &poisoned).await;
+    second.stop().await.expect("committed");
+    let handled = seen.lock().clone();
+    let repeats = check(&handled, KEYS, 400);
+    assert_eq!((handled.len(), repeats), (400, 0), "each once, in order");
+    all_committed(&client, "shipping", 400).await;
+    stranger.stop().await.expect("committed");
+    assert_eq!(others.lock().len(), 400, "a redrive went to another group");
+}
+
+/// Redrives what waits of 260 records, while 140 more come.
+async fn bring_back(client: &Client, poisoned: &[u32]) {
+    // One key by name, with its later records behind it; then the rest, while more come.
     let one = Selection {
         key: Some("k7".into()),
         ..Selection::default()
     };
-    let admin = client.groups();
+    let admin = client.groups().timeout(PATIENCE);
     let done = admin
         .redrive("billing", &one, |_, _| {})
         .await
         .expect("redriven");
-    let of_key = expected(&poisoned, 260)
+    let of_key = expected(poisoned, 260)
         .iter()
         .filter(|(n, _)| n % KEYS == 7)
         .count();
@@ -120,11 +134,11 @@ async fn group_sdk_poison_is_set_aside_exactly_and_comes_back_exactly() {
         (done.records, done.keys, done.failed_keys),
         (of_key as u64, 1, 0)
     );
-    let rest: BTreeSet<_> = expected(&poisoned, 260)
+    let rest: BTreeSet<_> = expected(poisoned, 260)
         .into_iter()
         .filter(|(n, _)| n % KEYS != 7)
         .collect();
-    assert_eq!(waiting(&client).await, rest);
+    assert_eq!(waiting(client).await, rest);
     let producing = tokio::spawn({
         let client = client.clone();
         async move { produce(&client, KEYS, 260..400).await }
@@ -134,20 +148,13 @@ async fn group_sdk_poison_is_set_aside_exactly_and_comes_back_exactly() {
         .await
         .expect("redriven");
     producing.await.expect("produced");
-    all_committed(&client, "billing", 400).await;
+    all_committed(client, "billing", 400).await;
     // Records on their way when a key unparked may have parked it again.
     admin
         .redrive("billing", &Selection::default(), |_, _| {})
         .await
         .expect("redriven");
-    assert_eq!(waiting(&client).await, BTreeSet::new());
-    second.stop().await.expect("committed");
-    let handled = seen.lock().clone();
-    let repeats = check(&handled, KEYS, 400);
-    assert_eq!((handled.len(), repeats), (400, 0), "each once, in order");
-    all_committed(&client, "shipping", 400).await;
-    stranger.stop().await.expect("committed");
-    assert_eq!(others.lock().len(), 400, "a redrive went to another group");
+    assert_eq!(waiting(client).await, BTreeSet::new());
 }
 
 fn highwater(fleet: &Fleet, args: &[&str]) -> (i32, String) {
@@ -214,12 +221,17 @@ async fn group_sdk_the_command_line_shows_groups_and_moves_them() {
     assert!(code == 0 && text.contains("5 records"), "{text}");
     assert_eq!(waiting(&client).await, BTreeSet::new());
     first.stop().await.expect("committed");
+    offsets_are_moved(&fleet, &client).await;
+}
 
+/// The group has no members any more.
+async fn offsets_are_moved(fleet: &Fleet, client: &Client) {
+    let run = |args: &[&str]| highwater(fleet, args);
     let (code, text) = run(&[
         "group", "reset", "billing", "--topics", "orders", "--to", "-3",
     ]);
     assert!(code == 0 && text.contains("--execute"), "{text}");
-    all_committed(&client, "billing", 20).await;
+    all_committed(client, "billing", 20).await;
     let (code, _) = run(&[
         "group",
         "reset",
@@ -231,14 +243,14 @@ async fn group_sdk_the_command_line_shows_groups_and_moves_them() {
         "--execute",
     ]);
     assert_eq!(code, 0);
-    all_committed(&client, "billing", 14).await;
+    all_committed(client, "billing", 14).await;
     assert_eq!(run(&["group", "copy", "billing", "audit"]).0, 0);
-    all_committed(&client, "audit", 14).await;
+    all_committed(client, "audit", 14).await;
     let (code, text) = run(&[
         "consume", "orders", "--group", "audit", "-n", "6", "-f", "%v\\n",
     ]);
     assert!(code == 0 && text.lines().count() == 6, "{text}");
-    all_committed(&client, "audit", 20).await;
+    all_committed(client, "audit", 20).await;
     assert_eq!(run(&["group", "delete", "audit", "billing"]).0, 0);
     assert_eq!(run(&["group", "describe", "billing"]).0, 1);
 }
