@@ -135,7 +135,7 @@ fn mounts_of(directory: &str) -> usize {
         .count()
 }
 
-fn wait_until(what: &str, condition: impl Fn() -> bool) {
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let given_up = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < given_up, "{what}");

@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// How long the final reads may take.
 const READING: Duration = Duration::from_secs(300);
 
+/// How long a cluster that did not come back is asked for more.
+const BROKEN: Duration = Duration::from_secs(20);
+
 /// Between two looks at whether every broker lives.
 const WATCH: Duration = Duration::from_millis(200);
 
@@ -226,11 +229,18 @@ impl Run<'_> {
         let (faults, worked) = self.work(&shared, &site, schedule).await?;
         let mut findings = self.heal().await?;
         (self.listener)(Event::Stage("writing to every partition"));
-        findings.extend(liveness(&shared, PATIENCE).await?);
+        // A cluster that did not come back in all that time is not given as much again.
+        let whole = findings.is_empty();
+        let (patience, reading) = if whole {
+            (PATIENCE, READING)
+        } else {
+            (BROKEN, BROKEN)
+        };
+        findings.extend(liveness(&shared, patience).await?);
         (self.listener)(Event::Stage(
             "reading everything back, from leaders and from every replica",
         ));
-        let reads = final_reads(&shared, READING).await?;
+        let reads = final_reads(&shared, reading).await?;
         findings.extend(reads.problems);
         following.cancel();
         if let Some(cluster) = &self.cluster {

@@ -109,9 +109,15 @@ async fn try_one(
         outcome.runs += 1;
         let _ = fs::remove_dir_all(&config.out);
         let quiet: Listener = Arc::new(|_: Event<'_>| {});
-        let report = crate::run::run(&config, stop, &quiet).await?;
-        outcome.caught = report.judgement.conclusion() == Conclusion::Fail;
-        outcome.by = evidence(&report);
+        // A mutant may keep its cluster from forming. That proves nothing about faults: the next
+        // run may get further.
+        match crate::run::run(&config, stop, &quiet).await {
+            Ok(report) => {
+                outcome.caught = report.judgement.conclusion() == Conclusion::Fail;
+                outcome.by = evidence(&report);
+            }
+            Err(error) => outcome.by = shortened(format!("no run: {error:#}")),
+        }
     }
     outcome.seconds = began.elapsed().as_secs_f64();
     Ok(outcome)
@@ -152,7 +158,12 @@ fn evidence(report: &Report) -> String {
         words.push(word(judgement.conclusion()).to_owned());
         words.extend(judgement.history.vacuous.iter().cloned());
     }
-    let mut text = words.join(", ");
+    shortened(words.join(", "))
+}
+
+/// One line of at most 160 characters.
+fn shortened(text: String) -> String {
+    let mut text = text.replace('\n', " ");
     if let Some((end, _)) = text.char_indices().nth(160) {
         text.truncate(end);
         text.push_str(" ...");

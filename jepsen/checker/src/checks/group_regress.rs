@@ -13,6 +13,12 @@ use crate::verdict::{Collector, Finding};
 /// A group's work on one partition.
 type Place = (u32, Key);
 
+/// An offset that was stored or told, and the entry that shows it.
+type Shown = (Offset, u64);
+
+/// What a request must not go below.
+type Bounds = Vec<(Place, Option<Shown>)>;
+
 #[derive(Default)]
 struct Progress {
     /// Ranks that members have polled, beyond those below `done`.
@@ -20,7 +26,7 @@ struct Progress {
     /// Every rank below this was polled.
     done: u32,
     /// The highest offset stored or told so far, and the entry that shows it.
-    highest: Option<(Offset, u64)>,
+    highest: Option<Shown>,
 }
 
 impl Progress {
@@ -41,13 +47,13 @@ pub(super) fn check(model: &Model<'_>, out: &mut Collector) {
     }
     let mut progress: BTreeMap<Place, Progress> = BTreeMap::new();
     // What an open request must not go below. A process has one operation open at a time.
-    let mut bounds: HashMap<Process, Vec<(Place, Option<(Offset, u64)>)>> = HashMap::new();
+    let mut bounds: HashMap<Process, Bounds> = HashMap::new();
     for entry in model.history.iter() {
         match entry.kind {
             Kind::Invoke => {
                 let places = entry.actions.iter().filter_map(place_of);
                 let bound = |place| (place, progress.get(&place).and_then(|p| p.highest));
-                let bound: Vec<_> = places.map(bound).collect();
+                let bound: Bounds = places.map(bound).collect();
                 if !bound.is_empty() {
                     bounds.insert(entry.process, bound);
                 }
@@ -118,7 +124,7 @@ fn judge(
     model: &Model<'_>,
     entry: &Entry<'_>,
     action: &Action,
-    bounds: &[(Place, Option<(Offset, u64)>)],
+    bounds: &[(Place, Option<Shown>)],
     (progress, out): (&mut BTreeMap<Place, Progress>, &mut Collector),
 ) {
     let Some(place) = place_of(action) else {
