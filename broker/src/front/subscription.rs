@@ -81,7 +81,7 @@ async fn follow<E: Env>(
     recovered.map_err(|error| convert::not_recovered(tp, &error))?;
     let mut next = Offset(subscribe.offset);
     check_start(&shard, &view, next, subscribe.allow_follower).await?;
-    let max_bytes = response_limit(subscribe);
+    let max_bytes = response_bytes(subscribe.max_bytes);
     let follower = Follower {
         broker,
         shard: &shard,
@@ -124,8 +124,9 @@ async fn follow<E: Env>(
     }
 }
 
-fn response_limit(subscribe: &Subscribe) -> usize {
-    match subscribe.max_bytes as usize {
+/// The most bytes of one response.
+fn response_bytes(asked: u32) -> usize {
+    match asked as usize {
         0 => DEFAULT_RESPONSE_BYTES,
         bytes => bytes.min(MAX_RESPONSE_BYTES),
     }

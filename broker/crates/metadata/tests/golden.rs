@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use highwater_metadata::{Image, MetadataCommand, MetadataReply, NewBroker, Refusal};
+use highwater_metadata::{
+    Floor, Image, MetadataCommand, MetadataReply, MoveStep, NewBroker, PlanKind, Refusal,
+};
 use highwater_proto::v1::ErrorCode;
 use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
 
@@ -130,5 +132,102 @@ fn replies_of_version_1() {
 fn a_snapshot_of_version_1() {
     let image = image();
     let stored = golden("v1.snapshot", &image.encode_snapshot());
+    assert_eq!(Image::decode_snapshot(&stored), Ok(image));
+}
+
+fn commands_about_plans() -> Vec<(&'static str, MetadataCommand)> {
+    let start = |kind| MetadataCommand::StartPlan {
+        kind,
+        parallel: 4,
+        accept_loss: true,
+    };
+    let step = |step| MetadataCommand::AdvanceMove {
+        plan: 1,
+        shard: ShardId(1),
+        step,
+    };
+    let floor = Floor {
+        term: 300,
+        index: 70_000,
+    };
+    vec![
+        ("v2.rebalance.command", start(PlanKind::Rebalance)),
+        ("v2.drain.command", start(PlanKind::Drain(NodeId(300)))),
+        ("v2.replace.command", start(PlanKind::Replace(NodeId(3)))),
+        (
+            "v2.repair.command",
+            start(PlanKind::Repair(NodeId(3), ShardId(300))),
+        ),
+        ("v2.expelled.command", step(MoveStep::Expelled)),
+        ("v2.learn.command", step(MoveStep::Learn)),
+        ("v2.floor.command", step(MoveStep::Floor(floor))),
+        ("v2.done.command", step(MoveStep::Done)),
+        ("v2.cancelled.command", step(MoveStep::Cancelled)),
+        (
+            "v2.cancel.command",
+            MetadataCommand::CancelPlan { plan: 300 },
+        ),
+        (
+            "v2.remove.command",
+            MetadataCommand::RemoveBroker {
+                broker: NodeId(300),
+            },
+        ),
+        (
+            "v2.confirm_expelled.command",
+            MetadataCommand::ConfirmExpelled { broker: NodeId(3) },
+        ),
+    ]
+}
+
+/// A broker is being replaced: one shard is being filled, others have not begun.
+fn image_with_a_plan() -> Image {
+    let mut image = image();
+    for shard in 1..=24 {
+        image.apply(&MetadataCommand::EstablishShard {
+            shard: ShardId(shard),
+        });
+    }
+    let replace = MetadataCommand::StartPlan {
+        kind: PlanKind::Replace(NodeId(3)),
+        parallel: 4,
+        accept_loss: true,
+    };
+    image.apply(&replace);
+    image.apply(&MetadataCommand::ConfirmExpelled { broker: NodeId(3) });
+    let mut fresh = broker(3, "");
+    fresh.incarnation = "f".repeat(32);
+    image.apply(&MetadataCommand::RegisterBroker(fresh));
+    let floor = Floor {
+        term: 300,
+        index: 70_000,
+    };
+    for step in [MoveStep::Expelled, MoveStep::Learn, MoveStep::Floor(floor)] {
+        image.apply(&MetadataCommand::AdvanceMove {
+            plan: 1,
+            shard: ShardId(1),
+            step,
+        });
+    }
+    image
+}
+
+#[test]
+fn commands_and_replies_about_plans() {
+    for (name, command) in commands_about_plans() {
+        let stored = golden(name, &command.encode());
+        assert_eq!(MetadataCommand::decode(&stored), Ok(command), "{name}");
+    }
+    let reply = MetadataReply::PlanStarted { plan: 300 };
+    let stored = golden("v2.plan_started.reply", &reply.encode());
+    assert_eq!(MetadataReply::decode(&stored), Ok(reply));
+}
+
+#[test]
+fn a_snapshot_of_version_2() {
+    let image = image_with_a_plan();
+    let shard = image.shard(ShardId(1)).expect("known");
+    assert!(!shard.learners.is_empty() && image.running_plan().is_some());
+    let stored = golden("v2.snapshot", &image.encode_snapshot());
     assert_eq!(Image::decode_snapshot(&stored), Ok(image));
 }
