@@ -28,10 +28,10 @@ mod growing;
 mod journal;
 #[path = "clusters/lagging.rs"]
 mod lagging;
-#[path = "clusters/members.rs"]
-mod members;
 #[path = "clusters/life.rs"]
 mod life;
+#[path = "clusters/members.rs"]
+mod members;
 #[path = "clusters/paused.rs"]
 mod paused;
 #[path = "clusters/raw.rs"]

@@ -3,9 +3,9 @@
 
 pub mod accumulate;
 mod checkpoint;
-pub mod groups;
 pub mod damage;
 pub mod discard;
+pub mod groups;
 pub mod install;
 pub mod machine;
 pub mod tail;
