@@ -79,7 +79,7 @@ impl Sessions {
     pub fn tick(&mut self, now: Instant, groups: &[(Arc<str>, Arc<Group>)]) -> Vec<Expiry> {
         let passed = self.last_tick.map_or(Duration::ZERO, |last| now - last);
         self.last_tick = Some(now);
-        if passed > LATE {
+        if passed > LATE && !self.groups.is_empty() {
             tracing::info!(
                 late_ms = passed.as_millis(),
                 "the coordinator was held up; sessions of members start anew"

@@ -8,9 +8,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use highwater_client::NewTopic;
 use highwater_proto::v1::{
-    CopyGroupRequest, DeleteGroupRequest, ErrorCode, JoinGroupRequest, ListGroupsRequest,
-    ListParkedKeysRequest, ParkKey, ParkKeysRequest, ResetOffsetsRequest, UnparkKey,
-    UnparkKeysRequest, groups_client::GroupsClient, reset_offsets_request::To,
+    CopyGroupRequest, DeleteGroupRequest, Error, ErrorCode, JoinGroupRequest, ListGroupsRequest,
+    ListParkedKeysRequest, ParkKey, ParkKeysRequest, ResetOffsetsRequest, ResetOffsetsResponse,
+    UnparkKey, UnparkKeysRequest, groups_client::GroupsClient, reset_offsets_request::To,
 };
 use tokio::time::{Instant, sleep};
 
@@ -19,6 +19,14 @@ use super::journal::{Journal, make_topic};
 use super::members::{Door, Member, subscription};
 
 const NOW: Duration = Duration::from_millis(200);
+
+/// These tests are not about how fast a leader is replaced: on a busy machine it should not be
+/// replaced without need.
+const CALM: [(&str, &str); 3] = [
+    ("raft.heartbeat_ms", "250ms"),
+    ("raft.election_min_ms", "1500ms"),
+    ("raft.election_max_ms", "2500ms"),
+];
 
 /// A member that gives up after three seconds of silence.
 fn impatient(topics: &[&str]) -> JoinGroupRequest {
@@ -30,7 +38,7 @@ fn impatient(topics: &[&str]) -> JoinGroupRequest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn members_share_partitions_and_what_they_keep_goes_on() {
-    let fleet = Fleet::started(3, &[]).await;
+    let fleet = Fleet::started(3, &CALM).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(6)).await;
     let door = Door::new(&fleet, "billing");
@@ -72,7 +80,7 @@ async fn members_share_partitions_and_what_they_keep_goes_on() {
     let codes = zombie
         .results
         .iter()
-        .map(|r| r.error.as_ref().map(|e| e.code()));
+        .map(|r| r.error.as_ref().map(Error::code));
     assert!(
         codes
             .into_iter()
@@ -100,7 +108,7 @@ async fn members_share_partitions_and_what_they_keep_goes_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_group_survives_the_death_of_its_coordinator_and_expels_the_silent() {
-    let mut fleet = Fleet::started(3, &[]).await;
+    let mut fleet = Fleet::started(3, &CALM).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(4)).await;
     let door = Door::new(&fleet, "billing");
@@ -170,7 +178,7 @@ async fn a_group_survives_the_death_of_its_coordinator_and_expels_the_silent() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_coordinator_expels_nobody() {
-    let fleet = Fleet::started(1, &[]).await;
+    let fleet = Fleet::started(1, &CALM).await;
     let client = fleet.client().await;
     make_topic(
         &client,
@@ -210,7 +218,7 @@ async fn a_paused_coordinator_expels_nobody() {
 async fn two_hundred_members_that_join_at_once_settle() {
     const MEMBERS: usize = 200;
     const PARTITIONS: u32 = 1_000;
-    let fleet = Fleet::started(3, &[]).await;
+    let fleet = Fleet::started(3, &CALM).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(PARTITIONS)).await;
     let door = Door::new(&fleet, "billing");
@@ -259,7 +267,7 @@ async fn two_hundred_members_that_join_at_once_settle() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn patterns_static_members_and_new_partitions_are_followed() {
-    let fleet = Fleet::started(1, &[]).await;
+    let fleet = Fleet::started(1, &CALM).await;
     let client = fleet.client().await;
     let topic = |name: &str, partitions| {
         NewTopic::named(name)
@@ -323,18 +331,46 @@ async fn patterns_static_members_and_new_partitions_are_followed() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn groups_are_described_reset_copied_and_deleted() {
-    let fleet = Fleet::started(3, &[]).await;
+/// Sends a reset to a group's coordinator.
+async fn reset(
+    door: &Door,
+    to: To,
+    (execute, force): (bool, bool),
+) -> Result<ResetOffsetsResponse, Error> {
+    let request = ResetOffsetsRequest {
+        group: door.group.clone(),
+        to: Some(to),
+        execute,
+        force,
+        ..ResetOffsetsRequest::default()
+    };
+    door.call(async move |mut client| {
+        let answer = client.reset_offsets(request.clone()).await?.into_inner();
+        let error = answer.error.clone();
+        Ok((answer, error))
+    })
+    .await
+}
+
+/// A topic of two partitions with 60 records, and a group with one member that has committed 10 of
+/// each.
+async fn group_with_a_lag(fleet: &Fleet) -> (Door, Member) {
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(2)).await;
     let producer = client.producer().build();
     let mut journal = Journal::of("orders");
     journal.produce(&producer, 60).await;
-    let door = Door::new(&fleet, "billing");
+    let door = Door::new(fleet, "billing");
     let mut one = Member::join(&door, "one", impatient(&["orders"])).await;
     one.holds(2).await;
     one.commit_all(10).await;
+    (door, one)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_described_with_their_lag_and_reset() {
+    let fleet = Fleet::started(3, &CALM).await;
+    let (door, mut one) = group_with_a_lag(&fleet).await;
     let group = door.describe().await;
     let ends: Vec<u64> = group
         .partitions
@@ -348,7 +384,7 @@ async fn groups_are_described_reset_copied_and_deleted() {
         ends.iter().map(|end| Some(end - 10)).collect::<Vec<_>>()
     );
     assert_eq!(group.lag, 40);
-    assert!(group.lag_seconds >= 0.0 && group.partitions.iter().all(|p| p.lag_seconds.is_some()));
+    assert!(group.partitions.iter().all(|p| p.lag_seconds.is_some()));
     assert!(
         group
             .partitions
@@ -356,37 +392,28 @@ async fn groups_are_described_reset_copied_and_deleted() {
             .all(|p| p.member_id == one.id && p.client_id == "test")
     );
 
-    let reset = |to, execute, force| {
-        let request = ResetOffsetsRequest {
-            group: "billing".to_owned(),
-            to: Some(to),
-            execute,
-            force,
-            ..ResetOffsetsRequest::default()
-        };
-        door.call(async move |mut client| {
-            let answer = client.reset_offsets(request.clone()).await?.into_inner();
-            let error = answer.error.clone();
-            Ok((answer, error))
-        })
-    };
-    let refused = reset(To::Earliest(true), true, false)
+    let refused = reset(&door, To::Earliest(true), (true, false)).await;
+    assert_eq!(
+        refused.expect_err("it has a member").code(),
+        ErrorCode::GroupNotEmpty
+    );
+    let dry = reset(&door, To::Shift(-4), (false, true))
         .await
-        .expect_err("it has a member");
-    assert_eq!(refused.code(), ErrorCode::GroupNotEmpty);
-    let dry = reset(To::Shift(-4), false, true).await.expect("a table");
+        .expect("a table");
     assert!(!dry.executed && dry.changes.iter().all(|c| (c.from, c.to) == (Some(10), 6)));
     assert!(
         door.committed().await.values().all(|offset| *offset == 10),
         "a dry run"
     );
-    let done = reset(To::Shift(-4), true, true).await.expect("forced");
+    let done = reset(&door, To::Shift(-4), (true, true))
+        .await
+        .expect("forced");
     assert!(done.executed);
     // What the member did before cannot be committed over it; it is told to start anew.
     let place = *one.assigned.keys().next().expect("one");
     let late = one.commit(&[(place, 12)]).await.expect("an answer");
     assert_eq!(
-        late.results[0].error.as_ref().map(|e| e.code()),
+        late.results[0].error.as_ref().map(Error::code),
         Some(ErrorCode::FencedMember)
     );
     one.beat(NOW, true).await.expect("a member");
@@ -396,13 +423,19 @@ async fn groups_are_described_reset_copied_and_deleted() {
             .all(|(_, committed)| *committed == Some(6))
     );
     one.commit_all(7).await;
+}
 
-    // A zombie of a group without members: the offsets of an executed reset are those of a copy.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_copied_listed_and_deleted() {
+    let fleet = Fleet::started(3, &CALM).await;
+    let (door, _silent) = group_with_a_lag(&fleet).await;
     eventually("expelled", async || {
         door.describe().await.members.is_empty().then_some(())
     })
     .await;
-    reset(To::Latest(true), true, false).await.expect("reset");
+    reset(&door, To::Latest(true), (true, false))
+        .await
+        .expect("reset");
     let copy_door = Door::new(&fleet, "billing-copy");
     let request = CopyGroupRequest {
         from: "billing".to_owned(),
@@ -420,16 +453,16 @@ async fn groups_are_described_reset_copied_and_deleted() {
     assert_eq!((lag.lag, lag.partitions.len()), (0, 2));
 
     let mut any = GroupsClient::connect(fleet.uri(2)).await.expect("a door");
-    let listed = any
-        .list_groups(ListGroupsRequest::default())
-        .await
-        .expect("listed")
-        .into_inner();
-    let names: Vec<&str> = listed.groups.iter().map(|g| g.group.as_str()).collect();
-    assert_eq!(
-        (names, listed.problems),
-        (vec!["billing", "billing-copy"], vec![])
-    );
+    eventually("both are listed by any broker", async || {
+        let listed = any
+            .list_groups(ListGroupsRequest::default())
+            .await
+            .ok()?
+            .into_inner();
+        let names: Vec<&str> = listed.groups.iter().map(|g| g.group.as_str()).collect();
+        (names == ["billing", "billing-copy"] && listed.problems.is_empty()).then_some(())
+    })
+    .await;
     let delete = DeleteGroupRequest {
         group: "billing-copy".to_owned(),
         timeout_ms: 0,
@@ -440,19 +473,18 @@ async fn groups_are_described_reset_copied_and_deleted() {
         Ok((answer, error))
     });
     deleted.await.expect("deleted");
-    let coordinator = door.coordinator().await;
-    eventually("the lag is a metric", async || {
-        let (_, text) = fleet.http(coordinator, "/metrics").await;
-        let labels =
-            "kafka_consumergroup_lag{consumergroup=\"billing\",topic=\"orders\",partition=\"1\"} 0";
-        text.contains(labels).then_some(())
+    eventually("the lag is a metric of the coordinator", async || {
+        let (_, text) = fleet.http(door.coordinator().await, "/metrics").await;
+        let group = "consumergroup=\"billing\"";
+        let lag = format!("kafka_consumergroup_lag{{{group},topic=\"orders\",partition=\"1\"}} 0");
+        text.contains(&lag).then_some(())
     })
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn parked_keys_survive_failover_and_are_redriven() {
-    let mut fleet = Fleet::started(3, &[]).await;
+    let mut fleet = Fleet::started(3, &CALM).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(1)).await;
     let door = Door::new(&fleet, "billing");

@@ -238,8 +238,11 @@ impl Member {
             let error = answer.error.clone();
             Ok((answer, error))
         });
-        if let Some(assignment) = answer.await?.assignment {
-            self.learn(assignment);
+        match answer.await?.assignment {
+            Some(assignment) => self.learn(assignment),
+            // Answered without an error: what it acknowledged is given up.
+            None if acknowledges => self.revoking.clear(),
+            None => {}
         }
         Ok(())
     }

@@ -19,6 +19,8 @@ pub(crate) mod table;
 #[cfg(test)]
 mod model_tests;
 #[cfg(test)]
+mod offset_tests;
+#[cfg(test)]
 mod tests;
 
 pub use limits::{

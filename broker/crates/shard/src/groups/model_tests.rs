@@ -249,7 +249,7 @@ impl World {
                     // A process that was told so begins again under a new id, or under its own.
                     self.workers[*worker].works_on.clear();
                     self.lives += 1;
-                    if self.lives % 2 == 0 {
+                    if self.lives.is_multiple_of(2) {
                         self.workers[*worker].id = format!("w{worker}-{}", self.lives);
                     }
                     let id = self.workers[*worker].id.clone();

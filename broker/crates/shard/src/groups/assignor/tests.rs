@@ -205,6 +205,10 @@ fn round_robin_passes_over_who_does_not_want_it() {
 }
 
 #[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the time is printed, nothing depends on it"
+)]
 fn a_large_group_is_computed_in_no_time() {
     let mut problem = problem((0..99).map(|n| member(n, &[1, 2])).collect(), &[500, 500]);
     let first = assign(Strategy::Sticky, &problem);
