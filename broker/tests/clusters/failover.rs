@@ -9,9 +9,12 @@ use highwater_client::{Client, NewTopic, Producer, ReadFrom, SendError};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::fleet::{Fleet, PATIENCE, eventually};
+use super::fleet::{Fleet, PATIENCE};
 use super::journal::{Journal, make_topic, send};
 
+/// A hundred acknowledgements, with an election in between, on a machine that is busy with something
+/// else.
+const PROGRESS_PATIENCE: Duration = Duration::from_secs(240);
 /// Records that are in flight together.
 const AT_ONCE: usize = 20;
 
@@ -53,10 +56,13 @@ impl Load {
     /// Waits until so many more are acknowledged.
     pub(super) async fn progress(&self, more: usize) {
         let wanted = self.acknowledged.load(Ordering::Relaxed) + more;
-        eventually("acknowledgements", async || {
-            (self.acknowledged.load(Ordering::Relaxed) >= wanted).then_some(())
-        })
-        .await;
+        let end = Instant::now() + PROGRESS_PATIENCE;
+        while self.acknowledged.load(Ordering::Relaxed) < wanted {
+            assert!(!self.task.is_finished(), "the load has ended");
+            let now = self.acknowledged.load(Ordering::Relaxed);
+            assert!(Instant::now() < end, "{now} acknowledged, not {wanted}");
+            sleep(Duration::from_millis(20)).await;
+        }
     }
     pub(super) async fn end(self) -> Produced {
         self.stop.store(true, Ordering::Relaxed);
