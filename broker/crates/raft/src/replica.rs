@@ -289,9 +289,9 @@ mod tests {
     #[test]
     fn a_replica_that_is_filled_votes_only_for_those_who_know_that_it_is() {
         let floor = VoteFloor::Member(Position { term: 4, index: 90 });
-        let by = |last: Option<(u64, u64)>| VoteRequest {
-            vote: Vote::new(9, 1),
-            last_log_id: last.map(|(term, index)| log_id(term, index)),
+        let by = |last: Option<(u64, u64)>| {
+            let last = last.map(|(term, index)| log_id(term, index));
+            VoteRequest::new(Vote::new(9, 1), last)
         };
         for last in [None, Some((3, 5_000)), Some((4, 89))] {
             assert!(VoteFloor::Usual.check(&by(last)).is_ok());
