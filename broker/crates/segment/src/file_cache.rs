@@ -242,9 +242,11 @@ impl<D: Disk> FileCache<D> {
             self.disk
                 .create_dir_all(&name.dir)
                 .map_err(|e| failed("create directory", e))?;
-            if let Some(parent) = name.dir.parent() {
-                self.mark_dir_dirty(parent, name.owner);
-            }
+        }
+        // Also when the directory was there: a process that was killed may have made it, and no
+        // checkpoint has made its name durable since.
+        if let Some(parent) = name.dir.parent() {
+            self.mark_dir_dirty(parent, name.owner);
         }
         let file = self
             .disk

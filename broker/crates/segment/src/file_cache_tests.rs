@@ -398,3 +398,27 @@ fn a_sync_leaves_nothing_that_a_power_loss_could_take() {
         assert_eq!(disk.0.closed_dirty.load(Ordering::SeqCst), 0);
     }
 }
+
+/// A killed process leaves directories whose names no checkpoint has made durable. The next one
+/// finds them and must not take them for durable, or a power loss takes the whole partition.
+#[test]
+fn a_directory_that_a_killed_process_made_is_made_durable_with_the_next_checkpoint() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let disk = CountingDisk::default();
+    for life in 0..2 {
+        let bounds = FileCacheConfig::default();
+        let files = FileCache::new(disk.clone(), bounds, Arc::new(|_| {}));
+        for log in &mut logs(&files, dir.path(), 2) {
+            log.append(&batch(0, &[1], 300)).expect("append");
+        }
+        assert!(
+            disk.unsynced().contains(&dir.path().to_owned()),
+            "life {life}"
+        );
+        // Only the second life comes as far as a checkpoint.
+        if life == 1 {
+            files.sync(|o| o.shard == SHARD).expect("sync");
+        }
+    }
+    assert_eq!(disk.unsynced(), Vec::<PathBuf>::new());
+}
