@@ -35,11 +35,12 @@ pub fn check<E: Env>(broker: &Broker<E>, asked: u32) -> Result<Vec<Verdict>, Str
     }
     let alive = broker.liveness.steady_for(std::time::Duration::ZERO);
     let report = |node: NodeId, shard: ShardId| broker.reports.of(node, shard);
+    let metadata = broker.metadata.group().status().borrow().clone();
     let view = View {
         image: &image,
         alive: &alive,
         me: broker.node_id,
-        metadata: broker.metadata.group().status().borrow().clone(),
+        metadata,
         newest: &|shard| broker.cluster.applied(shard),
         report: &report,
     };

@@ -96,16 +96,12 @@ impl<E: Env> Admin for AdminService<E> {
         _request: Request<DescribeClusterRequest>,
     ) -> Result<Response<DescribeClusterResponse>, Status> {
         let image = self.0.cluster.image();
+        // In a statement of its own: what is borrowed is locked until the statement's end, and the
+        // checks below borrow it too, which never ends when a writer waits in between.
+        let leader = self.0.metadata.group().status().borrow().leader;
         let response = DescribeClusterResponse {
             cluster_id: image.cluster_id().unwrap_or_default().to_owned(),
-            metadata_leader: self
-                .0
-                .metadata
-                .group()
-                .status()
-                .borrow()
-                .leader
-                .map(|node| node.0),
+            metadata_leader: leader.map(|node| node.0),
             brokers: view::brokers(&self.0.cluster),
             shards: view::shards(&self.0.cluster),
             topics: image.topic_count() as u64,

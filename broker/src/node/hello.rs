@@ -12,6 +12,7 @@ pub fn answer<E: Env>(broker: &Broker<E>, caller: &HelloRequest) -> HelloRespons
     let identity = broker.membership.identity();
     let image = broker.cluster.image();
     let known = broker.membership.known_incarnation(caller.node_id);
+    let pristine = broker.metadata.group().status().borrow().is_pristine();
     HelloResponse {
         node_id: identity.node_id,
         incarnation: identity.incarnation,
@@ -25,7 +26,7 @@ pub fn answer<E: Env>(broker: &Broker<E>, caller: &HelloRequest) -> HelloRespons
         known_incarnation: known.unwrap_or_default(),
         address: broker.address.clone(),
         rack: broker.config.node.rack.clone(),
-        pristine: broker.metadata.group().status().borrow().is_pristine(),
+        pristine,
         initiator: identity.initiator,
         established: image.cluster_id().is_some(),
     }
