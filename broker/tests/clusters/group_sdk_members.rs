@@ -45,14 +45,22 @@ pub fn note(seen: &Seen, record: &GroupRecord) {
     seen.lock().push((key, number(record)));
 }
 
+/// Numbers in order, one of each key at a time.
 pub async fn produce(client: &Client, keys: u32, numbers: std::ops::Range<u32>) {
     let producer = client.producer().delivery_timeout(PATIENCE).build();
-    for number in numbers {
-        let key = format!("k{}", number % keys);
-        let record = ProducerRecord::to("orders")
-            .key(key)
-            .value(number.to_string());
-        producer.send(record).await.expect("acknowledged");
+    let mut numbers = numbers.peekable();
+    while numbers.peek().is_some() {
+        let mut acks = Vec::new();
+        for number in numbers.by_ref().take(keys as usize) {
+            let key = format!("k{}", number % keys);
+            let record = ProducerRecord::to("orders")
+                .key(key)
+                .value(number.to_string());
+            acks.push(producer.enqueue(record).await.expect("taken"));
+        }
+        for ack in acks {
+            ack.await.expect("acknowledged");
+        }
     }
 }
 
@@ -102,7 +110,14 @@ pub async fn all_committed(client: &Client, group: &str, total: u64) {
     .await;
 }
 
+/// A member; `RUST_LOG=highwater_client::group=info` shows what members do.
 pub fn member(client: &Client, group: &str) -> GroupBuilder {
+    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    // Another test of this program has done it already.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_test_writer()
+        .try_init();
     client
         .group(group)
         .topic("orders")
