@@ -38,6 +38,8 @@ trait Answer: Default {
 macro_rules! answers {
     ($($Response:ty),* $(,)?) => {
         $(impl Answer for $Response {
+            // Some of them carry nothing but an error.
+            #[allow(clippy::needless_update)]
             fn refused(error: Error) -> Self {
                 Self { error: Some(error), ..Self::default() }
             }
