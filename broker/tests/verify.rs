@@ -110,6 +110,12 @@ fn check_names_what_is_wrong_and_its_exit_code_says_how_bad_it_is() {
     let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
     let found = &json["anomalies"]["inconsistent-offset"]["examples"][0];
     assert_eq!((&found["key"], &found["offset"]), (&0.into(), &0.into()));
+    assert!(
+        found["entries"]
+            .as_array()
+            .is_some_and(|entries| !entries.is_empty()),
+        "{found}"
+    );
 }
 
 /// Command lines of processes that name a directory.

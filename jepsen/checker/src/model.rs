@@ -10,6 +10,8 @@ use crate::pairing::pair;
 
 /// Stands for "no such number" in the dense tables.
 pub(crate) const NONE: u32 = u32::MAX;
+/// Operations named with a finding.
+const MOST_WITNESSES: usize = 8;
 
 /// How an operation ended. One that was still open at the end counts as `Info`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,6 +206,29 @@ impl<'a> Model<'a> {
             .enumerate()
             .map(|(at, entry)| (number(at), entry))
             .filter(ok)
+    }
+
+    /// Indexes of the first entries that end ok and say of a record of `key` what `of` asks for, by
+    /// its offset and value. Goes through the whole history: for the few findings that are shown.
+    pub(crate) fn witnesses(&self, key: Key, of: impl Fn(Offset, Value) -> bool) -> Vec<u64> {
+        let says = |action: &Action| match *action {
+            Action::Send {
+                key: at,
+                value,
+                offset: Some(offset),
+            }
+            | Action::Read {
+                key: at,
+                offset,
+                value,
+            } => at == key && of(offset, value),
+            _ => false,
+        };
+        self.ok_entries()
+            .filter(|(_, entry)| entry.actions.iter().any(says))
+            .map(|(_, entry)| entry.index)
+            .take(MOST_WITNESSES)
+            .collect()
     }
 
     fn number_values(&mut self) {

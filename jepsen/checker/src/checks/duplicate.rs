@@ -19,7 +19,8 @@ pub(super) fn check(model: &Model<'_>, out: &mut Collector) {
                 let detail = format!(
                     "partition {key}: value {value} lies at offset {first} and at offset {last}"
                 );
-                Finding::new(key, Vec::new(), detail)
+                let entries = model.witnesses(key, |_, seen| seen == *value);
+                Finding::new(key, entries, detail)
                     .value(*value)
                     .offset(last)
             });

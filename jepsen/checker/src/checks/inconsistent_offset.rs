@@ -18,7 +18,8 @@ pub(super) fn check(model: &Model<'_>, out: &mut Collector) {
                 let (value, other) = (partition.value(value), partition.value(other));
                 let detail =
                     format!("partition {key}: offset {offset} holds both {value} and {other}");
-                Finding::new(key, Vec::new(), detail)
+                let entries = model.witnesses(key, |at, _| at == offset);
+                Finding::new(key, entries, detail)
                     .offset(offset)
                     .value(other)
             });
