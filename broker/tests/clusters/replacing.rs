@@ -73,8 +73,12 @@ async fn a_lost_disk_is_given_up_and_filled_again() {
 
 async fn one_goes_and_the_others_must_stay(fleet: &mut Fleet, client: &Client) {
     let admin = client.admin();
-    let verdicts = admin.restart_check(None).await.expect("checked");
-    assert!(verdicts.iter().all(|verdict| verdict.safe), "{verdicts:?}");
+    // Told from what brokers said last: one that has just recovered counts from its next heartbeat.
+    eventually("any one may go", async || {
+        let verdicts = admin.restart_check(None).await.ok()?;
+        verdicts.iter().all(|verdict| verdict.safe).then_some(())
+    })
+    .await;
     fleet.stop(2).await;
     eventually("the others must stay", async || {
         let verdicts = admin.restart_check(Some(NodeId(1))).await.ok()?;
