@@ -144,11 +144,7 @@ fn check_subscription(request: &JoinGroupRequest) -> Result<(), Error> {
 
 /// What a member may work on. None while this broker's image is older than the assignment: a topic
 /// without a name is one that was deleted, and its partitions would be given up for good.
-fn assignment_of<E: Env>(
-    broker: &Broker<E>,
-    group: &Group,
-    member: &Member,
-) -> Option<Assignment> {
+fn assignment_of<E: Env>(broker: &Broker<E>, group: &Group, member: &Member) -> Option<Assignment> {
     let image = broker.cluster.image();
     let mut assigned = member.assigned();
     if !assigned.all(|(tp, _)| image.topic(tp.topic).is_some() || image.was_deleted(tp.topic)) {
