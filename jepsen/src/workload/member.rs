@@ -200,8 +200,8 @@ impl Member {
         whole
     }
 
-    /// Commits what it is done with. Of that, what is surely stored is recorded: partitions that
-    /// it has lost meanwhile are not.
+    /// Commits what it is done with. Of that, what is surely stored is recorded: not partitions that
+    /// it has lost meanwhile, where others may be further on.
     async fn commit(&mut self) {
         let recorder = Arc::clone(&self.shared.recorder);
         let wanted = self.positions.iter();
@@ -219,7 +219,7 @@ impl Member {
         let stored = stored.unwrap_or_default();
         let is_stored = |action: &Action| match *action {
             Action::Commit { key, offset, .. } => {
-                stored.get(&key.0).is_some_and(|at| *at >= offset.0)
+                stored.get(&key.0) == Some(&offset.0)
             }
             _ => false,
         };
