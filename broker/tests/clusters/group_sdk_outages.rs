@@ -174,7 +174,8 @@ async fn group_sdk_a_thousand_poisoned_among_a_hundred_thousand() {
     assert_eq!(attempts, BTreeMap::from([(0, 900), (3, 100)]));
     assert_eq!(seen.lock().len(), TOTAL as usize - 1_000);
     cured.store(true, std::sync::atomic::Ordering::SeqCst);
-    let done = admin.redrive("billing", &Selection::default(), |_, _| {});
+    let everything = Selection::default();
+    let done = admin.redrive("billing", &everything, |_, _| {});
     let done = done.await.expect("redriven");
     assert_eq!((done.records, done.keys, done.failed_keys), (1_000, 100, 0));
     assert!(
