@@ -218,9 +218,7 @@ impl Member {
         let stored = stored(&self.shared, &self.client, &self.group).await;
         let stored = stored.unwrap_or_default();
         let is_stored = |action: &Action| match *action {
-            Action::Commit { key, offset, .. } => {
-                stored.get(&key.0) == Some(&offset.0)
-            }
+            Action::Commit { key, offset, .. } => stored.get(&key.0) == Some(&offset.0),
             _ => false,
         };
         let sure = wanted.into_iter().filter(is_stored).collect();
