@@ -19,7 +19,12 @@ pub(super) struct Logged {
 
 /// Whether handlers fail for a record.
 pub(super) fn is_poison(number: u32) -> bool {
-    number.wrapping_mul(2_654_435_761) >> 8 & 0xffff < 0xffff / POISON_ONE_IN
+    // Mixed well (as in MurmurHash3), so that it has nothing to do with keys, which count too.
+    let mut mixed = number.wrapping_mul(0x9e37_79b9);
+    mixed ^= mixed >> 16;
+    mixed = mixed.wrapping_mul(0x85eb_ca6b);
+    mixed ^= mixed >> 13;
+    (mixed & 0xffff) < 0xffff / POISON_ONE_IN
 }
 
 fn by_key(log: &[Logged]) -> BTreeMap<&str, Vec<&Logged>> {
