@@ -20,6 +20,8 @@ mod full_disk;
 mod group_sdk_letters;
 #[path = "clusters/group_sdk_members.rs"]
 mod group_sdk_members;
+#[path = "clusters/group_sdk_outages.rs"]
+mod group_sdk_outages;
 #[path = "clusters/groups.rs"]
 mod groups;
 #[path = "clusters/growing.rs"]

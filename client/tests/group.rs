@@ -2,6 +2,8 @@
 //! handled, what happens to those that fail.
 
 mod fake;
+#[path = "group/lost_answers.rs"]
+mod lost_answers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -20,7 +20,9 @@ use crate::recovery::{self, Sample};
 use crate::schedule::{Kind, Need, Planned, plan};
 use crate::timeline;
 use crate::verdict::Judgement;
-use crate::workload::{Acknowledged, Clients, Plan, Shared, final_reads, liveness};
+use crate::workload::{
+    Acknowledged, Clients, GroupCounts, Plan, Shared, final_reads, finish_groups, liveness,
+};
 
 /// How long a cluster may take to form, or to be whole again after the last fault.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -53,6 +55,8 @@ pub struct RunConfig {
     pub brokers: u32,
     /// Partitions of the topic.
     pub partitions: u32,
+    /// Consumer groups.
+    pub groups: u32,
     /// The broker's program; unused with `bootstrap`.
     pub executable: PathBuf,
     /// The words that start the server of a file system that can lose power.
@@ -84,6 +88,8 @@ pub struct Report {
     pub read_at_the_end: u64,
     /// Errors of readers during the run, and the first of them.
     pub readers_trouble: (u64, Vec<String>),
+    /// What was done to members of groups.
+    pub groups: GroupCounts,
 }
 
 /// Told as the run goes on.
@@ -207,6 +213,7 @@ struct Happened {
     worked: Duration,
     read_at_the_end: u64,
     trouble: (u64, Vec<String>),
+    groups: GroupCounts,
 }
 
 impl Run<'_> {
@@ -237,6 +244,8 @@ impl Run<'_> {
             (BROKEN, BROKEN)
         };
         findings.extend(liveness(&shared, patience).await?);
+        (self.listener)(Event::Stage("bringing every group to the end"));
+        findings.extend(finish_groups(&shared, patience).await?);
         (self.listener)(Event::Stage(
             "reading everything back, from leaders and from every replica",
         ));
@@ -261,6 +270,7 @@ impl Run<'_> {
             worked,
             read_at_the_end: reads.records,
             trouble: shared.trouble(),
+            groups: shared.group_counts(),
         })
     }
 
@@ -277,6 +287,7 @@ impl Run<'_> {
             replication: if brokers % 2 == 1 { brokers.min(5) } else { 0 },
             clients: self.config.clients,
             rate: self.config.rate,
+            groups: self.config.groups,
             seed: self.config.seed,
         }
     }
@@ -412,6 +423,7 @@ impl Run<'_> {
             acknowledged: happened.acknowledged.len() as u64,
             read_at_the_end: happened.read_at_the_end,
             readers_trouble: happened.trouble,
+            groups: happened.groups,
         };
         let text = serde_json::to_string_pretty(&report)?;
         fs::write(self.config.out.join("report.json"), text)?;

@@ -3,6 +3,7 @@
 mod cluster;
 mod copies;
 mod failover;
+mod groups;
 mod partitions;
 mod raw;
 mod recovery;
@@ -34,6 +35,8 @@ enum Experiment {
     Recovery(recovery::Options),
     /// Bytes copied in user space per byte produced, by process.
     Copies(copies::Options),
+    /// Consumer groups: commits a second, rebalances, latency up to the handler.
+    Groups(groups::Options),
 }
 
 #[tokio::main]
@@ -45,5 +48,6 @@ async fn main() -> anyhow::Result<()> {
         Experiment::Failover(options) => failover::run(&broker, &options).await,
         Experiment::Recovery(options) => recovery::run(&broker, &options).await,
         Experiment::Copies(options) => copies::run(&broker, &options).await,
+        Experiment::Groups(options) => groups::run(&broker, &options).await,
     }
 }

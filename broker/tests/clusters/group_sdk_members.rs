@@ -146,12 +146,6 @@ async fn share(workers: &[&GroupWorker], partitions: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn group_sdk_two_members_become_three_and_two_while_the_coordinator_dies() {
-    if std::env::var_os("UNSETTLED_TESTS").is_none() {
-        eprintln!(
-            "SKIPPED, UNSETTLED_TESTS=1 runs it: it has only passed against the fake coordinator"
-        );
-        return;
-    }
     let mut fleet = Fleet::started(3, &CALM).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(6)).await;

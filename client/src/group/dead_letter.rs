@@ -35,6 +35,9 @@ pub mod headers {
     pub const ATTEMPTS: &str = "highwater-dlq-attempts";
     /// The last error, 1 KiB at the most.
     pub const ERROR: &str = "highwater-dlq-error";
+    /// Of a redriven record: the letter that it is a copy of, as the id of the queue's topic,
+    /// partition and offset, with colons between.
+    pub const COPY_OF: &str = "highwater-dlq-copy-of";
     /// What all of these begin with.
     pub const PREFIX: &str = "highwater-dlq-";
 }

@@ -49,6 +49,7 @@ pub(crate) mod coordinator;
 mod dead_letter;
 mod dispatch;
 mod ledger;
+mod letters;
 mod membership;
 mod policy;
 mod progress;

@@ -6,25 +6,26 @@
 //! the key's order is kept to the end. A key whose record fails again stays parked from that record
 //! on.
 //!
-//! At least once: a redrive that is interrupted copies again what it had not unparked.
+//! A letter that the group has handled is not copied again, also when an earlier redrive was
+//! interrupted before it could unpark the key, or when a member's unanswered request parks the key
+//! once more behind it: the redrive topic itself says which letter each copy is of, and the group's
+//! committed offset how far it is. Two redrives of a key at the same time are not told apart: both
+//! may copy it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use highwater_proto::{PartitionId, TopicPartition, v1};
-use tokio::time::{Instant, sleep, timeout};
+use highwater_proto::{PartitionId, TopicId, TopicPartition, v1};
+use tokio::time::{Instant, sleep};
 
 use super::admin::{GroupAdmin, place};
 use super::dead_letter::{self, DeadLetter};
-use crate::client::Client;
+use super::letters::{self, Handled};
 use crate::error::{AdminError, Cause, ConsumeError, OffsetsError, SendError};
 use crate::offsets::At;
 use crate::record::ConsumedRecord;
 
-/// Bytes of letters that are held in memory.
-const MOST_BYTES: usize = 256 << 20;
 /// Looks at the group's progress.
 const LOOK: Duration = Duration::from_millis(200);
 /// What members take to learn that keys were unparked, generously.
@@ -72,7 +73,7 @@ impl Default for Selection {
 /// What a redrive did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Redriven {
-    /// Records that the group has handled.
+    /// Records that were copied and that the group has handled.
     pub records: u64,
     /// Keys that are not parked any more.
     pub keys: u64,
@@ -121,7 +122,7 @@ impl GroupAdmin {
     /// [`RedriveError`].
     pub async fn dead_letters(&self, group: &str, all: bool) -> Result<Vec<Letter>, RedriveError> {
         let parked = self.parked(group).await?;
-        let mut letters = read(self.client(), group, |_| true).await?;
+        let mut letters = letters::read(self.client(), group, |_| true).await?;
         for letter in &mut letters {
             letter.waiting = waits(&parked, &letter.letter);
         }
@@ -159,12 +160,10 @@ impl GroupAdmin {
             failed: BTreeSet::new(),
             keys: BTreeSet::new(),
             copied: 0,
+            before: Handled::default(),
         };
         // Known from now on, if it exists: keys parked in it are told from others.
-        match self.client().topic(&run.topic).await {
-            Ok(_) | Err(Cause::UnknownTopic(_)) => {}
-            Err(cause) => return Err(AdminError::Rejected(cause).into()),
-        }
+        run.is_ready().await?;
         while run.round(&mut progress).await? {}
         run.done.failed_keys = run.failed.len() as u64;
         run.done.keys = run.keys.difference(&run.failed).count() as u64;
@@ -184,59 +183,6 @@ fn key_place(letter: &DeadLetter) -> KeyPlace {
     (tp, letter.key.clone().unwrap_or_default())
 }
 
-/// Reads a group's queue to its present end: each letter once, by where it comes from.
-async fn read(
-    client: &Client,
-    group: &str,
-    wanted: impl Fn(&DeadLetter) -> bool,
-) -> Result<Vec<Letter>, RedriveError> {
-    let topic = super::dlq_topic(group);
-    let ends = match client.topic_offsets(&topic, At::Latest).await {
-        Ok(ends) => ends,
-        Err(OffsetsError {
-            cause: Cause::UnknownTopic(_),
-            ..
-        }) => return Ok(Vec::new()),
-        Err(error) => return Err(error.into()),
-    };
-    let mut records = client.consumer().topic(&topic).build().await?;
-    let mut letters = BTreeMap::new();
-    let mut bytes = 0;
-    loop {
-        let position = |p: PartitionId| records.position(&topic, p.0);
-        let open = |end: &&crate::FoundOffset| {
-            position(end.partition).is_none_or(|at| at.0 < end.offset.0)
-        };
-        let Some(end) = ends.iter().find(open) else {
-            break;
-        };
-        let partition = end.partition;
-        let record = match timeout(client.inner.request_timeout, records.next()).await {
-            Ok(Some(record)) => record?,
-            Ok(None) | Err(_) => {
-                let cause = Cause::Deadline(format!("{topic}-{partition} could not be read"));
-                return Err(OffsetsError { topic, cause }.into());
-            }
-        };
-        let Some(letter) = DeadLetter::of(&record).filter(|letter| wanted(letter)) else {
-            continue;
-        };
-        bytes += record.value.as_ref().map_or(0, Bytes::len) + 512;
-        if bytes > MOST_BYTES {
-            return Err(RedriveError::TooMany);
-        }
-        let name = (letter.topic_id, letter.partition, letter.offset);
-        let letter = Letter {
-            letter,
-            record,
-            waiting: false,
-        };
-        // The last one says how often it was tried in the end.
-        letters.insert(name, letter);
-    }
-    Ok(letters.into_values().collect())
-}
-
 struct Run<'a> {
     admin: &'a GroupAdmin,
     group: &'a str,
@@ -246,6 +192,8 @@ struct Run<'a> {
     failed: BTreeSet<KeyPlace>,
     keys: BTreeSet<KeyPlace>,
     copied: u64,
+    /// What the group has handled by way of the redrive topic.
+    before: Handled,
 }
 
 /// A letter that was copied, and where to.
@@ -253,6 +201,8 @@ struct Copied {
     key: KeyPlace,
     from: u64,
     to: (PartitionId, u64),
+    /// By this redrive, just now.
+    fresh: bool,
 }
 
 impl Run<'_> {
@@ -267,7 +217,12 @@ impl Run<'_> {
             return Ok(false);
         }
         let client = self.admin.client();
-        let letters = read(client, self.group, |letter| waits(&selected, letter)).await?;
+        // First what was copied before, so that the letters show what failed of it.
+        if self.is_ready().await? {
+            self.clear(progress).await?;
+            self.before.follow(self.admin, self.group).await?;
+        }
+        let letters = letters::read(client, self.group, |letter| waits(&selected, letter)).await?;
         let Some(first) = letters.first() else {
             // Parked, and not in the queue any more: there is nothing to wait for. A queue that
             // cannot be found is another matter.
@@ -276,12 +231,35 @@ impl Run<'_> {
             return self.unpark_empty(&selected).await;
         };
         dead_letter::create_topics(client, self.group, &first.letter.topic).await?;
-        self.clear(progress).await?;
-        let copied = self.copy(&letters, progress).await?;
+        let queue = client.topic(&super::dlq_topic(self.group)).await;
+        let queue = queue.map_err(AdminError::Rejected)?.id;
+        let mut copied = Vec::new();
+        let mut open = Vec::new();
+        for letter in letters {
+            match self.before.copy_of(queue, &letter) {
+                Some(to) => copied.push(Copied {
+                    key: key_place(&letter.letter),
+                    from: letter.letter.offset.0,
+                    to,
+                    fresh: false,
+                }),
+                None => open.push(letter),
+            }
+        }
+        copied.extend(self.copy(queue, &open, progress).await?);
         self.handled(progress).await?;
         self.unpark(&selected, &copied).await?;
         sleep(NEWS).await;
         Ok(true)
+    }
+
+    /// Whether the redrive topic exists.
+    async fn is_ready(&self) -> Result<bool, RedriveError> {
+        match self.admin.client().topic(&self.topic).await {
+            Ok(_) => Ok(true),
+            Err(Cause::UnknownTopic(_)) => Ok(false),
+            Err(cause) => Err(AdminError::Rejected(cause).into()),
+        }
     }
 
     fn selects(&self, place: &KeyPlace, key: &v1::ParkedKey) -> bool {
@@ -340,6 +318,7 @@ impl Run<'_> {
 
     async fn copy(
         &mut self,
+        queue: TopicId,
         letters: &[Letter],
         progress: &mut impl FnMut(u64, u64),
     ) -> Result<Vec<Copied>, RedriveError> {
@@ -353,7 +332,9 @@ impl Run<'_> {
                 tokio::time::sleep_until(next).await;
                 next += pause;
             }
-            let record = dead_letter::to_record(self.topic.clone(), &letter.letter, &letter.record);
+            let mut record =
+                dead_letter::to_record(self.topic.clone(), &letter.letter, &letter.record);
+            record.headers.push(letters::mark(queue, &letter.record));
             acks.push(producer.enqueue(record).await?);
         }
         let mut copied = Vec::new();
@@ -365,6 +346,7 @@ impl Run<'_> {
                 key: key_place(&letter.letter),
                 from: letter.letter.offset.0,
                 to: (stored.partition, stored.offset.0),
+                fresh: true,
             });
         }
         Ok(copied)
@@ -380,13 +362,7 @@ impl Run<'_> {
         let mut best = u64::MAX;
         let mut since = Instant::now();
         loop {
-            let committed = match self.admin.offsets(self.group).await {
-                Ok(committed) => committed,
-                Err(error) if error.cause().code() == Some(crate::ErrorCode::UnknownGroup) => {
-                    Vec::new()
-                }
-                Err(error) => return Err(error.into()),
-            };
+            let committed = letters::committed(self.admin, self.group).await?;
             let waiting: u64 = ends
                 .iter()
                 .zip(&firsts)
@@ -430,7 +406,7 @@ impl Run<'_> {
             if failed_from(copy).is_some_and(|first| copy.to.1 >= first) {
                 self.failed.insert(copy.key.clone());
             } else {
-                self.done.records += 1;
+                self.done.records += u64::from(copy.fresh);
                 handled.insert(&copy.key, copy.from);
             }
         }

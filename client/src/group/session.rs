@@ -13,7 +13,8 @@ use super::shared::Shared;
 use crate::error::{Cause, ErrorCode};
 use crate::rpc::CallFailure;
 
-/// What an answer may take beyond the time that the broker was asked to wait.
+/// What an answer may take beyond the time that the broker was asked to wait, at the most. A third of
+/// the session at the most too: a coordinator that stands still must leave time to find another.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Runs until the member has ended.
@@ -101,12 +102,11 @@ async fn beat(shared: &Shared, interval: Duration) -> Result<(), Cause> {
         max_wait_ms: u32::try_from(interval.as_millis()).unwrap_or(u32::MAX),
         unparked_epoch: said.unparked,
     };
-    let call = shared
-        .coordinator
-        .call(silence, interval + GRACE, |mut groups| {
-            let request = request.clone();
-            async move { groups.heartbeat(request).await }
-        });
+    let longest = interval + GRACE.min(shared.config.session_timeout / 3);
+    let call = shared.coordinator.call(silence, longest, |mut groups| {
+        let request = request.clone();
+        async move { groups.heartbeat(request).await }
+    });
     let answer = tokio::select! {
         answer = timeout_at(silence, call) => answer,
         // There is something new to say: the broker need not answer the old question.

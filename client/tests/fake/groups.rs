@@ -39,6 +39,8 @@ pub struct Group {
     pub commit_calls: u32,
     /// The next so many commits are carried out and answered as unknown.
     pub unknown_commits: u32,
+    /// The next so many requests to unpark are refused.
+    pub refused_unparks: u32,
     /// Nothing more can be parked.
     pub full: bool,
 }
@@ -434,6 +436,13 @@ impl Groups for Node {
         let request = request.into_inner();
         let mut state = self.state.lock();
         let group = state.groups.entry(request.group).or_default();
+        if group.refused_unparks > 0 {
+            group.refused_unparks -= 1;
+            return answer(v1::UnparkKeysResponse {
+                error: Some(error(ErrorCode::InvalidRequest, None)),
+                ..Default::default()
+            });
+        }
         let mut results = Vec::new();
         for key in request.keys {
             let place = (key.topic_id, key.partition, key.key.to_vec());

@@ -56,6 +56,10 @@ pub(super) struct Common {
     /// Partitions of the topic
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     partitions: u32,
+    /// Consumer groups whose members come, go, die and stand still; with any, also one that has
+    /// dead letters
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(..=20))]
+    groups: u32,
     /// Where the history, the logs, the timeline and the report go; must be empty or not exist
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -174,6 +178,7 @@ impl Common {
             clients: self.clients,
             brokers: self.brokers.parse()?,
             partitions: self.partitions,
+            groups: self.groups,
             executable,
             disk_server: super::disk_server(verb)?,
             bootstrap: Vec::new(),

@@ -3,11 +3,17 @@
 mod body;
 mod consumer;
 mod final_reads;
+mod groups;
 mod latest;
+mod letters;
+mod letters_judge;
 mod liveness;
+mod member;
+mod own_thread;
 mod pace;
 mod producer;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -23,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::history::Recorder;
 
 pub use final_reads::{FinalReads, final_reads};
+pub use groups::finish_groups;
 pub use liveness::liveness;
 
 /// From handing a record over to its outcome: longer than any failover, shorter than the longer
@@ -50,6 +57,8 @@ pub struct Plan {
     pub clients: u32,
     /// Operations per second of all clients together.
     pub rate: f64,
+    /// Consumer groups beside them; with any, also one that has dead letters.
+    pub groups: u32,
     /// Of every choice that the clients make.
     pub seed: u64,
 }
@@ -78,6 +87,19 @@ pub struct Shared {
     /// Errors of readers, which are no outcome of a write: counted and told.
     trouble: Mutex<Vec<String>>,
     troubles: AtomicU64,
+    letters: letters::Letters,
+    groups: Mutex<GroupCounts>,
+}
+
+/// What was done to members of groups, and how many dead letters there were.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct GroupCounts {
+    /// How often members were killed, stood still, or could not leave.
+    pub disturbances: BTreeMap<&'static str, u64>,
+    /// Records that the group with dead letters was to handle.
+    pub records: usize,
+    /// Those of them that were set aside.
+    pub dead_letters: usize,
 }
 
 impl Shared {
@@ -92,6 +114,8 @@ impl Shared {
             acknowledged: Mutex::default(),
             trouble: Mutex::default(),
             troubles: AtomicU64::new(0),
+            letters: letters::Letters::default(),
+            groups: Mutex::default(),
         }
     }
 
@@ -124,6 +148,10 @@ impl Shared {
         let admin = client.admin().timeout(Duration::from_secs(60));
         let created = admin.create_topic(new).await;
         created.with_context(|| format!("cannot create the topic {}", self.plan.topic))?;
+        if self.plan.groups > 0 {
+            let created = letters::create_topic(self, &client).await;
+            created.context("cannot create the topic of the dead letters")?;
+        }
         Ok(())
     }
 
@@ -149,6 +177,23 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         all.clone()
+    }
+
+    fn disturbed(&self, how: &'static str) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        *groups.disturbances.entry(how).or_default() += 1;
+    }
+
+    fn note_letters(&self, records: usize, dead_letters: usize) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        (groups.records, groups.dead_letters) = (records, dead_letters);
+    }
+
+    /// What was done to members of groups.
+    #[must_use]
+    pub fn group_counts(&self) -> GroupCounts {
+        let groups = self.groups.lock();
+        groups.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn complain(&self, what: String) {
@@ -177,7 +222,8 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Starts them: six of ten write, three read, one asks for ends; at least one of each.
+    /// Starts them: six of ten write, three read, one asks for ends; at least one of each. Members
+    /// of groups come on top.
     #[must_use]
     pub fn start(shared: &Arc<Shared>, stop: &CancellationToken) -> Self {
         let all = shared.plan.clients.max(3);
@@ -200,6 +246,7 @@ impl Clients {
         for number in writers + readers..all {
             tasks.spawn(latest::run(Arc::clone(shared), number, stop.clone()));
         }
+        groups::start(shared, stop, &mut tasks);
         Self { tasks }
     }
 

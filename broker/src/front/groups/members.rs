@@ -52,7 +52,7 @@ pub async fn join<E: Env>(
     // Gone again already: expelled, or replaced. Its first heartbeat will say so.
     let state = shard.groups.state(&group).unwrap_or_default();
     let assignment = state.members.get(id.as_str());
-    let assignment = assignment.map(|member| assignment_of(broker, &state, member));
+    let assignment = assignment.and_then(|member| assignment_of(broker, &state, member));
     shard.coordinator.heard(&group, &id);
     Ok(JoinGroupResponse {
         error: None,
@@ -142,9 +142,14 @@ fn check_subscription(request: &JoinGroupRequest) -> Result<(), Error> {
     Ok(())
 }
 
-/// What a member may work on.
-fn assignment_of<E: Env>(broker: &Broker<E>, group: &Group, member: &Member) -> Assignment {
+/// What a member may work on. None while this broker's image is older than the assignment: a topic
+/// without a name is one that was deleted, and its partitions would be given up for good.
+fn assignment_of<E: Env>(broker: &Broker<E>, group: &Group, member: &Member) -> Option<Assignment> {
     let image = broker.cluster.image();
+    let mut assigned = member.assigned();
+    if !assigned.all(|(tp, _)| image.topic(tp.topic).is_some() || image.was_deleted(tp.topic)) {
+        return None;
+    }
     let mut topics: Vec<AssignedTopic> = Vec::new();
     for (tp, holding) in member.assigned() {
         let partition = AssignedPartition {
@@ -168,11 +173,11 @@ fn assignment_of<E: Env>(broker: &Broker<E>, group: &Group, member: &Member) -> 
         topic_id: tp.topic.0,
         partition: tp.partition.0,
     });
-    Assignment {
+    Some(Assignment {
         epoch: member.epoch,
         topics,
         revoking: revoking.collect(),
-    }
+    })
 }
 
 /// The member that speaks, as apply would find it.
@@ -251,13 +256,14 @@ async fn wait_for_news<E: Env>(
         };
         let longest = Duration::from_millis(u64::from(member.spec.session_timeout_ms / 2));
         let wait = Duration::from_millis(u64::from(request.max_wait_ms)).min(longest);
-        let has_news =
-            member.epoch > request.received_epoch || state.unparked_epoch > request.unparked_epoch;
+        let newer = member.epoch > request.received_epoch;
+        let assignment = newer.then(|| assignment_of(broker, &state, member));
+        let assignment = assignment.flatten();
+        let has_news = assignment.is_some() || state.unparked_epoch > request.unparked_epoch;
         if has_news || begin.elapsed() >= wait || broker.stop.is_cancelled() {
-            let newer = member.epoch > request.received_epoch;
             return Ok(GroupHeartbeatResponse {
                 error: None,
-                assignment: newer.then(|| assignment_of(broker, &state, member)),
+                assignment,
                 generation: state.generation,
                 unparked_epoch: state.unparked_epoch,
             });
