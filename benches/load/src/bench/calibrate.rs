@@ -52,7 +52,10 @@ pub fn calibrate(directory: &Path) -> std::io::Result<Calibration> {
             latencies.record_us(u64::try_from(write.elapsed().as_micros()).unwrap_or(u64::MAX));
             bytes += size as u64;
         }
-        Ok((latencies, bytes as f64 / 1e6 / started.elapsed().as_secs_f64()))
+        Ok((
+            latencies,
+            bytes as f64 / 1e6 / started.elapsed().as_secs_f64(),
+        ))
     };
     let (small, _) = measure(4 << 10)?;
     let (_, at_64_kib) = measure(64 << 10)?;

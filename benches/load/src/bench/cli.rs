@@ -248,7 +248,11 @@ async fn on_own_cluster(
         backend: &backend,
         worker: words,
         brokers: cluster.pids(),
-        metrics: cluster.brokers().iter().map(|one| one.admin.clone()).collect(),
+        metrics: cluster
+            .brokers()
+            .iter()
+            .map(|one| one.admin.clone())
+            .collect(),
         directory: cluster.directory().to_owned(),
         processes: args.processes,
         kill: Some(kill),

@@ -15,14 +15,17 @@ use super::backend::{Backend, TopicSpec};
 use super::calibrate;
 use super::collect::{Collector, Role};
 use super::payload::now_ns;
+use super::plans::plans;
 use super::procfs::{Machine, Usage};
 use super::result::{Costs, Outcome, ProcessCost, Span};
-use super::worker::{ConsumePlan, Event, Plan, ProducePlan};
+use super::worker::{Event, Plan};
 use super::workload::Workload;
 use crate::cluster::scrape;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
+/// The part of a second in which what was used is read: workers report at its half.
+const MARKS: std::ops::Range<f64> = 0.7..0.95;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const USUAL_WARM_UP_MINUTES: f64 = 1.0;
 
@@ -96,58 +99,6 @@ pub async fn measure(subject: &Subject<'_>, workload: &Workload) -> anyhow::Resu
     Ok(outcome)
 }
 
-/// The plan of each worker process.
-fn plans(workload: &Workload, topics: &[String], processes: usize) -> Vec<(Role, Plan)> {
-    let mut producers: Vec<String> = Vec::new();
-    for _ in 0..workload.producers_per_topic {
-        producers.extend(topics.iter().cloned());
-    }
-    let mut plans = Vec::new();
-    for (number, share) in shares(&producers, processes).into_iter().enumerate() {
-        let part = share.len() as f64 / producers.len() as f64;
-        plans.push((
-            Role::Producer,
-            Plan::Produce(ProducePlan::of(workload, share, part, number as u64)),
-        ));
-    }
-    let tail = consumers(workload, topics, workload.subscriptions_per_topic);
-    let late = consumers(workload, topics, workload.catch_up_readers);
-    for (role, consumers) in [(Role::Tail, tail), (Role::CatchUp, late)] {
-        for consumers in shares(&consumers, processes) {
-            plans.push((role, Plan::Consume(ConsumePlan { consumers })));
-        }
-    }
-    plans
-}
-
-/// Who reads which partitions: the consumers of a subscription take turns.
-fn consumers(workload: &Workload, topics: &[String], times: u32) -> Vec<(String, Vec<u32>)> {
-    let each = workload.consumer_per_subscription.max(1);
-    let mut consumers = Vec::new();
-    for _ in 0..times {
-        for topic in topics {
-            for number in 0..each.min(workload.partitions_per_topic) {
-                let mine = (0..workload.partitions_per_topic).filter(|p| p % each == number);
-                consumers.push((topic.clone(), mine.collect()));
-            }
-        }
-    }
-    consumers
-}
-
-/// `all` dealt out to `processes`, none empty.
-fn shares<T: Clone>(all: &[T], processes: usize) -> Vec<Vec<T>> {
-    let processes = processes.clamp(1, all.len().max(1));
-    let mut shares = vec![Vec::new(); processes];
-    for (index, one) in all.iter().enumerate() {
-        if let Some(share) = shares.get_mut(index % processes) {
-            share.push(one.clone());
-        }
-    }
-    shares.retain(|share| !share.is_empty());
-    shares
-}
-
 impl Worker {
     async fn start(
         subject: &Subject<'_>,
@@ -206,13 +157,11 @@ impl Worker {
     }
 }
 
-async fn next_event(
-    events: &mut Lines<BufReader<ChildStdout>>,
-) -> anyhow::Result<Option<Event>> {
+async fn next_event(events: &mut Lines<BufReader<ChildStdout>>) -> anyhow::Result<Option<Event>> {
     match events.next_line().await? {
-        Some(line) => Ok(Some(serde_json::from_str(&line).with_context(|| {
-            format!("a worker said {line:?}")
-        })?)),
+        Some(line) => Ok(Some(
+            serde_json::from_str(&line).with_context(|| format!("a worker said {line:?}"))?,
+        )),
         None => Ok(None),
     }
 }
@@ -273,7 +222,8 @@ impl Phases<'_> {
         {
             tokio::time::sleep_until(started + Duration::from_secs_f64(after)).await;
             let leader = self.subject.backend.leader(topic, 0).await?;
-            kill.send(leader.context("the leader is not known")?).await?;
+            kill.send(leader.context("the leader is not known")?)
+                .await?;
         }
         tokio::time::sleep_until(started + whole).await;
         Ok(())
@@ -309,7 +259,11 @@ impl Phases<'_> {
     fn one_second(&self) -> u64 {
         let now = now_ns() / 1_000_000_000;
         let last = self.collector.between(now.saturating_sub(2), now);
-        last.iter().map(|second| second.acknowledged).max().unwrap_or(0) * 2
+        last.iter()
+            .map(|second| second.acknowledged)
+            .max()
+            .unwrap_or(0)
+            * 2
     }
     async fn order(&mut self, role: Role, order: &str) -> anyhow::Result<()> {
         for worker in self.workers.iter_mut().filter(|one| one.role == role) {
@@ -318,6 +272,12 @@ impl Phases<'_> {
         Ok(())
     }
     async fn mark(&self) -> Mark {
+        // Between the workers' reports, so that whole seconds are counted.
+        let into = (now_ns() % 1_000_000_000) as f64 / 1e9;
+        if !MARKS.contains(&into) {
+            let wait = (MARKS.start + 1.0 - into) % 1.0;
+            tokio::time::sleep(Duration::from_secs_f64(wait)).await;
+        }
         let mut fsyncs = None;
         for address in &self.subject.metrics {
             let found = scrape(address, "highwater_wal_fsync_seconds_count").await;
@@ -328,7 +288,12 @@ impl Phases<'_> {
         Mark {
             second: now_ns() / 1_000_000_000,
             machine: Machine::now(&self.subject.directory),
-            brokers: self.subject.brokers.iter().map(|pid| Usage::of(*pid)).collect(),
+            brokers: self
+                .subject
+                .brokers
+                .iter()
+                .map(|pid| Usage::of(*pid))
+                .collect(),
             workers: self.workers.iter().map(|one| Usage::of(one.pid)).collect(),
             fsyncs,
         }
@@ -365,7 +330,11 @@ impl Phases<'_> {
     /// Producers first; consumers when they have read what was acknowledged, or get no further.
     async fn finish(&mut self) -> anyhow::Result<()> {
         // One that never began reads the order as an order to end.
-        for worker in self.workers.iter_mut().filter(|one| one.role == Role::Producer) {
+        for worker in self
+            .workers
+            .iter_mut()
+            .filter(|one| one.role == Role::Producer)
+        {
             worker.stop().await?;
         }
         let (started, mut last) = (Instant::now(), (u64::MAX, Instant::now()));
@@ -379,7 +348,11 @@ impl Phases<'_> {
             tokio::time::sleep(LOOK_AGAIN).await;
             behind = self.behind();
         }
-        for worker in self.workers.iter_mut().filter(|one| one.role != Role::Producer) {
+        for worker in self
+            .workers
+            .iter_mut()
+            .filter(|one| one.role != Role::Producer)
+        {
             worker.stop().await?;
         }
         Ok(())

@@ -71,14 +71,21 @@ impl Backend for Highwater {
         for (key, value) in &topic.config {
             new = new.config(key, value);
         }
-        client.admin().timeout(LEADERS_WITHIN).create_topic(new).await?;
+        client
+            .admin()
+            .timeout(LEADERS_WITHIN)
+            .create_topic(new)
+            .await?;
         // A change of the view may bring the leader that is missing.
         let deadline = tokio::time::Instant::now() + LEADERS_WITHIN;
         let mut changes = client.changes();
         loop {
             let described = client.admin().describe_topic(&topic.name).await?;
             let partitions = described.topic.unwrap_or_default().partitions;
-            if partitions.iter().all(|partition| partition.leader.is_some()) {
+            if partitions
+                .iter()
+                .all(|partition| partition.leader.is_some())
+            {
                 return Ok(());
             }
             let news = tokio::time::timeout(Duration::from_millis(100), changes.changed()).await;

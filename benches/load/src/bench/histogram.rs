@@ -39,7 +39,11 @@ impl Latencies {
     }
     /// Their mean, in milliseconds.
     pub fn mean_ms(&self) -> f64 {
-        if self.0.is_empty() { 0.0 } else { self.0.mean() / 1e3 }
+        if self.0.is_empty() {
+            0.0
+        } else {
+            self.0.mean() / 1e3
+        }
     }
     /// The largest, in milliseconds.
     pub fn max_ms(&self) -> f64 {
@@ -58,8 +62,7 @@ impl Latencies {
     /// Adds such pairs.
     pub fn add_pairs(&mut self, pairs: &[(u64, u64)]) {
         for &(value, count) in pairs {
-            self.0
-                .saturating_record_n(value.clamp(1, MOST_US), count);
+            self.0.saturating_record_n(value.clamp(1, MOST_US), count);
         }
     }
 }

@@ -51,7 +51,11 @@ pub fn page(results: &[Value]) -> String {
     let backlog = over_time(results, "Records not yet read", "records", &|result| {
         vec![("", list(result, "backlog"))]
     });
-    let publish_shape = distribution(results, "Publish latency", "aggregatedPublishLatencyQuantiles");
+    let publish_shape = distribution(
+        results,
+        "Publish latency",
+        "aggregatedPublishLatencyQuantiles",
+    );
     let read_shape = distribution(
         results,
         "End-to-end latency",
@@ -148,7 +152,10 @@ fn distribution(results: &[Value], title: &str, name: &str) -> Chart {
         title: format!("{title} by percentile"),
         x: "percentile",
         y: "ms",
-        ticks: ticks.iter().map(|&at| (place(at), format!("{at} %"))).collect(),
+        ticks: ticks
+            .iter()
+            .map(|&at| (place(at), format!("{at} %")))
+            .collect(),
         series: series.collect(),
     }
 }

@@ -37,7 +37,10 @@ fn head(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let loop_kind = if outcome.workload.producer_rate > 0.0 {
         format!("open loop, {} records/s", outcome.workload.producer_rate)
     } else {
-        format!("closed loop, window {} per producer", outcome.workload.window())
+        format!(
+            "closed loop, window {} per producer",
+            outcome.workload.window()
+        )
     };
     writeln!(out, "load         {loop_kind}, {:.1} s", outcome.span())?;
     writeln!(
@@ -170,10 +173,18 @@ fn warnings(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let steal = outcome.costs.machine.steal_seconds / (outcome.span() * cores as f64);
     if steal > MOST_STEAL {
-        writeln!(out, "DISTURBED    the host took {:.1} % of the CPU", steal * 1e2)?;
+        writeln!(
+            out,
+            "DISTURBED    the host took {:.1} % of the CPU",
+            steal * 1e2
+        )?;
     }
     if let Some(others) = outcome.costs.others().filter(|&part| part > MOST_OTHERS) {
-        writeln!(out, "DISTURBED    others used {:.1} % of the CPU", others * 1e2)?;
+        writeln!(
+            out,
+            "DISTURBED    others used {:.1} % of the CPU",
+            others * 1e2
+        )?;
     }
     for key in outcome.workload.ignored() {
         writeln!(out, "ignored      {key}")?;

@@ -44,17 +44,24 @@ fn the_fields_of_the_original_are_there() {
     let json = outcome().to_json();
     for name in ["publishLatency", "publishDelayLatency", "endToEndLatency"] {
         let capital = format!("aggregated{}{}", name[..1].to_uppercase(), &name[1..]);
-        for ending in ["Avg", "50pct", "75pct", "95pct", "99pct", "999pct", "9999pct", "Max"] {
+        for ending in [
+            "Avg", "50pct", "75pct", "95pct", "99pct", "999pct", "9999pct", "Max",
+        ] {
             let list = &json[format!("{name}{ending}")];
             assert_eq!(list.as_array().map(Vec::len), Some(2), "{name}{ending}");
-            assert!(json[format!("{capital}{ending}")].is_number(), "{capital}{ending}");
+            assert!(
+                json[format!("{capital}{ending}")].is_number(),
+                "{capital}{ending}"
+            );
         }
         assert!(json[format!("{capital}Quantiles")]["99.9"].is_number());
     }
     assert_eq!(json["publishRate"], json!([100.0, 300.0]));
     assert_eq!(json["backlog"], json!([50, 200]));
     assert_eq!(json["partitions"], 16);
-    let median = json["aggregatedPublishLatency50pct"].as_f64().expect("a number");
+    let median = json["aggregatedPublishLatency50pct"]
+        .as_f64()
+        .expect("a number");
     assert!((median - 100.0).abs() < 0.2, "{median}");
 }
 

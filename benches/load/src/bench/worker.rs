@@ -20,6 +20,7 @@ use super::produce;
 use super::workload::{KeyDistributor, Workload};
 
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+const NANOS: u64 = 1_000_000_000;
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -162,8 +163,10 @@ async fn supervise(
     stop: &Stop,
 ) -> anyhow::Result<()> {
     let mut work = std::pin::pin!(work);
-    let mut beat = tokio::time::interval(REPORT_EVERY);
-    beat.tick().await;
+    // In the middle of a second, so that no sample is counted to the wrong one.
+    let into = now_ns() % NANOS;
+    let first = Duration::from_nanos((NANOS + NANOS / 2 - into) % NANOS);
+    let mut beat = tokio::time::interval_at(tokio::time::Instant::now() + first, REPORT_EVERY);
     loop {
         tokio::select! {
             done = &mut work => {
@@ -181,7 +184,7 @@ async fn supervise(
 }
 
 async fn report(meter: &Meter) -> anyhow::Result<()> {
-    let sample = meter.take(now_ns() / 1_000_000_000);
+    let sample = meter.take(now_ns() / NANOS);
     say(&Event::Second(Box::new(sample))).await
 }
 

@@ -35,7 +35,10 @@ fn a_standard_workload_is_read_as_it_is() {
     let ignored = workload.ignored();
     assert_eq!(
         ignored,
-        ["sampleRateMillis (no effect here)", "shinyNewKey (not known)"]
+        [
+            "sampleRateMillis (no effect here)",
+            "shinyNewKey (not known)"
+        ]
     );
 }
 
