@@ -162,7 +162,8 @@ async fn block(
         "endToEndP99Ms": whole.end_to_end.percentile_ms(99.0),
         "brokerCpuSecondsPerGb": outcome.per_gb(brokers.cpu_seconds),
         "clientCpuSecondsPerGb": outcome.per_gb(clients.cpu_seconds),
-        "writtenPerByteAndBroker": brokers.write_bytes as f64 / 3.0 / (whole.bytes as f64).max(1.0),
+        "writtenPerByteAndBroker":
+            outcome.costs.machine.disk_bytes as f64 / 3.0 / (whole.bytes as f64).max(1.0),
         "flushesPerSecond": outcome.costs.machine.disk_flushes as f64 / outcome.span(),
         "brokerResidentMb": brokers.resident_bytes as f64 / 1e6,
         "failedRecords": whole.failed,

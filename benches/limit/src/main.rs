@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand};
-use highwater_load::bench::procfs::Usage;
+use highwater_load::bench::procfs::{Machine, Usage};
 use highwater_load::bench::{Calibration, calibrate};
 use highwater_load::stats::{Spread, machine};
 use serde::Serialize;
@@ -201,9 +201,11 @@ fn one_run(arguments: &Arguments, base: &Path, bytes: usize) -> anyhow::Result<R
     let mut client = wire::Client::connect(&leader, arguments.window, bytes)?;
     client.run(WARM_UP)?;
     let (before, own) = (nodes.usage(), Usage::of(std::process::id()));
+    let disk = Machine::now(directory.path());
     let started = Instant::now();
     let mut latencies = client.run(Duration::from_secs_f64(arguments.seconds))?;
     let took = started.elapsed().as_secs_f64();
+    let machine = Machine::now(directory.path()).since(&disk);
     let (after, own_after) = (nodes.usage(), Usage::of(std::process::id()));
     if latencies.is_empty() {
         bail!("nothing was acknowledged");
@@ -227,7 +229,7 @@ fn one_run(arguments: &Arguments, base: &Path, bytes: usize) -> anyhow::Result<R
         p99_ms: at(0.99),
         broker_cpu_seconds_per_gb: used(|usage| usage.cpu_seconds) / (total / 1e9),
         client_cpu_seconds_per_gb: own_after.since(&own).cpu_seconds / (total / 1e9),
-        bytes_written_per_byte: used(|usage| usage.write_bytes as f64) / 3.0 / total,
+        bytes_written_per_byte: machine.disk_bytes as f64 / 3.0 / total,
         calibration,
     })
 }

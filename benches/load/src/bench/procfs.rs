@@ -15,7 +15,8 @@ const SECTOR: u64 = 512;
 pub struct Usage {
     /// CPU seconds, user and system.
     pub cpu_seconds: f64,
-    /// Bytes it caused to be written to storage.
+    /// Bytes of page cache that it made dirty, in whole folios: a small write into a large folio
+    /// counts as the folio. What reaches the disk is in [`MachineUse`].
     pub write_bytes: u64,
     /// Times a thread gave up the CPU.
     pub voluntary_switches: u64,

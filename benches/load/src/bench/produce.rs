@@ -21,6 +21,8 @@ use super::worker::{ProducePlan, Stop};
 const HANDED_OVER: usize = 65_536;
 /// Acknowledgements taken at once.
 const AT_ONCE: usize = 1_024;
+/// Records sent between two looks at acknowledgements: one that waits to be looked at is timed late.
+const SENT_AT_ONCE: usize = 64;
 /// The pacer does not sleep for less than this.
 const SHORTEST_SLEEP: Duration = Duration::from_micros(50);
 /// The pacer looks at least this often whether it is to stop.
@@ -111,7 +113,7 @@ async fn closed_loop(mut lane: Lane, window: usize, meter: Meter, stop: Arc<Stop
     let mut done = Vec::with_capacity(AT_ONCE);
     loop {
         let mut sent = 0;
-        while outstanding.len() < window && !stop.is_set() && sent < AT_ONCE {
+        while outstanding.len() < window && !stop.is_set() && sent < SENT_AT_ONCE {
             let meant = Instant::now();
             let message = Message {
                 key: lane.keys.next(),
@@ -129,19 +131,20 @@ async fn closed_loop(mut lane: Lane, window: usize, meter: Meter, stop: Arc<Stop
             sent += 1;
         }
         meter.count(|counters| counters.sent += sent as u64);
-        if outstanding.is_empty() {
-            if stop.is_set() {
-                return;
+        let must_wait = outstanding.len() >= window || stop.is_set();
+        if must_wait {
+            match outstanding.next().await {
+                Some(first) => done.push(first),
+                None => return,
             }
-            continue;
-        }
-        if let Some(first) = outstanding.next().await {
-            done.push(first);
+        } else {
+            tokio::task::yield_now().await;
         }
         while let Some(Some(next)) = futures_util::FutureExt::now_or_never(outstanding.next()) {
             done.push(next);
             if done.len() >= AT_ONCE {
-                break;
+                settle(&meter, &done);
+                done.clear();
             }
         }
         settle(&meter, &done);
@@ -157,6 +160,8 @@ async fn open_loop(
     stop: Arc<Stop>,
 ) -> anyhow::Result<()> {
     let (handed, acks) = mpsc::channel(HANDED_OVER);
+    // A client that is dropped gives up what is outstanding.
+    let sinks: Vec<Arc<dyn Sink>> = lanes.iter().map(|lane| Arc::clone(&lane.sink)).collect();
     let runtime = tokio::runtime::Handle::current();
     let pacer = {
         let (meter, stop) = (meter.clone(), Arc::clone(&stop));
@@ -173,6 +178,7 @@ async fn open_loop(
             })?
     };
     time_acks(acks, &meter).await;
+    drop(sinks);
     // It has dropped its end of the channel, so it is over.
     pacer
         .join()

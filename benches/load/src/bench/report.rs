@@ -115,7 +115,7 @@ fn costs(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
     writeln!(
         out,
         "{:<16} {:>8} {:>9} {:>12} {:>12} {:>12} {:>9}",
-        "process", "CPU s", "CPU s/GB", "written, MB", "switches/s", "preempted/s", "RSS, MB"
+        "process", "CPU s", "CPU s/GB", "dirtied, MB", "switches/s", "preempted/s", "RSS, MB"
     )?;
     for process in &costs.processes {
         let usage = &process.usage;
@@ -138,13 +138,11 @@ fn costs(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
         .filter(|one| one.name.starts_with("broker"))
         .count();
     if count > 0 {
-        let bytes = (outcome.whole.bytes as f64).max(1.0);
         writeln!(
             out,
-            "brokers      {:.2} CPU s/GB; clients {:.2} CPU s/GB; {:.2} bytes written per byte produced and broker",
+            "CPU          brokers {:.2} s/GB; clients {:.2} s/GB",
             outcome.per_gb(brokers.cpu_seconds),
-            outcome.per_gb(clients.cpu_seconds),
-            brokers.write_bytes as f64 / bytes / count as f64
+            outcome.per_gb(clients.cpu_seconds)
         )?;
     }
     let machine = &costs.machine;
@@ -159,9 +157,9 @@ fn costs(out: &mut String, outcome: &Outcome) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "disk         {:.1} MB/s at the block layer ({:.2} per byte produced), {:.0} flushes/s",
+        "disk         {:.1} MB/s at the block layer, {:.2} bytes per byte produced and broker, {:.0} flushes/s",
         machine.disk_bytes as f64 / 1e6 / span,
-        machine.disk_bytes as f64 / 1e6 / megabytes,
+        machine.disk_bytes as f64 / 1e6 / megabytes / count.max(1) as f64,
         machine.disk_flushes as f64 / span
     )
 }

@@ -170,7 +170,8 @@ async fn supervise(
     loop {
         tokio::select! {
             done = &mut work => {
-                report(meter).await?;
+                // Counted to the second that has not ended: it is no whole one.
+                report(meter, 1).await?;
                 return done;
             }
             order = orders.next_line(), if !stop.is_set() => {
@@ -178,13 +179,13 @@ async fn supervise(
                     stop.set();
                 }
             }
-            _ = beat.tick() => report(meter).await?,
+            _ = beat.tick() => report(meter, 0).await?,
         }
     }
 }
 
-async fn report(meter: &Meter) -> anyhow::Result<()> {
-    let sample = meter.take(now_ns() / NANOS);
+async fn report(meter: &Meter, later: u64) -> anyhow::Result<()> {
+    let sample = meter.take(now_ns() / NANOS + later);
     say(&Event::Second(Box::new(sample))).await
 }
 
