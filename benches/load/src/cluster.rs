@@ -49,7 +49,8 @@ pub struct Process {
     child: Option<Child>,
     /// host:port of its gRPC door.
     pub address: String,
-    admin: String,
+    /// host:port of its metrics.
+    pub admin: String,
 }
 
 impl Cluster {
@@ -124,6 +125,10 @@ impl Cluster {
             .get_mut(index)
             .with_context(|| format!("no broker {id}"))
     }
+    /// The directory of all that the brokers keep.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
     /// A connection string for clients.
     pub fn connection_string(&self) -> String {
         let addresses: Vec<&str> = self.brokers.iter().map(|b| b.address.as_str()).collect();
@@ -174,6 +179,10 @@ impl Process {
         self.child = Some(child);
         Ok(())
     }
+    /// Its process id, while it runs.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().and_then(Child::id)
+    }
     /// kill -9, and waits until the process is gone.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         if let Some(mut child) = self.child.take() {
@@ -182,21 +191,39 @@ impl Process {
         Ok(())
     }
     async fn is_ready(&self) -> bool {
-        use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let ask = async {
-            let mut stream = TcpStream::connect(&self.admin).await?;
-            let request = format!(
-                "GET /readyz HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n",
-                self.admin
-            );
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = Vec::new();
-            stream.read_to_end(&mut answer).await?;
-            std::io::Result::Ok(answer.starts_with(b"HTTP/1.1 200"))
-        };
+        let ask = get(&self.admin, "/readyz");
         matches!(
             tokio::time::timeout(Duration::from_secs(1), ask).await,
-            Ok(Ok(true))
+            Ok(Ok(answer)) if answer.starts_with("HTTP/1.1 200")
         )
     }
+}
+
+/// The sum of a metric's values over all its labels; `None` when the broker does not tell.
+pub async fn scrape(admin: &str, name: &str) -> Option<f64> {
+    let page = tokio::time::timeout(Duration::from_secs(2), get(admin, "/metrics"));
+    let page = page.await.ok()?.ok()?;
+    let mut sum = None;
+    for line in page.lines() {
+        let Some((left, value)) = line.rsplit_once(' ') else {
+            continue;
+        };
+        if left.split('{').next() == Some(name)
+            && let Ok(value) = value.parse::<f64>()
+        {
+            sum = Some(sum.unwrap_or(0.0) + value);
+        }
+    }
+    sum
+}
+
+/// A page of a broker's admin door, with its headers.
+async fn get(admin: &str, path: &str) -> std::io::Result<String> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = TcpStream::connect(admin).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {admin}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }

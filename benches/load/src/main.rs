@@ -1,17 +1,16 @@
 //! Load generator and the project's own experiments, each a subcommand that anyone can run again.
 
-mod cluster;
 mod copies;
 mod failover;
 mod groups;
 mod partitions;
 mod raw;
 mod recovery;
-mod stats;
 
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use highwater_load::{bench, cluster, stats};
 
 /// Experiments on a cluster of three brokers on this machine.
 #[derive(Debug, Parser)]
@@ -26,6 +25,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Experiment {
+    /// Drives a workload through a cluster and prints what it took; also `highwater bench`.
+    Bench(bench::Bench),
     /// Cost of an acknowledged write with many active partitions against one.
     Partitions(partitions::Options),
     /// Leader killed to next acknowledgement, over many kills.
@@ -42,8 +43,12 @@ enum Experiment {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let Experiment::Bench(options) = arguments.experiment {
+        return bench::run(options, arguments.broker, &["bench"]).await;
+    }
     let broker = cluster::find_broker(arguments.broker)?;
     match arguments.experiment {
+        Experiment::Bench(_) => Ok(()), // has returned above
         Experiment::Partitions(options) => partitions::run(&broker, &options).await,
         Experiment::Failover(options) => failover::run(&broker, &options).await,
         Experiment::Recovery(options) => recovery::run(&broker, &options).await,

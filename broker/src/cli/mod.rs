@@ -40,6 +40,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Breaks a cluster on purpose, checks what its clients saw, and says whether anything was lost
     Verify(highwater_jepsen::cli::Verify),
+    /// Drives a workload through a cluster and prints throughput, latencies and what they cost
+    Bench(highwater_load::bench::Bench),
     #[command(flatten)]
     Client(ClientCommand),
     /// Prints the reference of all configuration keys
@@ -98,6 +100,7 @@ fn run(command: Command, global: &GlobalOptions) -> Result<ExitCode, Failure> {
         Command::Demo(args) => demo::run(args),
         // Its exit codes are its own: 1 is an anomaly, 2 is "unknown".
         Command::Verify(args) => Ok(highwater_jepsen::cli::execute(args, &["verify"])),
+        Command::Bench(args) => bench(args),
         Command::Client(command) => client(command, global),
         Command::Config => {
             print!("{}", highwater_broker::config::reference());
@@ -113,6 +116,16 @@ fn run(command: Command, global: &GlobalOptions) -> Result<ExitCode, Failure> {
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Runs the load generator; the brokers that it starts are this executable.
+fn bench(args: highwater_load::bench::Bench) -> Result<ExitCode, Failure> {
+    use anyhow::Context as _;
+
+    let own = std::env::current_exe().context("cannot find this executable")?;
+    let run = highwater_load::bench::run(args, Some(own), &["bench"]);
+    runtime()?.block_on(run)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs a verb of the client's command line.

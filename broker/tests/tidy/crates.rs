@@ -11,7 +11,7 @@ use super::tree::Manifest;
 
 /// Every crate of the workspace with the crates of the workspace that it may name, in any kind of
 /// dependency. Only what stands here is allowed.
-const EDGES: [(&str, &[&str]); 17] = [
+const EDGES: [(&str, &[&str]); 18] = [
     ("highwater-proto", &[]),
     ("highwater-mutant", &[]),
     ("highwater-env", &["mutant"]),
@@ -55,6 +55,7 @@ const EDGES: [(&str, &[&str]); 17] = [
         &["proto", "env", "wal", "segment", "shard"],
     ),
     ("highwater-load", &["client", "proto", "checker"]),
+    ("highwater-limit", &["load"]),
     ("highwater-jepsen", &["client", "checker", "powerfs"]),
 ];
 
