@@ -6,6 +6,7 @@
 
 mod barrier;
 mod job;
+mod leftovers;
 mod shard;
 mod sync_worker;
 mod write_worker;
