@@ -44,8 +44,14 @@ async fn a_jump_is_noticed_before_the_next_heartbeat() {
     let clocks = told(me, [0, 0, 0], at);
     tokio::time::advance(Duration::from_secs(3)).await;
     assert_eq!(clocks.verdict(me, &NODES, at + 3_000), Verdict::Agrees);
-    assert_eq!(clocks.verdict(me, &NODES, at + 3_000 + HOUR), Verdict::Disagrees(HOUR));
-    assert_eq!(clocks.verdict(me, &NODES, at + 3_000 - HOUR), Verdict::Disagrees(-HOUR));
+    assert_eq!(
+        clocks.verdict(me, &NODES, at + 3_000 + HOUR),
+        Verdict::Disagrees(HOUR)
+    );
+    assert_eq!(
+        clocks.verdict(me, &NODES, at + 3_000 - HOUR),
+        Verdict::Disagrees(-HOUR)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,7 +66,11 @@ async fn silence_says_nothing() {
     alone.heard(me, at, at);
     alone.told(&alone.to_tell(), at, at);
     assert_eq!(alone.verdict(me, &NODES, at), Verdict::Unknown);
-    assert_eq!(alone.verdict(me, &[me], at), Verdict::Agrees, "a cluster of one");
+    assert_eq!(
+        alone.verdict(me, &[me], at),
+        Verdict::Agrees,
+        "a cluster of one"
+    );
     // One that does not say.
     let old = Clocks::default();
     old.heard(NodeId(1), 0, at);
@@ -72,7 +82,10 @@ fn a_majority_of_all_brokers_counts_not_of_those_heard() {
     let others: Vec<NodeId> = (2..=5).map(NodeId).collect();
     let heard = |of: &[(u32, i64)]| of.iter().map(|(n, ahead)| (NodeId(*n), *ahead)).collect();
     assert_eq!(judge(0, &others, &heard(&[(2, 0)])), Verdict::Unknown);
-    assert_eq!(judge(0, &others, &heard(&[(2, 0), (3, 0)])), Verdict::Agrees);
+    assert_eq!(
+        judge(0, &others, &heard(&[(2, 0), (3, 0)])),
+        Verdict::Agrees
+    );
     let split = heard(&[(2, 0), (3, HOUR), (4, HOUR)]);
     assert_eq!(judge(0, &others, &split), Verdict::Disagrees(-HOUR));
 }

@@ -76,7 +76,11 @@ async fn establish_shards<E: Env>(broker: &Arc<Broker<E>>) {
 /// Makes the partitions of topics that are not ready yet, shard by shard.
 async fn make_partitions<E: Env>(broker: &Arc<Broker<E>>) {
     let image = broker.cluster.image();
-    let waiting: Vec<Arc<Topic>> = image.topics().filter(|t| !t.is_complete()).cloned().collect();
+    let waiting: Vec<Arc<Topic>> = image
+        .topics()
+        .filter(|t| !t.is_complete())
+        .cloned()
+        .collect();
     for topic in waiting {
         let mut by_shard: BTreeMap<ShardId, Vec<PartitionId>> = BTreeMap::new();
         for (partition, shard) in topic.unconfirmed() {

@@ -45,7 +45,10 @@ fn settings_are_taken_over_and_never_taken_back() {
     });
     let second = partition_config(image.topic(topic).expect("there"));
     let configure = ShardCommand::ConfigurePartition { tp, config: second };
-    assert_eq!(due(&image, FeatureLevel::TOPICS, (tp, first)), Some(configure));
+    assert_eq!(
+        due(&image, FeatureLevel::TOPICS, (tp, first)),
+        Some(configure)
+    );
     assert_eq!(due(&image, FeatureLevel::TOPICS, (tp, second)), None);
     // A leader that has not heard of the change.
     assert_eq!(due(&old, FeatureLevel::TOPICS, (tp, second)), None);
@@ -62,9 +65,15 @@ fn only_partitions_of_topics_that_were_deleted_go() {
     let (mut image, topic) = image_with_a_topic();
     let rules = FeatureLevel::TOPICS;
     let unheard = TopicPartition::new(TopicId(topic.0 + 1), PartitionId(0));
-    assert_eq!(due(&image, rules, (unheard, PartitionConfig::default())), None);
+    assert_eq!(
+        due(&image, rules, (unheard, PartitionConfig::default())),
+        None
+    );
     image.apply(&MetadataCommand::DeleteTopic { topic });
     let tp = TopicPartition::new(topic, PartitionId(0));
     let delete = ShardCommand::DeletePartition { tp };
-    assert_eq!(due(&image, rules, (tp, PartitionConfig::default())), Some(delete));
+    assert_eq!(
+        due(&image, rules, (tp, PartitionConfig::default())),
+        Some(delete)
+    );
 }

@@ -80,16 +80,18 @@ pub async fn behind_settings<E: Env>(broker: &Arc<Broker<E>>, topic: &Topic) -> 
         let leader = leaders.get(&shard).and_then(|info| info.node);
         by_leader.entry(leader).or_default().push(partition);
     }
-    let asked = by_leader.into_iter().map(|(leader, partitions)| async move {
-        let all = partitions.len();
-        let request = DescribePartitionsRequest {
-            topic_id: topic.id().0,
-            partitions,
-        };
-        let facts = ask(broker, leader, request).await.unwrap_or_default();
-        let follows = |fact: &&PartitionFacts| fact.config_version >= topic.config_version();
-        all - facts.iter().filter(follows).count()
-    });
+    let asked = by_leader
+        .into_iter()
+        .map(|(leader, partitions)| async move {
+            let all = partitions.len();
+            let request = DescribePartitionsRequest {
+                topic_id: topic.id().0,
+                partitions,
+            };
+            let facts = ask(broker, leader, request).await.unwrap_or_default();
+            let follows = |fact: &&PartitionFacts| fact.config_version >= topic.config_version();
+            all - facts.iter().filter(follows).count()
+        });
     let behind = futures_util::future::join_all(asked).await;
     u32::try_from(behind.into_iter().sum::<usize>()).unwrap_or(u32::MAX)
 }
@@ -105,7 +107,10 @@ pub async fn one<E: Env>(
         partitions: vec![tp.partition.0],
     };
     let facts = ask(broker, leader, request).await?;
-    facts.into_iter().next().ok_or_else(|| "its leader just changed".to_owned())
+    facts
+        .into_iter()
+        .next()
+        .ok_or_else(|| "its leader just changed".to_owned())
 }
 
 async fn ask<E: Env>(

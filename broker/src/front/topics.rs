@@ -59,9 +59,8 @@ impl<E: Env> TopicsService<E> {
                 Err(convert::error(ErrorCode::TopicDeleted, text, None))
             }
             None => {
-                // Said after a read barrier, so it is certain: nobody needs to ask again.
                 let text = format!("no topic is named '{name}'; `highwater topic list` shows all");
-                Err(convert::error(ErrorCode::InvalidRequest, text, None))
+                Err(convert::error(ErrorCode::UnknownTopic, text, None))
             }
         }
     }
@@ -197,7 +196,9 @@ impl<E: Env> TopicsService<E> {
         (dry_run, until): (bool, Instant),
     ) -> Result<RecordsDeleted, Error> {
         let tp = TopicPartition::new(topic.id(), PartitionId(wanted.partition));
-        let Some(shard) = topic.shard_of(tp.partition).filter(|_| topic.is_made(tp.partition))
+        let Some(shard) = topic
+            .shard_of(tp.partition)
+            .filter(|_| topic.is_made(tp.partition))
         else {
             let text = format!("topic '{}' has no partition {}", topic.name(), tp.partition);
             return Err(convert::error(ErrorCode::UnknownPartition, text, None));

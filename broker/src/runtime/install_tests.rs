@@ -1,7 +1,7 @@
 //! What a pulled piece brings.
 
-use highwater_proto::batch::{BatchBuilder, Compression, RecordBatch};
 use highwater_proto::LeaderEpoch;
+use highwater_proto::batch::{BatchBuilder, Compression, RecordBatch};
 
 use super::*;
 

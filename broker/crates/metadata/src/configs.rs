@@ -141,7 +141,9 @@ const KEYS: [&str; 8] = [
 
 fn unknown_key(key: &str) -> Refusal {
     let known = KEYS.join(", ");
-    invalid(format!("there is no topic setting '{key}'; known are {known}"))
+    invalid(format!(
+        "there is no topic setting '{key}'; known are {known}"
+    ))
 }
 
 fn invalid(message: String) -> Refusal {

@@ -101,8 +101,14 @@ fn altered_settings_count_their_versions() {
     assert_eq!(stored(&image), image);
     let before = image.clone();
     for (command, code) in [
-        (alter(id, &[("retention.ms", "soon")], &[]), ErrorCode::InvalidConfig),
-        (alter(id, &[("no.such", "1")], &[]), ErrorCode::InvalidConfig),
+        (
+            alter(id, &[("retention.ms", "soon")], &[]),
+            ErrorCode::InvalidConfig,
+        ),
+        (
+            alter(id, &[("no.such", "1")], &[]),
+            ErrorCode::InvalidConfig,
+        ),
         (alter(id, &[], &["no.such"]), ErrorCode::InvalidConfig),
         (
             alter(id, &[("retention.ms", "1")], &["retention.ms"]),
@@ -142,5 +148,8 @@ fn a_topic_that_grows_is_served_and_shows_its_new_partitions_all_at_once() {
     assert_eq!(distinct.len(), 8, "spread over shards: {shards:?}");
     assert_eq!(assigned(&image), 8);
     assert_eq!(refused(image.apply(&add(7))), ErrorCode::InvalidRequest);
-    assert_eq!(refused(image.apply(&add(200_000))), ErrorCode::InvalidRequest);
+    assert_eq!(
+        refused(image.apply(&add(200_000))),
+        ErrorCode::InvalidRequest
+    );
 }

@@ -8,12 +8,15 @@ use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
 use prost::{Message, Oneof};
 
 use crate::command::{MetadataCommand, MetadataReply, NewBroker, Refusal};
-use crate::wire_topics::{AddPartitions, AlterTopic};
 use crate::wire_life::{AdvanceMove, StartPlan, StoredLearner, StoredPlan, StoredState};
+use crate::wire_topics::{AddPartitions, AlterTopic};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Command {
-    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 20, 21, 22, 23, 24, 30, 31, 32")]
+    #[prost(
+        oneof = "CommandKind",
+        tags = "1, 2, 3, 4, 5, 6, 20, 21, 22, 23, 24, 30, 31, 32"
+    )]
     pub kind: Option<CommandKind>,
 }
 

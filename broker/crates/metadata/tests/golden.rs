@@ -240,7 +240,12 @@ fn commands_about_topics() -> Vec<(&'static str, MetadataCommand)> {
         unset: ["segment.bytes".to_owned()].into(),
     };
     vec![
-        ("v3.delete_topic.command", MetadataCommand::DeleteTopic { topic: TopicId(300) }),
+        (
+            "v3.delete_topic.command",
+            MetadataCommand::DeleteTopic {
+                topic: TopicId(300),
+            },
+        ),
         ("v3.alter_topic.command", alter),
         (
             "v3.add_partitions.command",
@@ -258,7 +263,11 @@ fn commands_about_topics_and_a_snapshot_of_version_3() {
     });
     for (name, command) in commands_about_topics() {
         let stored = golden(name, &command.encode());
-        assert_eq!(MetadataCommand::decode(&stored), Ok(command.clone()), "{name}");
+        assert_eq!(
+            MetadataCommand::decode(&stored),
+            Ok(command.clone()),
+            "{name}"
+        );
         image.apply(&command);
     }
     let topic = image.topic(TopicId(2)).expect("there");

@@ -456,7 +456,10 @@ fn commands_and_a_snapshot_of_level_3() {
             leadership: 9,
         };
         let reply = state.apply(at, command, &mut Vec::new());
-        assert!(!matches!(reply, ShardReply::Refused(_)), "{name}: {reply:?}");
+        assert!(
+            !matches!(reply, ShardReply::Refused(_)),
+            "{name}: {reply:?}"
+        );
     }
     let stored = golden("v3.snapshot", &state.encode_snapshot());
     assert_eq!(ShardState::decode_snapshot(&stored), Ok(state));

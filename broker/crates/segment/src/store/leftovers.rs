@@ -14,7 +14,11 @@ impl<D: Disk> SegmentStore<D> {
     /// # Errors
     /// Those of the file system.
     pub fn partition_directories(&self) -> io::Result<Vec<TopicPartition>> {
-        let found = self.shared.files.disk().read_dir(&self.shared.config.root)?;
+        let found = self
+            .shared
+            .files
+            .disk()
+            .read_dir(&self.shared.config.root)?;
         Ok(found
             .iter()
             .filter_map(|path| parse_partition_dir(path))
