@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use highwater_client::{
-    Client, ErrorCode, NewTopic, NodeId, Offset, OutOfRange, PartitionId, Producer, ProducerRecord,
-    ReadFrom, SendError, Start, TopicChange, TopicId,
+    Client, Consumer, ErrorCode, NewTopic, NodeId, Offset, OutOfRange, PartitionId, Producer,
+    ProducerRecord, ReadFrom, SendError, Start, TopicChange, TopicId,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -102,6 +102,37 @@ fn produce_through(producer: Producer, mut phase: watch::Receiver<u8>) -> JoinHa
     })
 }
 
+/// The consumer of the old topic is told, whatever it was about to read.
+async fn told_that_it_is_gone(reader: &mut Consumer) {
+    let told = timeout(PATIENCE, async {
+        loop {
+            match reader.next().await.expect("a stream") {
+                Ok(_) => {}
+                Err(error) => return error.to_string(),
+            }
+        }
+    });
+    let told = told.await.expect("told in time");
+    eprintln!("  says: {told}");
+    assert!(told.contains("TOPIC_DELETED"), "{told}");
+}
+
+/// The values that must be in the new topic.
+async fn gather(load: Vec<JoinHandle<Seen>>) -> Vec<String> {
+    let mut expected: Vec<String> = Vec::new();
+    for task in load {
+        let seen = timeout(PATIENCE, task).await.expect("in time");
+        let seen = seen.expect("no panic");
+        let (acked, deleted) = (seen.acknowledged.len(), seen.deleted);
+        eprintln!("{acked} acknowledged, {deleted} told that the topic was deleted");
+        let sure = seen.acknowledged.into_iter().filter(|(_, sure)| *sure);
+        expected.extend(sure.map(|(value, _)| value));
+    }
+    eprintln!("{} must be there", expected.len());
+    assert!(!expected.is_empty());
+    expected
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_is_deleted_and_made_again_under_load_while_the_controller_dies() {
     let mut fleet = Fleet::started(3, &SETTINGS).await;
@@ -135,39 +166,13 @@ async fn a_topic_is_deleted_and_made_again_under_load_while_the_controller_dies(
         (known != old).then_some(known)
     })
     .await;
-    // The consumer of the old one is told, whatever it was about to read.
-    let told = timeout(PATIENCE, async {
-        loop {
-            match reader.next().await.expect("a stream") {
-                Ok(_) => {}
-                Err(error) => return error.to_string(),
-            }
-        }
-    });
-    let told = told.await.expect("told in time");
-    eprintln!("  says: {told}");
-    assert!(told.contains("TOPIC_DELETED"), "{told}");
-
+    told_that_it_is_gone(&mut reader).await;
     phases.send_replace(1);
     fleet.start(driver);
     fleet.ready(driver).await;
     tokio::time::sleep(Duration::from_millis(500)).await; // of load, not of waiting
     phases.send_replace(2);
-    let mut expected: Vec<String> = Vec::new();
-    let mut rejected = 0;
-    for task in load {
-        let seen = timeout(PATIENCE, task)
-            .await
-            .expect("in time")
-            .expect("no panic");
-        let (acked, deleted) = (seen.acknowledged.len(), seen.deleted);
-        eprintln!("{acked} acknowledged, {deleted} told that the topic was deleted");
-        rejected += deleted;
-        let sure = seen.acknowledged.into_iter().filter(|(_, sure)| *sure);
-        expected.extend(sure.map(|(value, _)| value));
-    }
-    assert!(!expected.is_empty());
-    eprintln!("{} sure, {rejected} rejected", expected.len());
+    let expected = gather(load).await;
     fleet.caught_up(driver).await;
     for node in fleet.nodes() {
         holds(&client, NodeId(node), &expected).await;
@@ -257,14 +262,18 @@ async fn a_topic_grows_under_load_while_the_controller_dies() {
     eprintln!("  says: {}", error.expect_err("it cannot shrink"));
 }
 
+/// In small batches, so that segments are about as large as the topic says.
 async fn produce(producer: &Producer, count: usize) -> u64 {
+    const AT_ONCE: usize = 20;
     let mut end = 0;
-    let sends = (0..count).map(|_| {
-        let record = ProducerRecord::to("events").value(vec![b'x'; VALUE_BYTES]);
-        producer.send(record)
-    });
-    for delivery in futures_util::future::join_all(sends).await {
-        end = end.max(delivery.expect("acknowledged").offset.0 + 1);
+    for first in (0..count).step_by(AT_ONCE) {
+        let sends = (first..count.min(first + AT_ONCE)).map(|_| {
+            let record = ProducerRecord::to("events").value(vec![b'x'; VALUE_BYTES]);
+            producer.send(record)
+        });
+        for delivery in futures_util::future::join_all(sends).await {
+            end = end.max(delivery.expect("acknowledged").offset.0 + 1);
+        }
     }
     end
 }
@@ -309,6 +318,20 @@ async fn first_read(client: &Client, node: u32, offset: u64) -> Result<u64, Stri
     }
 }
 
+/// A broker has at most so many segments of a topic.
+async fn has_segments(fleet: &Fleet, topic: TopicId, most: usize) {
+    for node in fleet.nodes() {
+        eventually(
+            &format!("broker {node} has at most {most} segments"),
+            async || {
+                let logs = files_of(fleet, node, topic).into_iter();
+                (logs.filter(|file| file.ends_with(".log")).count() <= most).then_some(())
+            },
+        )
+        .await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn records_go_by_size_by_age_and_by_hand_and_offsets_never_come_back() {
     let mut fleet = Fleet::started(3, &SETTINGS).await;
@@ -317,88 +340,88 @@ async fn records_go_by_size_by_age_and_by_hand_and_offsets_never_come_back() {
     make_topic(&client, topic.config("retention.bytes", "200000")).await;
     let id = client.topic("events").await.expect("there").id;
     let producer = client.producer().build();
-    let admin = client.admin().timeout(PATIENCE);
-
-    // By size: at least that much stays, whole segments go, on every replica the same.
-    let end = produce(&producer, 1_000).await;
-    let kept = eventually("old segments go", async || {
-        let (start, _) = range(&client).await;
-        (start > 500).then_some(start)
-    })
-    .await;
-    let (_, by_size) = (kept, range(&client).await);
-    let left = (by_size.1 - by_size.0) as usize * VALUE_BYTES;
-    assert!(left >= 190_000, "{left} bytes left of {by_size:?}");
-    begins_everywhere(&fleet, &client, by_size.0).await;
-    for node in fleet.nodes() {
-        eventually(&format!("broker {node} gives space back"), async || {
-            let logs = files_of(&fleet, node, id).into_iter();
-            (logs.filter(|file| file.ends_with(".log")).count() <= 6).then_some(())
-        })
-        .await;
-    }
-
-    // By hand: a dry run changes nothing.
-    let cut = by_size.0 + 10;
-    let before = [(PartitionId(0), Offset(cut))];
-    let dry = admin
-        .delete_records("events", &before, true)
-        .await
-        .expect("previewed");
-    assert_eq!((dry[0].old_log_start, dry[0].log_start), (by_size.0, cut));
-    assert_eq!(range(&client).await, by_size);
-    let gone = admin
-        .delete_records("events", &before, false)
-        .await
-        .expect("deleted");
-    assert_eq!(gone[0].log_start, cut);
-    begins_everywhere(&fleet, &client, cut).await;
-    let beyond = [(PartitionId(0), Offset(end + 1))];
-    let refused = admin
-        .delete_records("events", &beyond, false)
-        .await
-        .expect("an answer");
-    let refused = refused[0].error.as_ref().expect("refused");
-    eprintln!("  says: {}", refused.message);
-    assert_eq!(refused.code(), ErrorCode::OffsetOutOfRange);
-
-    // By age, the segment that grows included; its leader dies before everybody has unlinked.
-    let preview = TopicChange::of("events")
-        .set("retention.ms", "1")
-        .dry_run(true);
-    admin.alter_topic(preview).await.expect("previewed");
-    let altered = admin
-        .alter_topic(TopicChange::of("events").set("retention.ms", "1"))
-        .await;
-    assert_eq!(altered.expect("altered").pending, 0);
-    eventually("everything is too old", async || {
-        (range(&client).await == (end, end)).then_some(())
-    })
-    .await;
-    let leader = fleet.leader(&client, "events", 0).await;
-    fleet.kill(leader).await;
-    let change = TopicChange::of("events")
-        .unset("retention.ms")
-        .unset("retention.bytes");
-    eventually("the settings are taken back", async || {
-        let altered = admin.alter_topic(change.clone()).await.ok()?;
-        (altered.pending == 0).then_some(())
-    })
-    .await;
+    let (start, end) = by_size(&fleet, &client, &producer).await;
+    has_segments(&fleet, id, 6).await;
+    by_hand(&fleet, &client, (start, end)).await;
+    by_age(&mut fleet, &client, end).await;
     assert_eq!(produce(&producer, 50).await, end + 50, "offsets go on");
-    fleet.start(leader);
-    fleet.caught_up(leader).await;
+    for node in fleet.nodes() {
+        if !fleet.is_running(node) {
+            fleet.start(node);
+            fleet.caught_up(node).await;
+        }
+    }
     begins_everywhere(&fleet, &client, end).await;
     fleet.kill_all().await;
     fleet.start_all().await;
     let client = fleet.client().await;
     assert_eq!(range(&client).await, (end, end + 50));
     begins_everywhere(&fleet, &client, end).await;
-    for node in fleet.nodes() {
-        eventually(&format!("broker {node} has one segment"), async || {
-            let logs = files_of(&fleet, node, id).into_iter();
-            (logs.filter(|file| file.ends_with(".log")).count() == 1).then_some(())
-        })
-        .await;
-    }
+    has_segments(&fleet, id, 1).await;
+}
+
+/// At least what the topic keeps stays, whole segments go, on every replica the same.
+async fn by_size(fleet: &Fleet, client: &Client, producer: &Producer) -> (u64, u64) {
+    let end = produce(producer, 1_000).await;
+    let start = eventually("old segments go", async || {
+        let (start, _) = range(client).await;
+        // No more than what is to be kept and the rest of a segment.
+        (end - start <= 290).then_some(start)
+    })
+    .await;
+    let left = usize::try_from(end - start).expect("small") * VALUE_BYTES;
+    assert!(left >= 190_000, "{left} bytes left from {start} to {end}");
+    begins_everywhere(fleet, client, start).await;
+    (start, end)
+}
+
+/// A dry run changes nothing; beyond the end nothing can be deleted.
+async fn by_hand(fleet: &Fleet, client: &Client, (start, end): (u64, u64)) {
+    let admin = client.admin().timeout(PATIENCE);
+    let cut = start + 10;
+    let before = [(PartitionId(0), Offset(cut))];
+    let dry = admin.delete_records("events", &before, true).await;
+    let dry = dry.expect("previewed");
+    assert_eq!((dry[0].old_log_start, dry[0].log_start), (start, cut));
+    assert_eq!(range(client).await, (start, end));
+    let gone = admin.delete_records("events", &before, false).await;
+    assert_eq!(gone.expect("deleted")[0].log_start, cut);
+    begins_everywhere(fleet, client, cut).await;
+    let beyond = [(PartitionId(0), Offset(end + 1))];
+    let refused = admin.delete_records("events", &beyond, false).await;
+    let refused = refused
+        .expect("an answer")
+        .remove(0)
+        .error
+        .expect("refused");
+    eprintln!("  says: {}", refused.message);
+    assert_eq!(refused.code(), ErrorCode::OffsetOutOfRange);
+}
+
+/// The segment that grows goes too; the leader dies before everybody has removed the files.
+async fn by_age(fleet: &mut Fleet, client: &Client, end: u64) {
+    let admin = client.admin().timeout(PATIENCE);
+    let shorter = TopicChange::of("events").set("retention.ms", "1");
+    let preview = admin.alter_topic(shorter.clone().dry_run(true)).await;
+    let preview = preview.expect("previewed").topic.expect("a topic");
+    assert_eq!(
+        preview.configs.get("retention.ms").map(String::as_str),
+        Some("1")
+    );
+    let altered = admin.alter_topic(shorter).await.expect("altered");
+    assert_eq!(altered.pending, 0);
+    eventually("everything is too old", async || {
+        (range(client).await == (end, end)).then_some(())
+    })
+    .await;
+    let leader = fleet.leader(client, "events", 0).await;
+    fleet.kill(leader).await;
+    let back = TopicChange::of("events")
+        .unset("retention.ms")
+        .unset("retention.bytes");
+    eventually("the settings are taken back", async || {
+        let altered = admin.alter_topic(back.clone()).await.ok()?;
+        (altered.pending == 0).then_some(())
+    })
+    .await;
 }
