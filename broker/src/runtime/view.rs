@@ -227,10 +227,12 @@ impl<D: Disk> Views<D> {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// All partitions, in no order.
+    /// The views of all partitions, in order.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<PartitionView<D>>> {
-        self.0.read().values().cloned().collect()
+        let mut all: Vec<_> = self.0.read().values().cloned().collect();
+        all.sort_unstable_by_key(|view| view.topic_partition());
+        all
     }
     /// All partitions, in order.
     #[must_use]
