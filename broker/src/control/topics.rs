@@ -26,6 +26,8 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 /// A shard for which nothing changed is looked at again after this long.
 const RECHECK: Duration = Duration::from_mins(1);
+/// Between two looks for directories of deleted topics.
+const TIDY_AGAIN: Duration = Duration::from_mins(10);
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Commands of one shard under way at the same time.
 const COMMANDS_AT_ONCE: usize = 64;
@@ -160,11 +162,12 @@ async fn carry_out<E: Env>(broker: &Arc<Broker<E>>, shard: ShardId, command: Sha
     }
 }
 
-/// What was done once since the start, about files that a crash had left.
+/// What was done about files that a crash had left: once for a shard, now and then for topics, since
+/// one may have been deleted while this broker was away.
 #[derive(Default)]
 struct Tidied {
     shards: BTreeSet<ShardId>,
-    topics: bool,
+    topics: Option<Instant>,
 }
 
 impl Tidied {
@@ -187,10 +190,11 @@ impl Tidied {
                 }
             }
         }
-        if waiting || self.topics || self.shards.is_empty() {
+        let lately = self.topics.is_some_and(|last| last.elapsed() < TIDY_AGAIN);
+        if waiting || lately || self.shards.is_empty() {
             return;
         }
-        self.topics = true;
+        self.topics = Some(Instant::now());
         let image = broker.cluster.image();
         let removed = leftovers::of_deleted_topics(context, |topic| image.was_deleted(topic));
         if let Err(error) = removed.await {
