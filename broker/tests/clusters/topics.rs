@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::failover::Load;
 use super::fleet::{Fleet, PATIENCE, eventually};
 use super::journal::{Journal, make_topic, text};
+use super::raw::{Raw, batch, rejected};
 
 /// Looks for what is too old, and checkpoints, are frequent enough to be waited for.
 const SETTINGS: [(&str, &str); 2] = [
@@ -187,6 +188,13 @@ async fn a_topic_is_deleted_and_made_again_under_load_while_the_controller_dies(
     let client = fleet.client().await;
     holds(&client, NodeId(1), &expected).await;
     reclaimed(&fleet, old).await;
+    // A producer that still has the old id is told so, for certain and by any leader.
+    let mut raw = Raw::to_leader(&fleet, &client, "orders", 0).await;
+    raw.topic = old.0;
+    rejected(
+        &raw.one(batch(&["late"]).build()).await,
+        ErrorCode::TopicDeleted,
+    );
     let error = admin_error(&client, "no-such-topic").await;
     assert!(error.contains("UNKNOWN_TOPIC"), "{error}");
 }
