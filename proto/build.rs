@@ -1,10 +1,11 @@
 //! Compiles the `.proto` files with a pure-Rust compiler: no `protoc` is needed.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    const FILES: [&str; 7] = [
+    const FILES: [&str; 8] = [
         "proto/highwater/v1/groups.proto",
         "proto/highwater/v1/highwater.proto",
         "proto/highwater/v1/lifecycle.proto",
+        "proto/highwater/v1/topics.proto",
         "proto/highwater/internal/v1/internal.proto",
         "proto/highwater/internal/v1/shard_groups.proto",
         "proto/highwater/internal/v1/members.proto",

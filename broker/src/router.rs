@@ -72,6 +72,8 @@ pub enum Route<D: Disk> {
     NotReady,
     /// No such topic.
     UnknownTopic,
+    /// The topic existed and was deleted: its id never comes back.
+    DeletedTopic,
     /// The topic has fewer partitions.
     UnknownPartition {
         /// How many it has.
@@ -118,17 +120,28 @@ impl<D: Disk> Router<D> {
 
     fn locate(&self, tp: TopicPartition) -> Result<(ShardId, Arc<Topic>), Route<D>> {
         let image = self.cluster.image();
-        let topic = image.topic(tp.topic).ok_or(Route::UnknownTopic)?;
+        let Some(topic) = image.topic(tp.topic) else {
+            return Err(if image.was_deleted(tp.topic) {
+                Route::DeletedTopic
+            } else {
+                Route::UnknownTopic
+            });
+        };
         let partitions = topic.partition_count();
         let shard = topic
             .shard_of(tp.partition)
             .ok_or(Route::UnknownPartition { partitions })?;
-        if !topic.is_ready() {
+        if !topic.is_made(tp.partition) {
             return Err(Route::NotReady);
         }
         Ok((shard, Arc::clone(topic)))
     }
 
+    /// Whether the topic existed and was deleted.
+    #[must_use]
+    pub fn is_deleted(&self, tp: TopicPartition) -> bool {
+        self.cluster.image().was_deleted(tp.topic)
+    }
     /// The shard that hosts a consumer group; `Err`: here it is not led, but there.
     ///
     /// # Errors

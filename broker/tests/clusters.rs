@@ -46,6 +46,8 @@ mod refusals;
 mod replacing;
 #[path = "clusters/thin_door.rs"]
 mod thin_door;
+#[path = "clusters/topics.rs"]
+mod topics;
 #[path = "clusters/verdicts.rs"]
 mod verdicts;
 #[path = "clusters/wal_file.rs"]

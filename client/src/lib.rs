@@ -60,6 +60,7 @@ mod producer;
 mod record;
 pub mod resilience;
 mod rpc;
+mod topics;
 mod trace;
 mod view;
 
@@ -76,5 +77,6 @@ pub use lifecycle::NewPlan;
 pub use offsets::{At, FoundOffset};
 pub use producer::{Ack, Compression, Producer, ProducerBuilder};
 pub use record::{ConsumedRecord, Delivery, Headers, ProducerRecord};
+pub use topics::TopicChange;
 pub use trace::{TRACEPARENT, TraceParent};
 pub use view::{BrokerView, ClusterView, PartitionView, TopicView};

@@ -53,7 +53,11 @@ answers!(
     PlanResponse,
     RemoveBrokerResponse,
     HealthResponse,
-    RestartCheckResponse
+    RestartCheckResponse,
+    DeleteTopicResponse,
+    AlterTopicResponse,
+    AddPartitionsResponse,
+    DeleteRecordsResponse
 );
 
 macro_rules! always_answers {

@@ -124,6 +124,8 @@ sections! {
         checkpoint_interval_ms: Millis = Millis(60_000),
         /// A shard is checkpointed sooner when it applied this much since the last one.
         checkpoint_bytes: ByteSize = ByteSize(64 << 20),
+        /// The time between two looks for records that are older, or more, than their topic keeps.
+        retention_interval_ms: Millis = Millis(30_000),
         /// Partition files kept open at a time. Others are opened when they are needed.
         max_open_files: u32 = 1_024,
     }

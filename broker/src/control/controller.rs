@@ -14,7 +14,7 @@ use highwater_env::Env;
 use highwater_metadata::{MetadataCommand, Topic};
 use highwater_proto::internal::ShardCommandRequest;
 use highwater_proto::{NodeId, PartitionId, ShardId, TopicPartition};
-use highwater_shard::{PartitionConfig, ShardCommand, ShardReply};
+use highwater_shard::{CommandRefusal, PartitionConfig, ShardCommand, ShardReply};
 
 use crate::node::Broker;
 
@@ -76,7 +76,11 @@ async fn establish_shards<E: Env>(broker: &Arc<Broker<E>>) {
 /// Makes the partitions of topics that are not ready yet, shard by shard.
 async fn make_partitions<E: Env>(broker: &Arc<Broker<E>>) {
     let image = broker.cluster.image();
-    let waiting: Vec<Arc<Topic>> = image.topics().filter(|t| !t.is_ready()).cloned().collect();
+    let waiting: Vec<Arc<Topic>> = image
+        .topics()
+        .filter(|t| !t.is_complete())
+        .cloned()
+        .collect();
     for topic in waiting {
         let mut by_shard: BTreeMap<ShardId, Vec<PartitionId>> = BTreeMap::new();
         for (partition, shard) in topic.unconfirmed() {
@@ -114,7 +118,11 @@ async fn make_in_shard<E: Env>(
             config: partition_config(topic),
         };
         match command_shard(broker, shard, &command).await {
-            Ok(ShardReply::Done) => made.push(partition),
+            // Its settings may have changed since an earlier controller made it: it exists, and the
+            // shard's leader brings its settings up to date.
+            Ok(ShardReply::Done | ShardReply::Refused(CommandRefusal::PartitionExists)) => {
+                made.push(partition);
+            }
             Ok(other) => tracing::warn!(%tp, reply = ?other, "partition not made; will repeat"),
             Err(reason) => {
                 tracing::debug!(%tp, shard = shard.0, reason, "partition not made; will repeat");
@@ -126,19 +134,24 @@ async fn make_in_shard<E: Env>(
 }
 
 /// What apply needs to know of a topic's settings.
-fn partition_config(topic: &Topic) -> PartitionConfig {
+pub(super) fn partition_config(topic: &Topic) -> PartitionConfig {
     let settings = topic.settings();
+    // -1 is without bound.
+    let bound = |value: i64| u64::try_from(value).ok();
     PartitionConfig {
         segment_bytes: settings.segment_bytes.0,
         segment_ms: settings.segment_ms.unsigned_abs(),
         producer_expiry_ms: PRODUCER_EXPIRY_MS,
         max_producers: MAX_PRODUCERS,
+        version: topic.config_version(),
+        retention_ms: bound(settings.retention_ms),
+        retention_bytes: bound(settings.retention_bytes),
     }
 }
 
 /// Sends a command to a shard's leader, here or elsewhere. Errors leave it open whether it was
 /// written; shard commands of the controller are idempotent.
-async fn command_shard<E: Env>(
+pub async fn command_shard<E: Env>(
     broker: &Arc<Broker<E>>,
     shard: ShardId,
     command: &ShardCommand,

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_env::Env;
+use highwater_env::{Clock, Env};
 use highwater_proto::internal::{HeartbeatRequest, HeartbeatResponse, ShardReport};
 use highwater_proto::{NodeId, ShardId};
 use highwater_raft::Role;
@@ -104,11 +104,17 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
     for report in &request.shards {
         observe(&broker.cluster, report);
     }
+    let now_ms = broker.env.clock().now_ms();
+    broker
+        .clocks
+        .heard(NodeId(request.node_id), request.wall_clock_ms, now_ms);
     let alive = broker.liveness.alive();
     broker.cluster.observe_alive(alive.clone());
     HeartbeatResponse {
         shards: reports(&broker.cluster),
         alive: alive.into_iter().map(|node| node.0).collect(),
+        clocks: broker.clocks.to_tell(),
+        wall_clock_ms: now_ms,
         ..HeartbeatResponse::default()
     }
 }
@@ -156,12 +162,13 @@ async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
         shards: own_reports(broker),
         draining: broker.is_draining(),
         problems: health::own_problems(broker),
+        wall_clock_ms: broker.env.clock().now_ms(),
     };
     let Some(leader) = broker.metadata.group().status().borrow().leader else {
         return;
     };
     if leader == broker.node_id {
-        serve(broker, request);
+        learn_clocks(broker, &serve(broker, request));
         return;
     }
     let Ok(mut client) = broker.peers.client(leader) else {
@@ -174,6 +181,7 @@ async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
                 tracing::debug!(error = response.error, "heartbeat went to the wrong broker");
                 return;
             }
+            learn_clocks(broker, &response);
             for report in &response.shards {
                 observe(&broker.cluster, report);
             }
@@ -190,6 +198,13 @@ async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
         }
         Err(_elapsed) => broker.peers.forget(leader),
     }
+}
+
+fn learn_clocks<E: Env>(broker: &Broker<E>, response: &HeartbeatResponse) {
+    let now_ms = broker.env.clock().now_ms();
+    broker
+        .clocks
+        .told(&response.clocks, response.wall_clock_ms, now_ms);
 }
 
 /// Who leads the shards hosted here, as their groups see it.

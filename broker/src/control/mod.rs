@@ -1,6 +1,7 @@
 //! Control: the cluster image, who leads and who lives, and what is done about it.
 
 pub mod checkpointer;
+pub mod clocks;
 pub mod cluster;
 pub mod controller;
 pub mod diagnosis;
@@ -14,5 +15,7 @@ pub mod producer_ids;
 pub mod proposer;
 pub mod reports;
 pub mod restart;
+pub mod retention;
 pub mod storage;
+pub mod topics;
 pub mod transfer;

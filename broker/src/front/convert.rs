@@ -89,6 +89,7 @@ pub fn route_error<D: Disk>(router: &Router<D>, tp: TopicPartition, route: &Rout
             format!("no topic has the id {}", tp.topic),
             None,
         ),
+        Route::DeletedTopic => deleted(tp),
         Route::UnknownPartition { partitions } => {
             let text = format!(
                 "there is no partition {}: topic {} has partitions 0 to {}",
@@ -99,6 +100,15 @@ pub fn route_error<D: Disk>(router: &Router<D>, tp: TopicPartition, route: &Rout
             error(ErrorCode::UnknownPartition, text, None)
         }
     }
+}
+
+/// The topic is gone for good.
+pub fn deleted(tp: TopicPartition) -> Error {
+    let text = format!(
+        "topic {} was deleted; a topic made again under its name has another id",
+        tp.topic
+    );
+    error(ErrorCode::TopicDeleted, text, None)
 }
 
 /// Another broker leads the partition, or nobody does right now.
@@ -166,6 +176,11 @@ pub fn outcome<D: Disk>(
     outcome: ProduceOutcome,
 ) -> BatchResult {
     match outcome {
+        ProduceOutcome::Decided(Verdict::Rejected(RejectReason::UnknownPartition))
+            if router.is_deleted(tp) =>
+        {
+            rejected_with(deleted(tp))
+        }
         ProduceOutcome::Decided(verdict) => decided(tp, verdict),
         ProduceOutcome::NotLeader { .. } => rejected_with(not_leader(router, tp)),
         ProduceOutcome::Busy => rejected(

@@ -35,6 +35,7 @@ pub fn led_here<E: Env>(
             high_watermark: view.high_watermark().0,
             leader_epoch: view.leader_epoch().0,
             size_bytes: view.size_bytes(),
+            config_version: view.config().version,
         })
     };
     DescribePartitionsResponse {
@@ -46,7 +47,8 @@ pub fn led_here<E: Env>(
 pub async fn topic<E: Env>(broker: &Arc<Broker<E>>, topic: &Topic) -> Vec<PartitionStatus> {
     let leaders = broker.cluster.leaders();
     let mut by_leader: BTreeMap<Option<NodeId>, Vec<u32>> = BTreeMap::new();
-    for (partition, shard) in (0..).zip(topic.shards()) {
+    let shown = topic.partition_count() as usize;
+    for (partition, shard) in (0..).zip(topic.shards()).take(shown) {
         let leader = leaders.get(&shard).and_then(|info| info.node);
         by_leader.entry(leader).or_default().push(partition);
     }
@@ -68,6 +70,47 @@ pub async fn topic<E: Env>(broker: &Arc<Broker<E>>, topic: &Topic) -> Vec<Partit
         .collect();
     all.sort_unstable_by_key(|status| status.partition);
     all
+}
+
+/// How many partitions of a topic have a leader that is not known to follow its present settings.
+pub async fn behind_settings<E: Env>(broker: &Arc<Broker<E>>, topic: &Topic) -> u32 {
+    let leaders = broker.cluster.leaders();
+    let mut by_leader: BTreeMap<Option<NodeId>, Vec<u32>> = BTreeMap::new();
+    for (partition, shard) in (0..).zip(topic.shards()) {
+        let leader = leaders.get(&shard).and_then(|info| info.node);
+        by_leader.entry(leader).or_default().push(partition);
+    }
+    let asked = by_leader
+        .into_iter()
+        .map(|(leader, partitions)| async move {
+            let all = partitions.len();
+            let request = DescribePartitionsRequest {
+                topic_id: topic.id().0,
+                partitions,
+            };
+            let facts = ask(broker, leader, request).await.unwrap_or_default();
+            let follows = |fact: &&PartitionFacts| fact.config_version >= topic.config_version();
+            all - facts.iter().filter(follows).count()
+        });
+    let behind = futures_util::future::join_all(asked).await;
+    u32::try_from(behind.into_iter().sum::<usize>()).unwrap_or(u32::MAX)
+}
+
+/// The facts of one partition.
+pub async fn one<E: Env>(
+    broker: &Arc<Broker<E>>,
+    leader: Option<NodeId>,
+    tp: TopicPartition,
+) -> Result<PartitionFacts, String> {
+    let request = DescribePartitionsRequest {
+        topic_id: tp.topic.0,
+        partitions: vec![tp.partition.0],
+    };
+    let facts = ask(broker, leader, request).await?;
+    facts
+        .into_iter()
+        .next()
+        .ok_or_else(|| "its leader just changed".to_owned())
 }
 
 async fn ask<E: Env>(

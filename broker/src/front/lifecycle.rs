@@ -30,34 +30,57 @@ const MOST_PARALLEL: u32 = 64;
 /// The service over one broker.
 pub struct LifecycleService<E: Env>(pub Arc<Broker<E>>);
 
-impl<E: Env> LifecycleService<E> {
-    /// Goes on only where the newest image is.
-    async fn lead(&self) -> Result<(), Error> {
-        let group = self.0.metadata.group();
-        if group.read_barrier().await.is_ok() {
-            return Ok(());
+/// Goes on only where the newest image is.
+pub(super) async fn lead<E: Env>(broker: &Broker<E>) -> Result<(), Error> {
+    let group = broker.metadata.group();
+    if group.read_barrier().await.is_ok() {
+        return Ok(());
+    }
+    let status = group.status().borrow().clone();
+    let leader = status.leader.filter(|leader| *leader != broker.node_id);
+    let image = broker.cluster.image();
+    let hint = leader
+        .and_then(|node| image.broker(node))
+        .map(|known| LeaderHint {
+            broker_id: known.id.0,
+            address: known.address.clone(),
+            term: status.term,
+        });
+    let (code, text) = match hint {
+        Some(_) => (
+            ErrorCode::NotLeader,
+            "another broker leads the metadata group",
+        ),
+        None => (
+            ErrorCode::ClusterNotReady,
+            "the metadata group has no leader right now",
+        ),
+    };
+    Err(convert::error(code, text, hint))
+}
+
+/// Writes a command into the metadata log.
+pub(super) async fn propose<E: Env>(
+    broker: &Broker<E>,
+    command: &MetadataCommand,
+    timeout: Duration,
+) -> Result<(), Error> {
+    match broker.metadata.propose(command, timeout).await {
+        Ok(MetadataReply::Refused(why)) => Err(convert::error(why.code, why.message, None)),
+        Ok(_) => Ok(()),
+        Err(MetadataError::Unavailable(text)) => {
+            Err(convert::error(ErrorCode::ClusterNotReady, text, None))
         }
-        let status = group.status().borrow().clone();
-        let leader = status.leader.filter(|leader| *leader != self.0.node_id);
-        let image = self.0.cluster.image();
-        let hint = leader
-            .and_then(|node| image.broker(node))
-            .map(|known| LeaderHint {
-                broker_id: known.id.0,
-                address: known.address.clone(),
-                term: status.term,
-            });
-        let (code, text) = match hint {
-            Some(_) => (
-                ErrorCode::NotLeader,
-                "another broker leads the metadata group",
-            ),
-            None => (
-                ErrorCode::ClusterNotReady,
-                "the metadata group has no leader right now",
-            ),
-        };
-        Err(convert::error(code, text, hint))
+        Err(MetadataError::Unknown(text)) => {
+            let text = format!("it may or may not have been begun: {text}");
+            Err(convert::error(ErrorCode::TimedOut, text, None))
+        }
+    }
+}
+
+impl<E: Env> LifecycleService<E> {
+    async fn lead(&self) -> Result<(), Error> {
+        lead(&self.0).await
     }
 
     async fn propose(&self, command: &MetadataCommand, timeout_ms: u32) -> Result<(), Error> {
@@ -65,17 +88,7 @@ impl<E: Env> LifecycleService<E> {
             0 => DEFAULT_TIMEOUT,
             ms => Duration::from_millis(u64::from(ms)),
         };
-        match self.0.metadata.propose(command, timeout).await {
-            Ok(MetadataReply::Refused(why)) => Err(convert::error(why.code, why.message, None)),
-            Ok(_) => Ok(()),
-            Err(MetadataError::Unavailable(text)) => {
-                Err(convert::error(ErrorCode::ClusterNotReady, text, None))
-            }
-            Err(MetadataError::Unknown(text)) => {
-                let text = format!("it may or may not have been begun: {text}");
-                Err(convert::error(ErrorCode::TimedOut, text, None))
-            }
-        }
+        propose(&self.0, command, timeout).await
     }
 
     async fn start(&self, request: StartPlanRequest) -> Result<Option<Plan>, Error> {

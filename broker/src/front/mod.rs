@@ -17,6 +17,7 @@ pub mod peer;
 mod produce;
 pub mod records;
 mod subscription;
+pub mod topics;
 mod view;
 
 /// Responses waiting for a slow reader of a stream.

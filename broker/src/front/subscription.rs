@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_env::Env;
-use highwater_proto::v1::{Error, ErrorCode, FetchResponse, Subscribe};
+use highwater_proto::v1::{Error, FetchResponse, Subscribe};
 use highwater_proto::{Offset, PartitionId, TopicId, TopicPartition};
 use highwater_segment::ReadError;
 use tokio::sync::mpsc;
@@ -232,11 +232,7 @@ impl<E: Env> Follower<'_, E> {
     fn check_still_here(&self) -> Result<(), Error> {
         let tp = self.view.topic_partition();
         if self.view.is_deleted() {
-            return Err(convert::error(
-                ErrorCode::UnknownTopic,
-                format!("{tp} was deleted"),
-                None,
-            ));
+            return Err(convert::deleted(tp));
         }
         if self.leader_only && !self.shard.group.is_leader() {
             return Err(convert::not_leader(&self.broker.router, tp));

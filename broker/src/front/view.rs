@@ -20,8 +20,15 @@ pub fn brokers(cluster: &Cluster) -> Vec<BrokerInfo> {
     image.brokers().map(broker).collect()
 }
 
-/// A topic with its leaders.
+/// A topic with its leaders, as clients see it: without partitions that are being added.
 pub fn topic(cluster: &Cluster, topic: &Topic) -> TopicMetadata {
+    let mut shown = whole_topic(cluster, topic);
+    shown.partitions.truncate(topic.partition_count() as usize);
+    shown
+}
+
+/// A topic with its leaders, partitions that are being added included.
+pub fn whole_topic(cluster: &Cluster, topic: &Topic) -> TopicMetadata {
     let image = cluster.image();
     let leaders = cluster.leaders();
     let partition = |number: u32, shard: highwater_proto::ShardId| {

@@ -102,7 +102,7 @@ pub enum ProposeFailure {
     #[error("the group's shard is busy")]
     Busy,
     /// Certainly not written: some broker is older than groups.
-    #[error("broker {0} runs a release that does not know consumer groups; upgrade it first")]
+    #[error("broker {0} runs a release that does not know this; upgrade it first")]
     OldRelease(NodeId),
     /// May or may not be written.
     #[error("the outcome is not known: {0}")]
@@ -125,7 +125,7 @@ pub async fn propose<E: Env>(
 ) -> Result<Result<GroupOutcome, GroupRefusal>, ProposeFailure> {
     let deadline = Instant::now() + timeout;
     if shard.groups.rules() < FeatureLevel::GROUPS {
-        raise_level(broker, shard, deadline).await?;
+        raise_level(broker, shard, (FeatureLevel::GROUPS, deadline)).await?;
     }
     let command = GroupCommand {
         group: group.to_owned(),
@@ -155,12 +155,15 @@ async fn send<D: highwater_env::Disk>(
     }
 }
 
-/// Lets the shard host groups, once every replica runs a release that knows them: an older one would
-/// stop at the first command to a group.
-async fn raise_level<E: Env>(
+/// Lets the shard follow the rules of a level, once every replica runs a release that knows them: an
+/// older one would stop at the first command that needs them.
+///
+/// # Errors
+/// [`ProposeFailure`].
+pub async fn raise_level<E: Env>(
     broker: &Broker<E>,
     shard: &Shard<E::Disk>,
-    deadline: Instant,
+    (level, deadline): (FeatureLevel, Instant),
 ) -> Result<(), ProposeFailure> {
     let image = broker.cluster.image();
     let replicas = image.shard(shard.id).map(|shard| shard.replicas.as_slice());
@@ -170,9 +173,7 @@ async fn raise_level<E: Env>(
             return Err(ProposeFailure::OldRelease(*node));
         }
     }
-    let command = ShardCommand::RaiseFeatureLevel {
-        level: FeatureLevel::GROUPS,
-    };
+    let command = ShardCommand::RaiseFeatureLevel { level };
     send(shard, &command, deadline).await.map(drop)
 }
 

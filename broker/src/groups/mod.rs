@@ -11,6 +11,6 @@ mod problem;
 mod sessions;
 mod survey;
 
-pub use coordinator::{Coordinator, ProposeFailure, coordinate, propose};
+pub use coordinator::{Coordinator, ProposeFailure, coordinate, propose, raise_level};
 pub use problem::{compile_pattern, subscribed_topics};
 pub use survey::GroupLag;

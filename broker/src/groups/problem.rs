@@ -117,7 +117,7 @@ pub(super) fn of(image: &Image, group: &Group, patterns: &mut Patterns) -> Optio
             }
             candidate.topics.insert(topic.id());
             problem.topics.entry(topic.id()).or_insert_with(|| {
-                let shards = topic.shards();
+                let shards = topic.shards().take(topic.partition_count() as usize);
                 let racks = shards.map(|shard| {
                     let racks = racks.entry(shard).or_insert_with(|| racks_of(image, shard));
                     Arc::clone(racks)

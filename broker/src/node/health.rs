@@ -17,7 +17,7 @@ pub fn problems<E: Env>(broker: &Broker<E>) -> Vec<String> {
 /// What is wrong with this broker itself, whatever the others do.
 pub fn own_problems<E: Env>(broker: &Broker<E>) -> Vec<String> {
     let failed = |check: Check| (check.state != CheckState::Ok).then_some(check.sentence);
-    let own = [stopped(broker), disk(broker)];
+    let own = [stopped(broker), disk(broker), clock(broker)];
     own.into_iter().filter_map(failed).collect()
 }
 
@@ -32,6 +32,7 @@ pub fn checks<E: Env>(broker: &Broker<E>) -> Vec<Check> {
         replication(broker),
         leaders(broker),
         disk(broker),
+        clock(broker),
     ]
 }
 
@@ -188,6 +189,15 @@ fn disk<E: Env>(broker: &Broker<E>) -> Check {
         (CheckState::Failed, text)
     });
     check("disk", problem, "enough free space")
+}
+
+fn clock<E: Env>(broker: &Broker<E>) -> Check {
+    let problem = broker.clocks.halted();
+    check(
+        "clock",
+        problem.map(|why| (CheckState::Warning, why)),
+        "the wall clock agrees with most other brokers'",
+    )
 }
 
 /// The broker as the admin server sees it.

@@ -25,6 +25,7 @@ use highwater_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::control::clocks::Clocks;
 use crate::control::cluster::Cluster;
 use crate::control::heartbeat::Liveness;
 use crate::control::peers::{Addresses, PeerClients};
@@ -83,6 +84,8 @@ pub struct Broker<E: Env> {
     pub addresses: Arc<Addresses>,
     /// Who was heard from, when this broker leads the metadata group.
     pub liveness: Liveness,
+    /// Whether this broker's wall clock agrees with the others'.
+    pub clocks: Clocks,
     /// Ranges that cannot be read here.
     pub damage: DamageNotes,
     /// What they said of their replicas, when this broker leads the metadata group.

@@ -14,6 +14,7 @@ use highwater_proto::v1::lifecycle_server::LifecycleServer;
 use highwater_proto::v1::log_server::LogServer;
 use highwater_proto::v1::metadata_server::MetadataServer;
 use highwater_proto::v1::records_server::RecordsServer;
+use highwater_proto::v1::topics_server::TopicsServer;
 use tokio_util::sync::CancellationToken;
 use tonic::service::interceptor::InterceptedService;
 
@@ -28,6 +29,7 @@ use crate::front::members::MembersService;
 use crate::front::metadata::MetadataService;
 use crate::front::peer::PeerService;
 use crate::front::records::RecordsService;
+use crate::front::topics::TopicsService;
 
 /// Entries and snapshots of other brokers fit into one message.
 const MAX_MESSAGE_BYTES: usize = 128 << 20;
@@ -92,6 +94,7 @@ where
         .max_decoding_message_size(MAX_GROUP_REQUEST_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     let lifecycle = LifecycleServer::new(LifecycleService(Arc::clone(&broker)));
+    let topics = TopicsServer::new(TopicsService(Arc::clone(&broker)));
     let members = MembersServer::new(MembersService(Arc::clone(&broker)));
     let admin = AdminServer::new(AdminService(Arc::clone(&broker)));
     tonic::transport::Server::builder()
@@ -105,6 +108,7 @@ where
         .add_service(guarded(groups, &broker, &clients))
         .add_service(guarded(admin, &broker, &clients))
         .add_service(guarded(lifecycle, &broker, &clients))
+        .add_service(guarded(topics, &broker, &clients))
         .add_service(members)
         .add_service(raft)
         .add_service(peer)

@@ -25,7 +25,9 @@ use crate::control::plans::Progress;
 use crate::control::producer_ids::ProducerIds;
 use crate::control::proposer::Proposer;
 use crate::control::reports::Reports;
-use crate::control::{checkpointer, controller, heartbeat, host, plans, storage};
+use crate::control::{
+    checkpointer, controller, heartbeat, host, plans, retention, storage, topics,
+};
 use crate::gate::{Budget, Gate};
 use crate::router::{Router, ShardTable};
 use crate::runtime::damage::DamageNotes;
@@ -80,6 +82,8 @@ async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             storage::run(Arc::clone(&broker)),
             crate::groups::lag::run(Arc::clone(&broker)),
             plans::run(Arc::clone(&broker)),
+            topics::run(Arc::clone(&broker)),
+            retention::run(Arc::clone(&broker)),
         );
         Ok(())
     };
@@ -148,6 +152,7 @@ async fn assemble<E: Env>(
         metadata: Proposer::new(group, Arc::clone(&peers)),
         producer_ids: ProducerIds::default(),
         liveness: crate::control::heartbeat::Liveness::default(),
+        clocks: crate::control::clocks::Clocks::default(),
         damage: DamageNotes::default(),
         reports: Reports::default(),
         progress: Progress::default(),

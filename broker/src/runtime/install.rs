@@ -5,7 +5,7 @@
 //! what lies between its end and the checkpoint's is fetched. Nothing is promised before the new
 //! checkpoint is durable here: a crash in between leaves the old one, and the pull starts again.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -13,7 +13,9 @@ use bytes::Bytes;
 use highwater_env::{Env, Workers};
 use highwater_proto::batch::split_batches;
 use highwater_proto::internal::{PullSnapshotRequest, PullSnapshotResponse};
-use highwater_proto::{NodeId, Offset, PartitionId, Payload, ShardId, TopicId, TopicPartition};
+use highwater_proto::{
+    NodeId, Offset, PartitionId, Payload, ShardId, TimestampMs, TopicId, TopicPartition,
+};
 use highwater_segment::{AppendBatch, PartitionManifest};
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -186,7 +188,11 @@ impl<E: Env> ShardMachine<E> {
         (held, next): (Option<Offset>, Offset),
         theirs: &PartitionManifest,
     ) -> io::Result<()> {
-        let starts: BTreeSet<Offset> = theirs.segments.iter().map(|s| s.base_offset).collect();
+        let starts: Starts = theirs
+            .segments
+            .iter()
+            .map(|s| (s.base_offset, s.last_append_time))
+            .collect();
         let range = Range {
             shard: self.id,
             tp,
@@ -209,6 +215,17 @@ impl<E: Env> ShardMachine<E> {
     }
 }
 
+/// Where the source's segments begin, and when the last batch of each was appended.
+type Starts = BTreeMap<Offset, TimestampMs>;
+
+/// When a pulled batch counts as appended: with the last one of its segment. Retention goes by
+/// these times, and must not take a batch for older than it is; what its producer says may be
+/// anything.
+fn append_time(starts: &Starts, base: Offset, otherwise: TimestampMs) -> TimestampMs {
+    let segment = starts.range(..=base).next_back();
+    segment.map_or(otherwise, |(_, appended)| *appended)
+}
+
 /// Where the log begins anew when the first piece does not continue what is held: what lies between
 /// is gone everywhere. The batch that their start, `next`, lies in comes whole, so the log begins
 /// with it until all is there.
@@ -222,7 +239,7 @@ fn start_over(held: Option<Offset>, next: Offset, batches: &[AppendBatch]) -> Op
 fn stored_batches(
     bytes: Bytes,
     from: Offset,
-    starts: &BTreeSet<Offset>,
+    starts: &Starts,
 ) -> io::Result<(Vec<AppendBatch>, Offset)> {
     let mut batches = Vec::new();
     let mut after = from;
@@ -241,8 +258,8 @@ fn stored_batches(
             base_offset,
             last_offset,
             max_timestamp: header.max_timestamp,
-            append_time: header.max_timestamp,
-            new_segment: starts.contains(&base_offset),
+            append_time: append_time(starts, base_offset, header.max_timestamp),
+            new_segment: starts.contains_key(&base_offset),
         });
     }
     Ok((batches, after))

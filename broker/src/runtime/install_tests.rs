@@ -1,7 +1,7 @@
 //! What a pulled piece brings.
 
+use highwater_proto::LeaderEpoch;
 use highwater_proto::batch::{BatchBuilder, Compression, RecordBatch};
-use highwater_proto::{LeaderEpoch, TimestampMs};
 
 use super::*;
 
@@ -22,7 +22,7 @@ fn batch(base: u64) -> Vec<u8> {
 #[test]
 fn the_batch_that_the_start_lies_in_is_kept() {
     let piece = Bytes::from([batch(0), batch(3), batch(6)].concat());
-    let starts = BTreeSet::from([Offset(6)]);
+    let starts = BTreeMap::from([(Offset(6), TimestampMs(900))]);
     for (from, bases) in [(3, vec![3, 6]), (4, vec![3, 6]), (6, vec![6])] {
         let (batches, after) =
             stored_batches(piece.clone(), Offset(from), &starts).expect("whole batches");
@@ -31,6 +31,9 @@ fn the_batch_that_the_start_lies_in_is_kept() {
         let rolled: Vec<bool> = batches.iter().map(|batch| batch.new_segment).collect();
         assert_eq!(rolled.last(), Some(&true));
         assert_eq!(rolled.iter().filter(|rolls| **rolls).count(), 1);
+        // Its producer said 1; it was appended with the others of its segment.
+        let appended = batches.last().map(|batch| batch.append_time);
+        assert_eq!(appended, Some(TimestampMs(900)));
     }
 }
 
@@ -38,7 +41,7 @@ fn the_batch_that_the_start_lies_in_is_kept() {
 fn only_a_log_with_a_hole_begins_anew() {
     let pulled = |base: u64| {
         let piece = Bytes::from(batch(base));
-        stored_batches(piece, Offset(base), &BTreeSet::new())
+        stored_batches(piece, Offset(base), &BTreeMap::new())
             .expect("a whole batch")
             .0
     };

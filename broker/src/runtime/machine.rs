@@ -85,6 +85,7 @@ impl<E: Env> ShardMachine<E> {
         }
         for (tp, facts) in state.partitions() {
             if let Some(view) = self.views.get(tp) {
+                view.configure(facts.config);
                 // What the tail holds ends where the old state ended: a gap follows it.
                 self.tail.forget(&view);
                 view.trim(facts.log_start);
@@ -93,6 +94,7 @@ impl<E: Env> ShardMachine<E> {
             }
             let visible = (facts.log_start, facts.next_offset);
             let view = PartitionView::new(tp, self.context.store.clone(), visible);
+            view.configure(facts.config);
             self.views.insert(Arc::new(view));
         }
         self.groups.adopt(&state);
@@ -120,17 +122,23 @@ impl<E: Env> ShardMachine<E> {
                 };
                 self.append(tp, append.leader_epoch, batch).await
             }
-            Effect::Created { tp, .. } => {
+            Effect::Created { tp, config } => {
                 self.segments
                     .create(tp)
                     .await
                     .map_err(checkpoint::store_error)?;
                 let empty = (Offset(0), Offset(0));
                 let view = PartitionView::new(tp, self.context.store.clone(), empty);
+                view.configure(config);
                 self.views.insert(Arc::new(view));
                 Ok(())
             }
-            Effect::Configured { .. } => Ok(()),
+            Effect::Configured { tp, config } => {
+                if let Some(view) = self.views.get(tp) {
+                    view.configure(config);
+                }
+                Ok(())
+            }
             Effect::GroupChanged { group, news } => {
                 let state = self.state.group(&group).cloned();
                 self.groups.publish(&group, state, news);

@@ -7,6 +7,7 @@ pub mod damage;
 pub mod discard;
 pub mod groups;
 pub mod install;
+pub mod leftovers;
 pub mod machine;
 pub mod tail;
 pub mod view;

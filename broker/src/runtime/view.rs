@@ -12,7 +12,8 @@ use highwater_proto::batch::RecordBatch;
 use highwater_proto::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 #[cfg(feature = "mutant")]
 use highwater_segment::AppendBatch;
-use highwater_segment::{PartitionReader, ReadError, SegmentStore};
+use highwater_segment::{PartitionReader, ReadError, Retention, SegmentStore};
+use highwater_shard::PartitionConfig;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 
@@ -31,6 +32,7 @@ pub struct PartitionView<D: Disk> {
     /// Taken from the store when it is there: the writer opens a partition in its own time.
     reader: OnceLock<PartitionReader<D>>,
     changed: Notify,
+    config: RwLock<PartitionConfig>,
 }
 
 impl<D: Disk> PartitionView<D> {
@@ -47,7 +49,21 @@ impl<D: Disk> PartitionView<D> {
             store,
             reader: OnceLock::new(),
             changed: Notify::new(),
+            config: RwLock::default(),
         }
+    }
+    /// How the partition is treated, as of the last entry applied.
+    #[must_use]
+    pub fn config(&self) -> PartitionConfig {
+        *self.config.read()
+    }
+    pub(super) fn configure(&self, config: PartitionConfig) {
+        *self.config.write() = config;
+    }
+    /// The first offset that has to stay, if that is above the log's start.
+    #[must_use]
+    pub fn retention_cut(&self, retention: &Retention) -> Option<Offset> {
+        self.reader()?.retention_cut(retention)
     }
     /// Which partition this is.
     #[must_use]
@@ -210,6 +226,13 @@ impl<D: Disk> Views<D> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+    /// The views of all partitions, in order.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<PartitionView<D>>> {
+        let mut all: Vec<_> = self.0.read().values().cloned().collect();
+        all.sort_unstable_by_key(|view| view.topic_partition());
+        all
     }
     /// All partitions, in order.
     #[must_use]

@@ -139,6 +139,9 @@ impl Fleet {
         let broker = self.running.get_mut(&node).expect("a running broker");
         broker.wait_ready(PATIENCE).await.expect("ready");
     }
+    pub fn is_running(&self, node: u32) -> bool {
+        self.running.contains_key(&node)
+    }
     pub async fn caught_up(&mut self, node: u32) {
         let broker = self.running.get_mut(&node).expect("a running broker");
         broker.wait_caught_up(PATIENCE).await.expect("caught up");

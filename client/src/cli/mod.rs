@@ -14,6 +14,7 @@ mod output;
 mod position;
 mod produce;
 mod topic;
+mod topic_change;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub use group::{GroupCommand, ResetArgs};
 pub use lifecycle::{LifeCommand, PlanCommand};
 pub use produce::ProduceArgs;
 pub use topic::TopicCommand;
+pub use topic_change::{AddPartitionsArgs, AlterArgs, DeleteArgs, DeleteRecordsArgs};
 
 /// How results are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -81,7 +83,7 @@ impl GlobalOptions {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Create, list and describe topics
+    /// Create, list, describe, change and delete topics
     #[command(subcommand)]
     Topic(TopicCommand),
     /// Write lines from standard input as records

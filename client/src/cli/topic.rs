@@ -1,4 +1,4 @@
-//! `topic create|list|describe`.
+//! `topic create|list|describe`; what changes topics is in `topic_change`.
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -8,6 +8,7 @@ use highwater_proto::v1;
 use serde_json::json;
 
 use super::output::{human_bytes, print_json, print_line, print_table, table};
+use super::topic_change::{self, AddPartitionsArgs, AlterArgs, DeleteArgs, DeleteRecordsArgs};
 use super::{CliError, GlobalOptions, OutputFormat};
 use crate::admin::NewTopic;
 use crate::error::{AdminError, ErrorCode};
@@ -47,6 +48,14 @@ pub enum TopicCommand {
         /// Its name
         name: String,
     },
+    /// Delete topics with all their records; their names are free at once
+    Delete(DeleteArgs),
+    /// Change a topic's configuration
+    Alter(AlterArgs),
+    /// Give a topic more partitions
+    AddPartitions(AddPartitionsArgs),
+    /// Delete the records below a place, for ever
+    DeleteRecords(DeleteRecordsArgs),
 }
 
 /// `key=value`.
@@ -82,6 +91,10 @@ pub(super) async fn run(
         }
         TopicCommand::List { filter } => list(&filter, global).await,
         TopicCommand::Describe { name } => describe(&name, global).await,
+        TopicCommand::Delete(args) => topic_change::delete(args, global).await,
+        TopicCommand::Alter(args) => topic_change::alter(args, global).await,
+        TopicCommand::AddPartitions(args) => topic_change::add_partitions(args, global).await,
+        TopicCommand::DeleteRecords(args) => topic_change::delete_records(args, global).await,
     }
 }
 

@@ -321,7 +321,9 @@ impl Reader {
                     Trouble::Surfaced
                 }
             }
-            ErrorCode::InvalidRequest | ErrorCode::Unsupported => Trouble::Surfaced,
+            ErrorCode::InvalidRequest | ErrorCode::Unsupported | ErrorCode::TopicDeleted => {
+                Trouble::Surfaced
+            }
             ErrorCode::UnknownTopic | ErrorCode::UnknownPartition
                 if part.failures > UNKNOWN_TOPIC_PATIENCE =>
             {

@@ -13,7 +13,7 @@ use crate::placement;
 use crate::topic::Topic;
 
 /// The most partitions that one topic may have.
-const MOST_PARTITIONS: u32 = 100_000;
+pub(crate) const MOST_PARTITIONS: u32 = 100_000;
 
 impl Image {
     /// Applies a command. The same command on the same image gives the same image on every broker.
@@ -62,6 +62,11 @@ impl Image {
             MetadataCommand::ConfirmPartitions { topic, partitions } => {
                 self.confirm(*topic, partitions)
             }
+            MetadataCommand::DeleteTopic { topic } => self.delete_topic(*topic),
+            MetadataCommand::AlterTopic { topic, set, unset } => {
+                self.alter_topic(*topic, set, unset)
+            }
+            MetadataCommand::AddPartitions { topic, total } => self.add_partitions(*topic, *total),
             MetadataCommand::AllocateProducerIds { count: 0 } => Err(Refusal::new(
                 ErrorCode::InvalidRequest,
                 "a block has at least one id",
@@ -192,26 +197,12 @@ impl Image {
             settings,
             shards,
             unconfirmed: (0..partitions).map(PartitionId).collect(),
+            config_version: 0,
+            growing_from: 0,
         };
         self.topics.insert(id, Arc::new(topic));
         self.names.insert(name, id);
         MetadataReply::TopicCreated { topic: id }
-    }
-
-    fn confirm(
-        &mut self,
-        id: TopicId,
-        partitions: &[PartitionId],
-    ) -> Result<MetadataReply, Refusal> {
-        let Some(topic) = self.topics.get_mut(&id) else {
-            let text = format!("no topic has the id {id}");
-            return Err(Refusal::new(ErrorCode::UnknownTopic, text));
-        };
-        let topic = Arc::make_mut(topic);
-        for partition in partitions {
-            topic.unconfirmed.remove(partition);
-        }
-        Ok(MetadataReply::Done)
     }
 
     /// Brokers that hold replicas of some shard.

@@ -1,7 +1,7 @@
 //! Commands that change the image, and the replies to them, as they stand in the log.
 #![deny(clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use highwater_proto::v1::ErrorCode;
@@ -60,6 +60,27 @@ pub enum MetadataCommand {
         topic: TopicId,
         /// Its partitions.
         partitions: Vec<PartitionId>,
+    },
+    /// A topic goes with all its records; its name is free at once, its id is never used again.
+    DeleteTopic {
+        /// The topic.
+        topic: TopicId,
+    },
+    /// Settings of a topic change.
+    AlterTopic {
+        /// The topic.
+        topic: TopicId,
+        /// New values.
+        set: BTreeMap<String, String>,
+        /// Back to their defaults.
+        unset: BTreeSet<String>,
+    },
+    /// A topic gets more partitions. Repeating it changes nothing.
+    AddPartitions {
+        /// The topic.
+        topic: TopicId,
+        /// How many there are to be in all.
+        total: u32,
     },
     /// A block of producer ids that is never given again.
     AllocateProducerIds {

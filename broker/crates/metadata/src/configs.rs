@@ -77,6 +77,14 @@ impl TopicSettings {
         }
     }
 
+    /// Whether there is such a setting.
+    pub(crate) fn check_key(key: &str) -> Result<(), Refusal> {
+        if KEYS.contains(&key) {
+            return Ok(());
+        }
+        Err(unknown_key(key))
+    }
+
     fn set(&mut self, key: &str, value: &str) -> Result<(), Refusal> {
         match key {
             "retention.ms" => self.retention_ms = number(key, value, -1)?,
@@ -114,19 +122,29 @@ impl TopicSettings {
                     "a majority of the replicas is always needed; leave it out",
                 ));
             }
-            _ => {
-                return Err(invalid(format!(
-                    "there is no topic setting '{key}'; {KNOWN}"
-                )));
-            }
+            _ => return Err(unknown_key(key)),
         }
         Ok(())
     }
 }
 
-const KNOWN: &str = "known are retention.ms, retention.bytes, segment.bytes, segment.ms, \
-                     cleanup.policy, max.message.bytes, compression.type and \
-                     message.timestamp.type";
+const KEYS: [&str; 8] = [
+    "retention.ms",
+    "retention.bytes",
+    "segment.bytes",
+    "segment.ms",
+    "cleanup.policy",
+    "max.message.bytes",
+    "compression.type",
+    "message.timestamp.type",
+];
+
+fn unknown_key(key: &str) -> Refusal {
+    let known = KEYS.join(", ");
+    invalid(format!(
+        "there is no topic setting '{key}'; known are {known}"
+    ))
+}
 
 fn invalid(message: String) -> Refusal {
     Refusal::new(ErrorCode::InvalidConfig, message)

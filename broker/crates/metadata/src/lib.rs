@@ -13,8 +13,10 @@ mod plan;
 mod planner;
 mod snapshot;
 mod topic;
+mod topics;
 mod wire;
 mod wire_life;
+mod wire_topics;
 
 pub use command::{DecodeError, MetadataCommand, MetadataReply, NewBroker, Refusal};
 pub use configs::{TopicSettings, WriteLimits};

@@ -7,6 +7,7 @@ use highwater_proto::{NodeId, ShardId, TopicId};
 use crate::command::NewBroker;
 use crate::image::{Image, ShardInfo};
 use crate::plan::BrokerState;
+use crate::topic::Topic;
 
 /// Replicated shards per founder. Eight of them on three small brokers keep both cores of each
 /// busy, and an idle one costs a mebibyte.
@@ -144,6 +145,21 @@ fn by_rack(brokers: &BTreeMap<NodeId, NewBroker>) -> Vec<NodeId> {
 /// A shard for each of `count` partitions of a new topic: the shards with the fewest partitions of
 /// this topic first, then those with the fewest of all, leaders in turn, ties by a hash.
 pub(crate) fn place(image: &Image, topic: TopicId, count: u32, class: u32) -> Vec<ShardId> {
+    place_beside(image, topic, &[], (count, class))
+}
+
+/// A shard for each of `count` more partitions of a topic, by the same rules.
+pub(crate) fn extend(image: &Image, topic: &Topic, count: u32) -> Vec<ShardId> {
+    let class = topic.replication_factor;
+    place_beside(image, topic.id, &topic.shards, (count, class))
+}
+
+fn place_beside(
+    image: &Image,
+    topic: TopicId,
+    placed_before: &[ShardId],
+    (count, class): (u32, u32),
+) -> Vec<ShardId> {
     let mut load: BTreeMap<ShardId, Load> = image
         .shards
         .values()
@@ -160,6 +176,13 @@ pub(crate) fn place(image: &Image, topic: TopicId, count: u32, class: u32) -> Ve
         })
         .collect();
     let mut led: BTreeMap<NodeId, u32> = BTreeMap::new();
+    for shard in placed_before {
+        if let Some(known) = load.get_mut(shard) {
+            known.of_topic += 1;
+            let leader = known.shard.preferred_leader.unwrap_or_default();
+            *led.entry(leader).or_default() += 1;
+        }
+    }
     let mut placed = Vec::with_capacity(count as usize);
     for _ in 0..count {
         let best = load.values().min_by_key(|l| {

@@ -18,9 +18,12 @@ use crate::wire;
 use crate::wire_life::{Place, StoredLearner, StoredPlan, StoredState};
 
 /// The version written; all up to it can be read.
-const VERSION: u32 = 2;
-/// Written as long as nothing is there that only version 2 can say: an older release still reads it.
+const VERSION: u32 = 3;
+/// Written as long as nothing is there that only a later version can say: an older release still
+/// reads it.
 const PLAIN_VERSION: u32 = 1;
+/// Written as long as no topic was altered and none is growing.
+const LIFE_VERSION: u32 = 2;
 
 impl Image {
     /// All of it; equal images give equal bytes.
@@ -41,13 +44,11 @@ impl Image {
             configs: topic.configs.clone(),
             shards: topic.shards.iter().map(|shard| shard.0).collect(),
             unconfirmed: topic.unconfirmed.iter().map(|p| p.0).collect(),
+            config_version: topic.config_version,
+            growing_from: topic.growing_from,
         };
         let snapshot = wire::Snapshot {
-            version: if self.is_plain() {
-                PLAIN_VERSION
-            } else {
-                VERSION
-            },
+            version: self.version_to_write(),
             cluster_id: self.cluster_id.clone().unwrap_or_default(),
             brokers: self.brokers.values().map(wire::Broker::from).collect(),
             shards: self.shards.values().map(shard).collect(),
@@ -74,6 +75,16 @@ impl Image {
             return Vec::new();
         }
         self.group_shards.iter().map(|shard| shard.0).collect()
+    }
+    fn version_to_write(&self) -> u32 {
+        let changed = |topic: &Arc<Topic>| topic.config_version > 0 || topic.growing_from > 0;
+        if self.topics.values().any(changed) {
+            VERSION
+        } else if self.is_plain() {
+            PLAIN_VERSION
+        } else {
+            LIFE_VERSION
+        }
     }
     /// Whether version 1 says all of it.
     fn is_plain(&self) -> bool {
@@ -180,5 +191,7 @@ fn topic(stored: wire::Topic) -> Result<Topic, String> {
         settings,
         shards: stored.shards.into_iter().map(ShardId).collect(),
         unconfirmed: stored.unconfirmed.into_iter().map(PartitionId).collect(),
+        config_version: stored.config_version,
+        growing_from: stored.growing_from,
     })
 }

@@ -1,6 +1,6 @@
 //! The image against its rules: idempotence, refusals, even placement, snapshots.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_proto::v1::ErrorCode;
 use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
@@ -276,6 +276,23 @@ fn commands() -> impl Strategy<Value = MetadataCommand> {
             partitions: vec![PartitionId(p)],
         }),
         (1u32..2000).prop_map(|count| MetadataCommand::AllocateProducerIds { count }),
+        (1u64..6).prop_map(|topic| MetadataCommand::DeleteTopic {
+            topic: TopicId(topic)
+        }),
+        (1u64..6, 1u32..12).prop_map(|(topic, total)| MetadataCommand::AddPartitions {
+            topic: TopicId(topic),
+            total,
+        }),
+        (1u64..6, 0i64..3, any::<bool>()).prop_map(|(topic, ms, unset)| {
+            let key = "retention.ms".to_owned();
+            let unset: BTreeSet<String> = unset.then(|| key.clone()).into_iter().collect();
+            let set = unset.is_empty().then(|| (key, ms.to_string()));
+            MetadataCommand::AlterTopic {
+                topic: TopicId(topic),
+                set: set.into_iter().collect(),
+                unset,
+            }
+        }),
     ]
 }
 

@@ -18,6 +18,10 @@ pub struct Topic {
     /// Index = partition.
     pub(crate) shards: Vec<ShardId>,
     pub(crate) unconfirmed: BTreeSet<PartitionId>,
+    /// Counts changes of the settings.
+    pub(crate) config_version: u64,
+    /// How many partitions clients see while more are being made; 0: all of them.
+    pub(crate) growing_from: u32,
 }
 
 impl Topic {
@@ -51,24 +55,43 @@ impl Topic {
     pub fn write_limits(&self) -> WriteLimits {
         self.settings.write_limits()
     }
-    /// How many partitions it has.
+    /// How many times its settings have changed.
+    #[must_use]
+    pub fn config_version(&self) -> u64 {
+        self.config_version
+    }
+    /// How many partitions it has for clients: those that are being added do not count yet.
     #[must_use]
     pub fn partition_count(&self) -> u32 {
-        u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
+        match self.growing_from {
+            0 => u32::try_from(self.shards.len()).unwrap_or(u32::MAX),
+            shown => shown,
+        }
     }
     /// The shard of a partition.
     #[must_use]
     pub fn shard_of(&self, partition: PartitionId) -> Option<ShardId> {
         self.shards.get(partition.0 as usize).copied()
     }
-    /// The shards of its partitions, in their order.
+    /// The shards of its partitions, in their order, those that are being added included.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {
         self.shards.iter().copied()
     }
-    /// Whether all partitions exist in their shards.
+    /// Whether all partitions that clients see exist in their shards.
     #[must_use]
     pub fn is_ready(&self) -> bool {
+        let shown = PartitionId(self.partition_count());
+        self.unconfirmed.range(..shown).next().is_none()
+    }
+    /// Whether all partitions exist in their shards, and none is being added.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
         self.unconfirmed.is_empty()
+    }
+    /// Whether a partition exists in its shard.
+    #[must_use]
+    pub fn is_made(&self, partition: PartitionId) -> bool {
+        partition.0 < self.partition_count() && !self.unconfirmed.contains(&partition)
     }
     /// Partitions that do not exist in their shards yet.
     pub fn unconfirmed(&self) -> impl Iterator<Item = (PartitionId, ShardId)> + '_ {

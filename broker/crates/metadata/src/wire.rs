@@ -9,10 +9,14 @@ use prost::{Message, Oneof};
 
 use crate::command::{MetadataCommand, MetadataReply, NewBroker, Refusal};
 use crate::wire_life::{AdvanceMove, StartPlan, StoredLearner, StoredPlan, StoredState};
+use crate::wire_topics::{AddPartitions, AlterTopic};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Command {
-    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 20, 21, 22, 23, 24")]
+    #[prost(
+        oneof = "CommandKind",
+        tags = "1, 2, 3, 4, 5, 6, 20, 21, 22, 23, 24, 30, 31, 32"
+    )]
     pub kind: Option<CommandKind>,
 }
 
@@ -40,6 +44,12 @@ pub(crate) enum CommandKind {
     RemoveBroker(u32),
     #[prost(uint32, tag = "24")]
     ConfirmExpelled(u32),
+    #[prost(uint64, tag = "30")]
+    DeleteTopic(u64),
+    #[prost(message, tag = "31")]
+    AlterTopic(AlterTopic),
+    #[prost(message, tag = "32")]
+    AddPartitions(AddPartitions),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -179,6 +189,10 @@ pub(crate) struct Topic {
     pub shards: Vec<u32>,
     #[prost(uint32, repeated, tag = "6")]
     pub unconfirmed: Vec<u32>,
+    #[prost(uint64, tag = "20")]
+    pub config_version: u64,
+    #[prost(uint32, tag = "21")]
+    pub growing_from: u32,
 }
 
 impl From<&NewBroker> for Broker {
@@ -263,6 +277,16 @@ impl From<&MetadataCommand> for Command {
             MetadataCommand::CancelPlan { plan } => CommandKind::CancelPlan(*plan),
             MetadataCommand::RemoveBroker { broker } => CommandKind::RemoveBroker(broker.0),
             MetadataCommand::ConfirmExpelled { broker } => CommandKind::ConfirmExpelled(broker.0),
+            MetadataCommand::DeleteTopic { topic } => CommandKind::DeleteTopic(topic.0),
+            MetadataCommand::AlterTopic { topic, set, unset } => {
+                CommandKind::AlterTopic(AlterTopic::new(*topic, set, unset))
+            }
+            MetadataCommand::AddPartitions { topic, total } => {
+                CommandKind::AddPartitions(AddPartitions {
+                    topic: topic.0,
+                    total: *total,
+                })
+            }
         };
         Self { kind: Some(kind) }
     }
@@ -312,6 +336,14 @@ impl TryFrom<Command> for MetadataCommand {
                 },
                 CommandKind::ConfirmExpelled(broker) => Self::ConfirmExpelled {
                     broker: NodeId(broker),
+                },
+                CommandKind::DeleteTopic(topic) => Self::DeleteTopic {
+                    topic: TopicId(topic),
+                },
+                CommandKind::AlterTopic(alter) => alter.into(),
+                CommandKind::AddPartitions(add) => Self::AddPartitions {
+                    topic: TopicId(add.topic),
+                    total: add.total,
                 },
             },
         )

@@ -231,3 +231,47 @@ fn a_snapshot_of_version_2() {
     let stored = golden("v2.snapshot", &image.encode_snapshot());
     assert_eq!(Image::decode_snapshot(&stored), Ok(image));
 }
+
+fn commands_about_topics() -> Vec<(&'static str, MetadataCommand)> {
+    let topic = TopicId(2);
+    let alter = MetadataCommand::AlterTopic {
+        topic,
+        set: [("retention.ms".to_owned(), "60000".to_owned())].into(),
+        unset: ["segment.bytes".to_owned()].into(),
+    };
+    vec![
+        (
+            "v3.delete_topic.command",
+            MetadataCommand::DeleteTopic {
+                topic: TopicId(300),
+            },
+        ),
+        ("v3.alter_topic.command", alter),
+        (
+            "v3.add_partitions.command",
+            MetadataCommand::AddPartitions { topic, total: 5 },
+        ),
+    ]
+}
+
+#[test]
+fn commands_about_topics_and_a_snapshot_of_version_3() {
+    let mut image = image_with_a_plan();
+    image.apply(&MetadataCommand::ConfirmPartitions {
+        topic: TopicId(2),
+        partitions: vec![PartitionId(1)],
+    });
+    for (name, command) in commands_about_topics() {
+        let stored = golden(name, &command.encode());
+        assert_eq!(
+            MetadataCommand::decode(&stored),
+            Ok(command.clone()),
+            "{name}"
+        );
+        image.apply(&command);
+    }
+    let topic = image.topic(TopicId(2)).expect("there");
+    assert!(topic.config_version() == 1 && !topic.is_complete());
+    let stored = golden("v3.snapshot", &image.encode_snapshot());
+    assert_eq!(Image::decode_snapshot(&stored), Ok(image));
+}

@@ -28,6 +28,7 @@ mod map;
 mod model_tests;
 mod open;
 mod reader;
+mod retention;
 mod scan;
 mod segment;
 mod sparse_index;
@@ -48,6 +49,7 @@ pub use layout::{LogIdentity, partition_dir};
 pub use log::PartitionLog;
 pub use manifest::{ManifestError, PartitionManifest, SegmentManifest};
 pub use reader::PartitionReader;
+pub use retention::Retention;
 pub use store::{
     FreezeTicket, SegmentStore, SegmentStoreConfig, ShardSegments, StartError, StoreError,
 };

@@ -65,6 +65,9 @@ pub enum ShardCommand {
         tp: TopicPartition,
         /// The first offset that stays.
         log_start: Offset,
+        /// Only while the partition's settings have this version; from level
+        /// [`FeatureLevel::TOPICS`] on.
+        config_version: Option<u64>,
     },
     /// A command to a consumer group. Reply: `Group`.
     Group(Box<GroupCommand>),
@@ -143,10 +146,15 @@ impl ShardCommand {
                 partition: tp.partition.0,
                 config: Some(*config),
             }),
-            Self::TrimLog { tp, log_start } => Wire::Trim(ShardTrimLog {
+            Self::TrimLog {
+                tp,
+                log_start,
+                config_version,
+            } => Wire::Trim(ShardTrimLog {
                 topic: tp.topic.0,
                 partition: tp.partition.0,
                 log_start: log_start.0,
+                config_version: *config_version,
             }),
             Self::Group(command) => Wire::Group((**command).clone()),
             Self::RaiseFeatureLevel { level } => {
@@ -202,6 +210,7 @@ impl ShardCommand {
             Wire::Trim(trim) => Self::TrimLog {
                 tp: place(trim.topic, trim.partition),
                 log_start: Offset(trim.log_start),
+                config_version: trim.config_version,
             },
             Wire::Group(command) if command.action.is_none() => {
                 let text = "its kind of command to a group is unknown";

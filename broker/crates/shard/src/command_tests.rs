@@ -12,6 +12,7 @@ fn config() -> PartitionConfig {
         segment_ms: 2,
         producer_expiry_ms: 3,
         max_producers: 4,
+        ..PartitionConfig::default()
     }
 }
 
@@ -44,6 +45,7 @@ fn every_kind() -> Vec<ShardCommand> {
         ShardCommand::TrimLog {
             tp: tp(3),
             log_start: Offset(u64::MAX),
+            config_version: None,
         },
         ShardCommand::RaiseFeatureLevel {
             level: FeatureLevel::LATEST,

@@ -10,8 +10,10 @@ impl FeatureLevel {
     pub const FIRST: Self = Self(1);
     /// From here on a shard hosts consumer groups.
     pub const GROUPS: Self = Self(2);
+    /// From here on partitions keep their retention and the version of their settings.
+    pub const TOPICS: Self = Self(3);
     /// The highest level that this release knows.
-    pub const LATEST: Self = Self(2);
+    pub const LATEST: Self = Self(3);
 
     /// Whether this release can follow the rules of this level.
     #[must_use]

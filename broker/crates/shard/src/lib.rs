@@ -10,6 +10,7 @@ mod command;
 mod effect;
 pub mod groups;
 mod level;
+mod lifecycle;
 #[cfg(test)]
 mod model_tests;
 mod partition;

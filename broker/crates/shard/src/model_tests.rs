@@ -231,6 +231,7 @@ impl Life {
             segment_ms: 300,
             producer_expiry_ms: EXPIRY_MS,
             max_producers: u32::try_from(CAP).expect("small"),
+            ..PartitionConfig::default()
         };
         for n in 0..PARTITIONS {
             let command = ShardCommand::CreatePartition { tp: tp(n), config };

@@ -72,6 +72,9 @@ pub enum CommandRefusal {
         /// The offset that the next record gets.
         next_offset: Offset,
     },
+    /// The partition's settings have changed since this was decided.
+    #[error("the partition's settings have changed since")]
+    OtherConfiguration,
 }
 
 /// What apply says of an entry.
@@ -261,6 +264,7 @@ fn put_refusal(refusal: CommandRefusal, out: &mut BytesMut) {
             out.put_u8(3);
             encode_varint(next_offset.0, out);
         }
+        CommandRefusal::OtherConfiguration => out.put_u8(4),
     }
 }
 
@@ -272,6 +276,7 @@ fn take_refusal(rest: &mut &[u8]) -> Result<CommandRefusal, ReplyError> {
         3 => CommandRefusal::OffsetOutOfRange {
             next_offset: Offset(take_varint(rest)?),
         },
+        4 => CommandRefusal::OtherConfiguration,
         _ => return Err(ReplyError("unknown refusal")),
     })
 }

@@ -5,16 +5,15 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use highwater_proto::{Offset, TopicPartition};
+use highwater_proto::TopicPartition;
 
-use crate::PartitionConfig;
 use crate::clock::ShardClock;
 use crate::command::{AppendRequest, ShardCommand};
 use crate::effect::Effect;
 use crate::groups::table::Groups;
 use crate::level::FeatureLevel;
 use crate::partition::{Moment, Partition, PartitionFacts};
-use crate::reply::{CommandRefusal, RejectReason, ShardReply, Verdict};
+use crate::reply::{RejectReason, ShardReply, Verdict};
 
 /// Deleted partitions remembered, so that a command to create one that was on its way for long
 /// does not bring it back.
@@ -113,7 +112,11 @@ impl ShardState {
             ShardCommand::CreatePartition { tp, config } => self.create(at, tp, config, effects),
             ShardCommand::DeletePartition { tp } => self.delete(tp, effects),
             ShardCommand::ConfigurePartition { tp, config } => self.configure(tp, config, effects),
-            ShardCommand::TrimLog { tp, log_start } => self.trim(tp, log_start, effects),
+            ShardCommand::TrimLog {
+                tp,
+                log_start,
+                config_version,
+            } => self.trim(tp, (log_start, config_version), effects),
             ShardCommand::Group(command) => {
                 ShardReply::Group(self.apply_group(at, *command, effects))
             }
@@ -166,81 +169,6 @@ impl ShardState {
             Arc::make_mut(partition)
                 .producers
                 .forget_expired(now_ms, limits);
-        }
-    }
-
-    fn create(
-        &mut self,
-        at: EntryContext,
-        tp: TopicPartition,
-        config: PartitionConfig,
-        effects: &mut Vec<Effect>,
-    ) -> ShardReply {
-        if let Some(partition) = self.partitions.get(&tp) {
-            return if partition.config == config {
-                ShardReply::Done
-            } else {
-                ShardReply::Refused(CommandRefusal::PartitionExists)
-            };
-        }
-        if self.deleted.contains(&tp) {
-            return ShardReply::Refused(CommandRefusal::PartitionDeleted);
-        }
-        self.partitions
-            .insert(tp, Arc::new(Partition::new(config, at.leadership)));
-        effects.push(Effect::Created { tp, config });
-        ShardReply::Done
-    }
-
-    fn delete(&mut self, tp: TopicPartition, effects: &mut Vec<Effect>) -> ShardReply {
-        // Also what is not here yet: a command to create it may still be on its way.
-        if !self.deleted.contains(&tp) {
-            if self.deleted.len() == DELETED_REMEMBERED {
-                self.deleted.pop_front();
-            }
-            self.deleted.push_back(tp);
-        }
-        if self.partitions.remove(&tp).is_some() {
-            effects.push(Effect::Deleted { tp });
-        }
-        ShardReply::Done
-    }
-
-    fn configure(
-        &mut self,
-        tp: TopicPartition,
-        config: PartitionConfig,
-        effects: &mut Vec<Effect>,
-    ) -> ShardReply {
-        let Some(partition) = self.partitions.get_mut(&tp) else {
-            return ShardReply::Refused(CommandRefusal::UnknownPartition);
-        };
-        if partition.config != config {
-            Arc::make_mut(partition).config = config;
-            effects.push(Effect::Configured { tp, config });
-        }
-        ShardReply::Done
-    }
-
-    fn trim(
-        &mut self,
-        tp: TopicPartition,
-        log_start: Offset,
-        effects: &mut Vec<Effect>,
-    ) -> ShardReply {
-        let Some(partition) = self.partitions.get_mut(&tp) else {
-            return ShardReply::Refused(CommandRefusal::UnknownPartition);
-        };
-        let next_offset = partition.next_offset;
-        if log_start > next_offset {
-            return ShardReply::Refused(CommandRefusal::OffsetOutOfRange { next_offset });
-        }
-        if log_start > partition.log_start {
-            Arc::make_mut(partition).log_start = log_start;
-            effects.push(Effect::Trimmed { tp, log_start });
-        }
-        ShardReply::Trimmed {
-            log_start: partition.log_start,
         }
     }
 }

@@ -45,6 +45,7 @@ fn config() -> PartitionConfig {
         segment_ms: 604_800_000,
         producer_expiry_ms: 86_400_000,
         max_producers: 1000,
+        ..PartitionConfig::default()
     }
 }
 
@@ -257,6 +258,7 @@ fn commands() -> Vec<(&'static str, ShardCommand)> {
             ShardCommand::TrimLog {
                 tp,
                 log_start: Offset(70_000),
+                config_version: None,
             },
         ),
         (
@@ -298,6 +300,7 @@ fn state() -> ShardState {
     apply(ShardCommand::TrimLog {
         tp: tp(300, 0),
         log_start: Offset(3),
+        config_version: None,
     });
     state
 }
@@ -414,4 +417,53 @@ fn replies_of_version_1() {
         let stored = golden(name, &reply.encode());
         assert_eq!(ShardReply::decode(&stored), Ok(reply), "{name}");
     }
+}
+
+fn config_of_level_3() -> PartitionConfig {
+    PartitionConfig {
+        version: 300,
+        retention_ms: Some(604_800_000),
+        retention_bytes: Some(0),
+        ..config()
+    }
+}
+
+#[test]
+fn commands_and_a_snapshot_of_level_3() {
+    let (tp, config) = (tp(300, 2), config_of_level_3());
+    let level = ShardCommand::RaiseFeatureLevel {
+        level: FeatureLevel::TOPICS,
+    };
+    let trim = ShardCommand::TrimLog {
+        tp,
+        log_start: Offset(7),
+        config_version: Some(300),
+    };
+    let mut state = state();
+    for (position, (name, command)) in (1_000..).zip([
+        ("v3.level.command", level),
+        (
+            "v3.configure.command",
+            ShardCommand::ConfigurePartition { tp, config },
+        ),
+        ("v3.trim.command", trim),
+    ]) {
+        let stored = golden(name, &command.encode().to_contiguous());
+        let decoded = ShardCommand::decode(&Payload::from(Bytes::from(stored)));
+        assert_eq!(decoded, Ok(command.clone()), "{name}");
+        let at = EntryContext {
+            position,
+            leadership: 9,
+        };
+        let reply = state.apply(at, command, &mut Vec::new());
+        assert!(
+            !matches!(reply, ShardReply::Refused(_)),
+            "{name}: {reply:?}"
+        );
+    }
+    let stored = golden("v3.snapshot", &state.encode_snapshot());
+    assert_eq!(ShardState::decode_snapshot(&stored), Ok(state));
+    let refused = ShardReply::Refused(CommandRefusal::OtherConfiguration);
+    let stored = golden("v3.other_configuration.reply", &refused.encode());
+    assert_eq!(ShardReply::decode(&stored), Ok(refused));
 }

@@ -63,14 +63,16 @@ pub(super) enum WriteJob {
         durable: Arc<Manifests>,
         done: oneshot::Sender<Removal>,
     },
-    TakeOrphans {
+    /// Removed by the writer itself, with nothing in between: what it begins to use a moment later
+    /// may have the name of what was no one's.
+    RemoveOrphans {
         shard: ShardId,
         durable: Arc<Manifests>,
-        done: oneshot::Sender<Removal>,
+        done: oneshot::Sender<usize>,
     },
-    TakeOrphanPartitions {
+    RemoveOrphanPartitions {
         named: Arc<BTreeSet<TopicPartition>>,
-        done: oneshot::Sender<Removal>,
+        done: oneshot::Sender<usize>,
     },
     Stop,
 }

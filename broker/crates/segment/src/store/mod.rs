@@ -6,6 +6,8 @@
 
 mod barrier;
 mod job;
+mod leftovers;
+mod removal;
 mod shard;
 mod sync_worker;
 mod write_worker;
@@ -274,14 +276,13 @@ impl<D: Disk> SegmentStore<D> {
         durable: Arc<Vec<(TopicPartition, PartitionManifest)>>,
     ) -> Result<usize, StoreError> {
         let (done, answer) = oneshot::channel();
-        self.write_job(WriteJob::TakeOrphans {
+        self.write_job(WriteJob::RemoveOrphans {
             shard,
             durable,
             done,
         })
         .await?;
-        let removal = answer.await.map_err(|_| self.shared.stopped())?;
-        self.remove(removal).await
+        answer.await.map_err(|_| self.shared.stopped())
     }
     /// Removes directories of partitions that are in no durable checkpoint of any shard (`named`
     /// has them all) and that no log uses. Returns how many files are gone.
@@ -293,10 +294,9 @@ impl<D: Disk> SegmentStore<D> {
         named: Arc<BTreeSet<TopicPartition>>,
     ) -> Result<usize, StoreError> {
         let (done, answer) = oneshot::channel();
-        self.write_job(WriteJob::TakeOrphanPartitions { named, done })
+        self.write_job(WriteJob::RemoveOrphanPartitions { named, done })
             .await?;
-        let removal = answer.await.map_err(|_| self.shared.stopped())?;
-        self.remove(removal).await
+        answer.await.map_err(|_| self.shared.stopped())
     }
     /// Writes and syncs what was handed over, and ends both workers. Other handles then get
     /// [`StoreError::Closed`].
@@ -358,3 +358,7 @@ mod tests;
 #[cfg(test)]
 #[path = "gather_tests.rs"]
 mod gather_tests;
+
+#[cfg(test)]
+#[path = "crash_tests.rs"]
+mod crash_tests;

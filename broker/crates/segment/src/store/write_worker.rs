@@ -322,15 +322,17 @@ impl<D: Disk> WriteWorker<D> {
             } => {
                 let _ = done.send(self.unlinkable(shard, &durable));
             }
-            WriteJob::TakeOrphans {
+            WriteJob::RemoveOrphans {
                 shard,
                 durable,
                 done,
             } => {
-                let _ = done.send(self.orphans(shard, &durable));
+                let orphans = self.orphans(shard, &durable);
+                let _ = done.send(orphans.carry_out(self.shared.files.disk()));
             }
-            WriteJob::TakeOrphanPartitions { named, done } => {
-                let _ = done.send(self.orphan_partitions(&named));
+            WriteJob::RemoveOrphanPartitions { named, done } => {
+                let orphans = self.orphan_partitions(&named);
+                let _ = done.send(orphans.carry_out(self.shared.files.disk()));
             }
             _ => {}
         }

@@ -1,0 +1,2 @@
+ú(
+retention.ms60000segment.bytes

@@ -1,0 +1,138 @@
+//! Whether this broker's wall clock agrees with the others'. Retention goes by it: a leader whose
+//! clock is ahead would delete what is not old.
+//!
+//! Heartbeats bring every broker's wall clock to the metadata leader, and its answers bring back by
+//! how much each is ahead of its own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use highwater_proto::NodeId;
+use highwater_proto::internal::ClockOffset;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Clocks that are this far apart, in milliseconds, still agree. A message takes less than that.
+const TOLERANCE_MS: u64 = 10_000;
+/// What was heard longer ago says nothing.
+const FRESH_FOR: Duration = Duration::from_secs(10);
+
+/// What this broker knows of wall clocks.
+#[derive(Debug, Default)]
+pub struct Clocks {
+    /// At the metadata leader: by how much each broker is ahead of it, in milliseconds.
+    heard: Mutex<BTreeMap<NodeId, (Instant, i64)>>,
+    /// What the metadata leader last said.
+    known: Mutex<Option<Known>>,
+    /// Why retention stands still, if it does.
+    halted: Mutex<Option<String>>,
+}
+
+#[derive(Debug, Clone)]
+struct Known {
+    at: Instant,
+    /// This broker's wall clock then.
+    own_ms: i64,
+    /// By how much this broker is ahead of the metadata leader.
+    own_ahead_ms: i64,
+    ahead_ms: BTreeMap<NodeId, i64>,
+}
+
+/// What the others' clocks say of this broker's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// A majority of the brokers agree with it.
+    Agrees,
+    /// Others contradict it, by this many milliseconds.
+    Disagrees(i64),
+    /// Too few were heard lately.
+    Unknown,
+}
+
+impl Clocks {
+    /// At the metadata leader: a broker's wall clock, as it has just come in.
+    pub fn heard(&self, node: NodeId, theirs_ms: i64, own_ms: i64) {
+        if theirs_ms != 0 {
+            let ahead = theirs_ms.saturating_sub(own_ms);
+            self.heard.lock().insert(node, (Instant::now(), ahead));
+        }
+    }
+    /// At the metadata leader: what is to be told.
+    #[must_use]
+    pub fn to_tell(&self) -> Vec<ClockOffset> {
+        let heard = self.heard.lock();
+        let fresh = heard.iter().filter(|(_, (at, _))| at.elapsed() < FRESH_FOR);
+        let offset = |(node, (_, ahead)): (&NodeId, &(Instant, i64))| ClockOffset {
+            node_id: node.0,
+            ahead_ms: *ahead,
+        };
+        fresh.map(offset).collect()
+    }
+    /// What the metadata leader told, with its wall clock when it did.
+    pub fn told(&self, clocks: &[ClockOffset], theirs_ms: i64, own_ms: i64) {
+        if theirs_ms == 0 {
+            return;
+        }
+        let ahead = |clock: &ClockOffset| (NodeId(clock.node_id), clock.ahead_ms);
+        *self.known.lock() = Some(Known {
+            at: Instant::now(),
+            own_ms,
+            own_ahead_ms: own_ms.saturating_sub(theirs_ms),
+            ahead_ms: clocks.iter().map(ahead).collect(),
+        });
+    }
+    /// What they say of `now_ms`, this broker's wall clock, among the brokers `members`.
+    #[must_use]
+    pub fn verdict(&self, me: NodeId, members: &[NodeId], now_ms: i64) -> Verdict {
+        let others: Vec<NodeId> = members.iter().copied().filter(|id| *id != me).collect();
+        if others.is_empty() {
+            return Verdict::Agrees;
+        }
+        let known = self.known.lock().clone();
+        match known.filter(|known| known.at.elapsed() < FRESH_FOR) {
+            None => Verdict::Unknown,
+            Some(known) => {
+                let passed = i64::try_from(known.at.elapsed().as_millis()).unwrap_or(i64::MAX);
+                // The clock may have jumped since.
+                let jumped = now_ms.saturating_sub(known.own_ms.saturating_add(passed));
+                let ahead = known.own_ahead_ms.saturating_add(jumped);
+                judge(ahead, &others, &known.ahead_ms)
+            }
+        }
+    }
+    /// Takes note of whether retention stands still. Whether that is news.
+    pub fn halt(&self, why: Option<String>) -> bool {
+        let mut halted = self.halted.lock();
+        let news = halted.is_some() != why.is_some();
+        *halted = why;
+        news
+    }
+    /// Why retention stands still, if it does.
+    #[must_use]
+    pub fn halted(&self) -> Option<String> {
+        self.halted.lock().clone()
+    }
+}
+
+/// `ahead`: of this broker. The brokers are `others` and this one, which agrees with itself.
+fn judge(ahead: i64, others: &[NodeId], ahead_ms: &BTreeMap<NodeId, i64>) -> Verdict {
+    let apart: Vec<i64> = others
+        .iter()
+        .filter_map(|node| Some(ahead.saturating_sub(*ahead_ms.get(node)?)))
+        .collect();
+    let (agreeing, mut contradicting): (Vec<i64>, Vec<i64>) = apart
+        .into_iter()
+        .partition(|apart| apart.unsigned_abs() <= TOLERANCE_MS);
+    if (agreeing.len() + 1) * 2 > others.len() + 1 {
+        return Verdict::Agrees;
+    }
+    contradicting.sort_unstable();
+    match contradicting.get(contradicting.len() / 2) {
+        Some(apart) => Verdict::Disagrees(*apart),
+        None => Verdict::Unknown,
+    }
+}
+
+#[cfg(test)]
+#[path = "clocks_tests.rs"]
+mod tests;

@@ -1,0 +1,91 @@
+//! Clocks that agree, contradict, jump and fall silent.
+
+use super::*;
+
+const NODES: [NodeId; 3] = [NodeId(1), NodeId(2), NodeId(3)];
+const HOUR: i64 = 3_600_000;
+
+/// What broker `me` knows when broker 1 leads and the clocks are ahead of true time by these.
+fn told(me: NodeId, clocks: [i64; 3], at: i64) -> Clocks {
+    let leader = Clocks::default();
+    for (node, ahead) in NODES.into_iter().zip(clocks) {
+        leader.heard(node, at + ahead, at + clocks[0]);
+    }
+    let own = clocks[me.0 as usize - 1];
+    let clocks_of_me = Clocks::default();
+    clocks_of_me.told(&leader.to_tell(), at + clocks[0], at + own);
+    clocks_of_me
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_one_that_is_wrong_is_told_and_the_others_go_on() {
+    let at = 1_700_000_000_000;
+    // Whoever it is, the metadata leader included.
+    for wrong in 0..3 {
+        let mut clocks = [0, 300, -300];
+        clocks[wrong] += HOUR;
+        for (n, me) in NODES.into_iter().enumerate() {
+            let verdict = told(me, clocks, at).verdict(me, &NODES, at + clocks[n]);
+            if n == wrong {
+                let Verdict::Disagrees(apart) = verdict else {
+                    panic!("broker {me}: {verdict:?}");
+                };
+                assert!((apart - HOUR).abs() <= 1_000, "{apart}");
+            } else {
+                assert_eq!(verdict, Verdict::Agrees, "broker {me}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_jump_is_noticed_before_the_next_heartbeat() {
+    let (at, me) = (1_700_000_000_000, NodeId(2));
+    let clocks = told(me, [0, 0, 0], at);
+    tokio::time::advance(Duration::from_secs(3)).await;
+    assert_eq!(clocks.verdict(me, &NODES, at + 3_000), Verdict::Agrees);
+    assert_eq!(
+        clocks.verdict(me, &NODES, at + 3_000 + HOUR),
+        Verdict::Disagrees(HOUR)
+    );
+    assert_eq!(
+        clocks.verdict(me, &NODES, at + 3_000 - HOUR),
+        Verdict::Disagrees(-HOUR)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_says_nothing() {
+    let (at, me) = (1_700_000_000_000, NodeId(2));
+    let clocks = told(me, [0, 0, 0], at);
+    assert_eq!(Clocks::default().verdict(me, &NODES, at), Verdict::Unknown);
+    tokio::time::advance(FRESH_FOR).await;
+    assert_eq!(clocks.verdict(me, &NODES, at + 10_000), Verdict::Unknown);
+    // Nobody but this broker was heard.
+    let alone = Clocks::default();
+    alone.heard(me, at, at);
+    alone.told(&alone.to_tell(), at, at);
+    assert_eq!(alone.verdict(me, &NODES, at), Verdict::Unknown);
+    assert_eq!(
+        alone.verdict(me, &[me], at),
+        Verdict::Agrees,
+        "a cluster of one"
+    );
+    // One that does not say.
+    let old = Clocks::default();
+    old.heard(NodeId(1), 0, at);
+    assert!(old.to_tell().is_empty());
+}
+
+#[test]
+fn a_majority_of_all_brokers_counts_not_of_those_heard() {
+    let others: Vec<NodeId> = (2..=5).map(NodeId).collect();
+    let heard = |of: &[(u32, i64)]| of.iter().map(|(n, ahead)| (NodeId(*n), *ahead)).collect();
+    assert_eq!(judge(0, &others, &heard(&[(2, 0)])), Verdict::Unknown);
+    assert_eq!(
+        judge(0, &others, &heard(&[(2, 0), (3, 0)])),
+        Verdict::Agrees
+    );
+    let split = heard(&[(2, 0), (3, HOUR), (4, HOUR)]);
+    assert_eq!(judge(0, &others, &split), Verdict::Disagrees(-HOUR));
+}

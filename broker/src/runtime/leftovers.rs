@@ -1,0 +1,71 @@
+//! Files that a broker which died had no time to remove: segments below the start of their log, and
+//! directories of partitions of deleted topics.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use highwater_env::{Env, Workers};
+use highwater_proto::{ShardId, TopicId};
+
+use super::checkpoint::{CheckpointFiles, checkpoint_path, store_error};
+use super::machine::ShardContext;
+use super::{Shard, blocking};
+
+/// Removes segment files that neither the shard's durable checkpoint names nor its logs use. To be
+/// called when the shard has applied again what it had before its last start: what it writes anew
+/// is in use then. Returns how many are gone.
+///
+/// # Errors
+/// Those of the file system, or an unreadable checkpoint: nothing is removed then.
+pub async fn of_shard<E: Env>(
+    context: &Arc<ShardContext<E>>,
+    shard: &Shard<E::Disk>,
+) -> io::Result<usize> {
+    let path = checkpoint_path(&context.dir, shard.id);
+    let files = CheckpointFiles::new(&context.env, path, context.store.clone());
+    let Some(durable) = files.read().await? else {
+        return Ok(0);
+    };
+    let removed = context
+        .store
+        .remove_orphans(shard.id, Arc::new(durable.partitions));
+    note(shard.id, removed.await.map_err(store_error)?)
+}
+
+fn note(shard: ShardId, files: usize) -> io::Result<usize> {
+    if files > 0 {
+        tracing::info!(shard = shard.0, files, "removed what a crash had left");
+    }
+    Ok(files)
+}
+
+/// Removes directories of partitions of deleted topics that no log uses. To be called when all
+/// shards of this broker have applied again what they had before its last start. Returns how many
+/// files are gone.
+///
+/// # Errors
+/// Those of the file system.
+pub async fn of_deleted_topics<E: Env>(
+    context: &Arc<ShardContext<E>>,
+    is_deleted: impl Fn(TopicId) -> bool,
+) -> io::Result<usize> {
+    let store = context.store.clone();
+    let list = move || store.partition_directories();
+    let found = match context.env.workers() {
+        Workers::Tasks => list(),
+        Workers::Threads => blocking(list).await,
+    }?;
+    let (gone, kept): (BTreeSet<_>, BTreeSet<_>) =
+        found.into_iter().partition(|tp| is_deleted(tp.topic));
+    if gone.is_empty() {
+        return Ok(0);
+    }
+    // One that is made meanwhile is in use.
+    let removed = context.store.remove_orphan_partitions(Arc::new(kept)).await;
+    let removed = removed.map_err(store_error)?;
+    if removed > 0 {
+        tracing::info!(files = removed, "removed what was left of deleted topics");
+    }
+    Ok(removed)
+}
