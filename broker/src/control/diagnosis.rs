@@ -118,8 +118,9 @@ fn bad_replicas<E: Env>(broker: &Broker<E>, id: NodeId) -> Vec<Found> {
         };
         let cure = if shard.replicas.len() > 1 {
             format!(
-                "run `highwater cluster repair {id} {}`: the replica is filled again from the \
-                 others",
+                "it is fetched again from the other replicas by itself, unless repair.automatic is \
+                 off; if it stays, run `highwater cluster repair {id} {}`: the replica is filled \
+                 anew from the others",
                 shard.id
             )
         } else {

@@ -39,6 +39,7 @@ use crate::router::{Router, ShardTable};
 use crate::runtime::damage::DamageNotes;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
+use crate::upkeep::pace::Pace;
 use highwater_raft::Groups;
 use highwater_wal::Wal;
 use membership::Membership;
@@ -67,6 +68,8 @@ pub struct Broker<E: Env> {
     pub receiving: Budget,
     /// Memory for responses to consumers that are on their way out.
     pub fetching: Budget,
+    /// The rate of what is sent to replicas that are filled or repaired.
+    pub moving: Pace,
     /// The cluster as seen from here.
     pub cluster: Arc<Cluster>,
     /// Partition to shard.

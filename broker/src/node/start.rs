@@ -32,6 +32,8 @@ use crate::runtime::damage::DamageNotes;
 use crate::runtime::install::SnapshotSource;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
+use crate::upkeep::pace::Pace;
+use crate::upkeep::{mend, scrub};
 
 /// The metadata group's number.
 pub const METADATA: ShardId = ShardId(0);
@@ -80,6 +82,8 @@ async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             storage::run(Arc::clone(&broker)),
             crate::groups::lag::run(Arc::clone(&broker)),
             plans::run(Arc::clone(&broker)),
+            mend::run(Arc::clone(&broker)),
+            scrub::run(Arc::clone(&broker)),
         );
         Ok(())
     };
@@ -144,6 +148,7 @@ async fn assemble<E: Env>(
         gate: Gate::new(config.limits.admission_bytes.0),
         receiving: Budget::new(config.limits.receive_bytes.0),
         fetching: Budget::new(config.limits.fetch_bytes.0),
+        moving: Pace::new(config.limits.move_bytes_per_second.0),
         router: Router::new(Arc::clone(&cluster), Arc::clone(&shards)),
         metadata: Proposer::new(group, Arc::clone(&peers)),
         producer_ids: ProducerIds::default(),
