@@ -39,6 +39,7 @@ use crate::router::{Router, ShardTable};
 use crate::runtime::damage::DamageNotes;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
+use crate::upkeep::compare::Divergences;
 use crate::upkeep::pace::Pace;
 use highwater_raft::Groups;
 use highwater_wal::Wal;
@@ -88,6 +89,8 @@ pub struct Broker<E: Env> {
     pub liveness: Liveness,
     /// Ranges that cannot be read here.
     pub damage: DamageNotes,
+    /// Ranges of shards led here that another replica has otherwise.
+    pub divergences: Divergences,
     /// What they said of their replicas, when this broker leads the metadata group.
     pub reports: Reports,
     /// How far the moves of the running plan are, when this broker leads the metadata group.

@@ -32,8 +32,9 @@ use crate::runtime::damage::DamageNotes;
 use crate::runtime::install::SnapshotSource;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
+use crate::upkeep::compare::Divergences;
 use crate::upkeep::pace::Pace;
-use crate::upkeep::{mend, scrub};
+use crate::upkeep::{compare, mend, scrub};
 
 /// The metadata group's number.
 pub const METADATA: ShardId = ShardId(0);
@@ -84,6 +85,7 @@ async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             plans::run(Arc::clone(&broker)),
             mend::run(Arc::clone(&broker)),
             scrub::run(Arc::clone(&broker)),
+            compare::run(Arc::clone(&broker)),
         );
         Ok(())
     };
@@ -154,6 +156,7 @@ async fn assemble<E: Env>(
         producer_ids: ProducerIds::default(),
         liveness: crate::control::heartbeat::Liveness::default(),
         damage: DamageNotes::default(),
+        divergences: Divergences::default(),
         reports: Reports::default(),
         progress: Progress::default(),
         stop: CancellationToken::new(),
