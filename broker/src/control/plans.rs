@@ -105,13 +105,7 @@ async fn repair<E: Env>(broker: &Broker<E>, image: &Image, repairs: &mut Repairs
     if !broker.config.repair.automatic {
         return;
     }
-    let known = repairs::Known {
-        image,
-        alive: &broker.liveness.alive(),
-        report: &|node, shard| broker.reports.of(node, shard),
-    };
-    let after = broker.config.repair.after_ms.duration();
-    let Some((node, shard)) = repairs.next(&known, Instant::now(), after) else {
+    let Some((node, shard)) = due(broker, image, repairs) else {
         return;
     };
     tracing::warn!(
@@ -126,6 +120,20 @@ async fn repair<E: Env>(broker: &Broker<E>, image: &Image, repairs: &mut Repairs
         accept_loss: false,
     };
     write_down(broker, command).await;
+}
+
+fn due<E: Env>(
+    broker: &Broker<E>,
+    image: &Image,
+    repairs: &mut Repairs,
+) -> Option<(NodeId, ShardId)> {
+    let known = repairs::Known {
+        image,
+        alive: &broker.liveness.alive(),
+        report: &|node, shard| broker.reports.of(node, shard),
+    };
+    let after = broker.config.repair.after_ms.duration();
+    repairs.next(&known, Instant::now(), after)
 }
 
 /// Proposes what was done; a refusal or an unknown outcome shows at the next look.
