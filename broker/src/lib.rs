@@ -10,3 +10,4 @@ pub mod observe;
 pub mod process;
 pub mod router;
 pub mod runtime;
+pub mod upkeep;

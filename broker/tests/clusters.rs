@@ -44,6 +44,8 @@ mod reading;
 mod refusals;
 #[path = "clusters/replacing.rs"]
 mod replacing;
+#[path = "clusters/rot.rs"]
+mod rot;
 #[path = "clusters/thin_door.rs"]
 mod thin_door;
 #[path = "clusters/topics.rs"]

@@ -26,7 +26,7 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Experiment {
     /// Drives a workload through a cluster and prints what it took; also `highwater bench`.
-    Bench(bench::Bench),
+    Bench(Box<bench::Bench>),
     /// Cost of an acknowledged write with many active partitions against one.
     Partitions(partitions::Options),
     /// Leader killed to next acknowledgement, over many kills.
@@ -44,7 +44,7 @@ enum Experiment {
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     if let Experiment::Bench(options) = arguments.experiment {
-        return bench::run(options, arguments.broker, &["bench"]).await;
+        return bench::run(*options, arguments.broker, &["bench"]).await;
     }
     let broker = cluster::find_broker(arguments.broker)?;
     match arguments.experiment {

@@ -150,8 +150,31 @@ sections! {
         tail_cache_bytes: ByteSize = ByteSize(128 << 20),
         /// Recent log entries kept in memory for followers.
         log_cache_bytes: ByteSize = ByteSize(64 << 20),
+        /// Bytes a second that this broker sends to replicas that are being filled or repaired, all of
+        /// them together. 0: without a bound.
+        move_bytes_per_second: ByteSize = ByteSize(128 << 20),
         /// Client connections at a time.
         max_connections: u32 = 1_000,
+    }
+    /// Looking for rot in the background: what is stored is read again and checked against what was
+    /// written.
+    scrub: Scrub {
+        /// Bytes read a second, at most. 0: nothing is scrubbed, and rot is found when it is read.
+        bytes_per_second: ByteSize = ByteSize(8 << 20),
+        /// From the start of one pass over everything to the start of the next.
+        interval_ms: Millis = Millis(24 * 3_600_000),
+        /// Between two comparisons of the checksums that the replicas of a shard have of its closed
+        /// ranges, by the broker that leads it. 0: never.
+        compare_interval_ms: Millis = Millis(600_000),
+    }
+    /// What is done about damage without being asked.
+    repair: Repair {
+        /// Whether a bad range is fetched again from the other replicas, and a replica that stopped is
+        /// filled again from them.
+        automatic: bool = true,
+        /// How long a replica must have stood still before it is filled again; also the least time
+        /// between two such repairs.
+        after_ms: Millis = Millis(60_000),
     }
     /// Consumer groups.
     groups: Groups {

@@ -16,7 +16,8 @@ mod value;
 mod tests;
 
 pub use keys::{
-    ADMIN_PORT, Defaults, Groups, KEYS, Key, Limits, Listen, Node, Raft, SECTIONS, Storage, Wal,
+    ADMIN_PORT, Defaults, Groups, KEYS, Key, Limits, Listen, Node, Raft, Repair, SECTIONS, Scrub,
+    Storage, Wal,
 };
 pub use nearest::nearest;
 pub use reference::reference;
@@ -38,6 +39,10 @@ pub struct Config {
     pub raft: Raft,
     /// Bounds on memory and connections.
     pub limits: Limits,
+    /// Looking for rot.
+    pub scrub: Scrub,
+    /// What is done about damage.
+    pub repair: Repair,
     /// Consumer groups.
     pub groups: Groups,
     /// What a new topic gets when its creator does not say.

@@ -82,6 +82,7 @@ fn quoted(raw: &Raw) -> String {
         Raw::Text(text) => format!("{text:?}"),
         Raw::Integer(number) => number.to_string(),
         Raw::List(items) => format!("{items:?}"),
+        Raw::Truth(_) => "a truth value".to_owned(),
         Raw::Other(kind) => (*kind).to_owned(),
     }
 }
@@ -171,7 +172,7 @@ fn raw(value: &Value) -> Raw {
         Value::Char(_, letter) => Raw::Text(letter.to_string()),
         Value::Num(_, Num::F32(_) | Num::F64(_)) => Raw::Other("a number with a fraction"),
         Value::Num(_, number) => integer(*number),
-        Value::Bool(..) => Raw::Other("a truth value"),
+        Value::Bool(_, truth) => Raw::Truth(*truth),
         Value::Empty(..) => Raw::Other("nothing"),
         Value::Dict(..) => Raw::Other("a table"),
         Value::Array(_, items) => {

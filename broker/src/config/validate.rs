@@ -24,6 +24,7 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     wal(config)?;
     raft(config)?;
     limits(config)?;
+    scrub(config)?;
     let retention = &config.groups.retention_ms;
     at_least("groups.retention_ms", retention, &SHORTEST_RETENTION)?;
     defaults(config)
@@ -144,6 +145,17 @@ fn limits(config: &Config) -> Result<(), ConfigError> {
     let batch = &config.defaults.max_message_bytes;
     at_least("limits.admission_bytes", &limits.admission_bytes, batch)?;
     at_least("limits.max_connections", &limits.max_connections, &1)
+}
+
+/// Passes without a pause would be a broker that does nothing else.
+fn scrub(config: &Config) -> Result<(), ConfigError> {
+    let (scrub, second) = (&config.scrub, Millis(1_000));
+    at_least("scrub.interval_ms", &scrub.interval_ms, &second)?;
+    if scrub.compare_interval_ms != Millis(0) {
+        let every = &scrub.compare_interval_ms;
+        at_least("scrub.compare_interval_ms", every, &second)?;
+    }
+    at_least("repair.after_ms", &config.repair.after_ms, &second)
 }
 
 fn defaults(config: &Config) -> Result<(), ConfigError> {

@@ -16,6 +16,8 @@ pub enum Raw {
     Text(String),
     /// A whole number from a file.
     Integer(i128),
+    /// `true` or `false` from a file.
+    Truth(bool),
     /// A list of texts from a file.
     List(Vec<String>),
     /// Anything that no key accepts, by the name of its kind.
@@ -98,7 +100,7 @@ fn read_with_unit<T: Setting>(raw: &Raw, units: &[(&str, u64)]) -> Result<u64, S
     match raw {
         Raw::Text(text) => with_unit(text, units).ok_or_else(not_a::<T>),
         Raw::Integer(number) => u64::try_from(*number).map_err(|_| not_a::<T>()),
-        Raw::List(_) | Raw::Other(_) => Err(not_a::<T>()),
+        Raw::Truth(_) | Raw::List(_) | Raw::Other(_) => Err(not_a::<T>()),
     }
 }
 
@@ -157,9 +159,25 @@ impl Setting for u32 {
         let number = match raw {
             Raw::Text(text) => text.trim().parse().ok(),
             Raw::Integer(number) => u32::try_from(*number).ok(),
-            Raw::List(_) | Raw::Other(_) => None,
+            Raw::Truth(_) | Raw::List(_) | Raw::Other(_) => None,
         };
         number.ok_or_else(not_a::<Self>)
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Setting for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn read(raw: &Raw) -> Result<Self, String> {
+        match raw {
+            Raw::Truth(truth) => Ok(*truth),
+            Raw::Text(text) => text.trim().parse().map_err(|_| not_a::<Self>()),
+            Raw::Integer(_) | Raw::List(_) | Raw::Other(_) => Err(not_a::<Self>()),
+        }
     }
 
     fn show(&self) -> String {
@@ -286,7 +304,7 @@ impl Setting for Vec<Address> {
             Raw::Text(text) if text.trim().is_empty() => Vec::new(),
             Raw::Text(text) => text.split(',').collect(),
             Raw::List(items) => items.iter().map(String::as_str).collect(),
-            Raw::Integer(_) | Raw::Other(_) => return Err(not_a::<Self>()),
+            Raw::Integer(_) | Raw::Truth(_) | Raw::Other(_) => return Err(not_a::<Self>()),
         };
         let addresses: Option<Vec<Address>> = parts.into_iter().map(Address::parse).collect();
         addresses.ok_or_else(not_a::<Self>)

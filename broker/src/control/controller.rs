@@ -289,7 +289,10 @@ fn misplaced<E: Env>(
     let misplaced = settled.filter_map(|shard| {
         let preferred = shard.preferred_leader?;
         let leader = leaders.get(&shard.id)?.node?;
-        (leader != preferred && steady.contains(&preferred))
+        // Who has a bad range does not take over before it is whole.
+        let report = broker.reports.of(preferred, shard.id);
+        let whole = report.is_none_or(|said| said.damage.is_none() && !said.stopped);
+        (leader != preferred && whole && steady.contains(&preferred))
             .then_some((shard.id, leader, preferred))
     });
     misplaced.collect()

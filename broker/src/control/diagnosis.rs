@@ -49,6 +49,12 @@ pub fn findings<E: Env>(broker: &Broker<E>) -> Vec<Found> {
         let said = broker.reports.problems(known.id);
         let heard = alive.contains(&known.id);
         all.extend(bad_replicas(broker, known.id));
+        let alarms = broker.reports.alarms(known.id).into_iter();
+        all.extend(
+            alarms
+                .filter(|_| heard)
+                .map(|(what, cure)| found(Severity::Critical, what, cure)),
+        );
         all.extend(said.into_iter().filter(|_| heard).map(|said| {
             let what = format!("broker {}: {said}", known.id);
             let cure = format!("look at the log of broker {}", known.id);
@@ -118,8 +124,9 @@ fn bad_replicas<E: Env>(broker: &Broker<E>, id: NodeId) -> Vec<Found> {
         };
         let cure = if shard.replicas.len() > 1 {
             format!(
-                "run `highwater cluster repair {id} {}`: the replica is filled again from the \
-                 others",
+                "it is fetched again from the other replicas by itself, unless repair.automatic is \
+                 off; if it stays, run `highwater cluster repair {id} {}`: the replica is filled \
+                 anew from the others",
                 shard.id
             )
         } else {

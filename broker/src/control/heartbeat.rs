@@ -98,9 +98,10 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
     broker
         .liveness
         .heard_from(NodeId(request.node_id), request.draining);
+    let said = (request.problems, request.alarms);
     broker
         .reports
-        .note(NodeId(request.node_id), &request.shards, request.problems);
+        .note(NodeId(request.node_id), &request.shards, said);
     for report in &request.shards {
         observe(&broker.cluster, report);
     }
@@ -163,6 +164,7 @@ async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
         draining: broker.is_draining(),
         problems: health::own_problems(broker),
         wall_clock_ms: broker.env.clock().now_ms(),
+        alarms: broker.divergences.alarms(broker.node_id),
     };
     let Some(leader) = broker.metadata.group().status().borrow().leader else {
         return;

@@ -65,7 +65,7 @@ async fn follow<E: Env>(
         let hosted = broker.shards.get(shard.id);
         if shard.is_hosted_by(broker.node_id) {
             if let Some(hosted) = hosted {
-                hosted.group.set_vote_floor(floor(shard, broker.node_id));
+                set_vote_floor(broker, &hosted);
                 continue;
             }
             if !discard::is_there(&broker.shard_context, &broker.groups, shard.id).await? {
@@ -94,6 +94,22 @@ async fn make_durable<E: Env>(broker: &Broker<E>, durable: &mut bool) -> anyhow:
         *durable = true;
     }
     Ok(())
+}
+
+/// Tells a replica whom it may vote for: nobody while a range of it is bad, unless nobody else has a
+/// replica of the shard.
+pub fn set_vote_floor<E: Env>(broker: &Broker<E>, hosted: &Shard<E::Disk>) {
+    let image = broker.cluster.image();
+    let Some(shard) = image.shard(hosted.id) else {
+        return;
+    };
+    let others = shard.replicas.iter().any(|node| *node != broker.node_id);
+    let floor = if others && broker.damage.is_bad(shard.id) {
+        VoteFloor::Nobody
+    } else {
+        floor(shard, broker.node_id)
+    };
+    hosted.group.set_vote_floor(floor);
 }
 
 /// Whom a replica may vote for: one that is being filled only for those who have the entry that

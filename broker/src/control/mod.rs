@@ -13,6 +13,7 @@ pub mod peers;
 pub mod plans;
 pub mod producer_ids;
 pub mod proposer;
+pub mod repairs;
 pub mod reports;
 pub mod restart;
 pub mod retention;

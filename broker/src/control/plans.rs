@@ -11,13 +11,15 @@ use std::time::Duration;
 use highwater_env::Env;
 use highwater_metadata::{
     BrokerState, Floor, Image, MetadataCommand, MetadataReply, Move, MoveState, MoveStep, Plan,
-    ShardInfo,
+    PlanKind, ShardInfo,
 };
 use highwater_proto::{NodeId, ShardId};
 use highwater_raft::Goal;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use super::members;
+use super::repairs::{self, Repairs};
 use crate::node::Broker;
 
 /// Between two looks.
@@ -52,16 +54,20 @@ impl Progress {
 
 /// Runs until the broker stops.
 pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
+    let mut repairs = Repairs::default();
     while !broker.stop.is_cancelled() {
         let mut interval = INTERVAL;
         if broker.metadata.group().is_leader() {
             let look = tokio::select! {
-                busy = look(&broker) => busy,
+                busy = look(&broker, &mut repairs) => busy,
                 () = broker.stop.cancelled() => return,
             };
             if look {
                 interval = BUSY_INTERVAL;
             }
+        } else {
+            // Whoever leads next looks anew.
+            repairs = Repairs::default();
         }
         tokio::select! {
             () = tokio::time::sleep(interval) => {}
@@ -71,7 +77,7 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
 }
 
 /// One look; whether a plan runs.
-async fn look<E: Env>(broker: &Arc<Broker<E>>) -> bool {
+async fn look<E: Env>(broker: &Arc<Broker<E>>, repairs: &mut Repairs) -> bool {
     // Decided on the newest image, by somebody who still leads.
     if broker.metadata.group().read_barrier().await.is_err() {
         return false;
@@ -90,7 +96,44 @@ async fn look<E: Env>(broker: &Arc<Broker<E>>) -> bool {
         }
     };
     put_right(broker, &image, term).await;
+    repair(broker, &image, repairs).await;
     busy
+}
+
+/// Begins to fill a replica again that has stopped by itself.
+async fn repair<E: Env>(broker: &Broker<E>, image: &Image, repairs: &mut Repairs) {
+    if !broker.config.repair.automatic {
+        return;
+    }
+    let Some((node, shard)) = due(broker, image, repairs) else {
+        return;
+    };
+    tracing::warn!(
+        node = node.0,
+        shard = shard.0,
+        "a replica has stopped by itself; it is filled again from the others"
+    );
+    metrics::counter!("highwater_automatic_repairs_total").increment(1);
+    let command = MetadataCommand::StartPlan {
+        kind: PlanKind::Repair(node, shard),
+        parallel: 1,
+        accept_loss: false,
+    };
+    write_down(broker, command).await;
+}
+
+fn due<E: Env>(
+    broker: &Broker<E>,
+    image: &Image,
+    repairs: &mut Repairs,
+) -> Option<(NodeId, ShardId)> {
+    let known = repairs::Known {
+        image,
+        alive: &broker.liveness.alive(),
+        report: &|node, shard| broker.reports.of(node, shard),
+    };
+    let after = broker.config.repair.after_ms.duration();
+    repairs.next(&known, Instant::now(), after)
 }
 
 /// Proposes what was done; a refusal or an unknown outcome shows at the next look.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_proto::internal::ShardReport;
+use highwater_proto::internal::{Alarm, ShardReport};
 use highwater_proto::{NodeId, ShardId};
 use parking_lot::Mutex;
 
@@ -32,6 +32,7 @@ pub struct ReplicaReport {
 struct Said {
     shards: BTreeMap<ShardId, ReplicaReport>,
     problems: Vec<String>,
+    alarms: Vec<Alarm>,
 }
 
 /// The newest report of each broker.
@@ -39,8 +40,13 @@ struct Said {
 pub struct Reports(Mutex<BTreeMap<NodeId, Said>>);
 
 impl Reports {
-    /// Replaces what a broker said.
-    pub fn note(&self, broker: NodeId, shards: &[ShardReport], problems: Vec<String>) {
+    /// Replaces what a broker said: of its replicas, of itself, and of others.
+    pub fn note(
+        &self,
+        broker: NodeId,
+        shards: &[ShardReport],
+        (problems, alarms): (Vec<String>, Vec<Alarm>),
+    ) {
         let nodes = |ids: &[u32]| ids.iter().copied().map(NodeId).collect();
         let report = |report: &ShardReport| ReplicaReport {
             leader: report.leader.map(NodeId),
@@ -56,6 +62,7 @@ impl Reports {
         let said = Said {
             shards: shards.collect(),
             problems,
+            alarms,
         };
         self.0.lock().insert(broker, said);
     }
@@ -65,6 +72,14 @@ impl Reports {
         let said = self.0.lock();
         said.get(&broker)
             .map_or_else(Vec::new, |said| said.problems.clone())
+    }
+    /// What a broker found out about others: a sentence, and what to do.
+    #[must_use]
+    pub fn alarms(&self, broker: NodeId) -> Vec<(String, String)> {
+        let said = self.0.lock();
+        let alarms = said.get(&broker).map(|said| said.alarms.as_slice());
+        let alarms = alarms.unwrap_or_default().iter();
+        alarms.map(|a| (a.what.clone(), a.cure.clone())).collect()
     }
     /// What a broker said of its replica of a shard.
     #[must_use]

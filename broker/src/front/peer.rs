@@ -6,12 +6,12 @@ use std::time::Duration;
 use highwater_env::Env;
 use highwater_proto::internal::peer_server::Peer;
 use highwater_proto::internal::{
-    DescribePartitionsRequest, DescribePartitionsResponse, GroupOffsetsRequest,
-    GroupOffsetsResponse, HeartbeatRequest, HeartbeatResponse, HelloRequest, HelloResponse,
-    ListShardGroupsRequest, ListShardGroupsResponse, PartitionPositionsRequest,
-    PartitionPositionsResponse, ProposeRequest, ProposeResponse, PullSnapshotRequest,
-    PullSnapshotResponse, ShardCommandRequest, ShardCommandResponse, TransferRequest,
-    TransferResponse,
+    CompareRangesRequest, CompareRangesResponse, DescribePartitionsRequest,
+    DescribePartitionsResponse, GroupOffsetsRequest, GroupOffsetsResponse, HeartbeatRequest,
+    HeartbeatResponse, HelloRequest, HelloResponse, ListShardGroupsRequest,
+    ListShardGroupsResponse, PartitionPositionsRequest, PartitionPositionsResponse, ProposeRequest,
+    ProposeResponse, PullSnapshotRequest, PullSnapshotResponse, ShardCommandRequest,
+    ShardCommandResponse, TransferRequest, TransferResponse,
 };
 use highwater_proto::{NodeId, ShardId};
 use tokio::sync::mpsc;
@@ -22,6 +22,7 @@ use super::{RESPONSES_IN_FLIGHT, describe, groups};
 use crate::control::{controller, heartbeat, peers, transfer};
 use crate::node::{Broker, hello};
 use crate::runtime::install;
+use crate::upkeep::compare;
 
 /// The service over one broker.
 pub struct PeerService<E: Env>(pub Arc<Broker<E>>);
@@ -163,6 +164,15 @@ impl<E: Env> Peer for PeerService<E> {
         Ok(Response::new(
             groups::reset::offsets_here(&self.0, &request).await,
         ))
+    }
+
+    async fn compare_ranges(
+        &self,
+        request: Request<CompareRangesRequest>,
+    ) -> Result<Response<CompareRangesResponse>, Status> {
+        self.admit(&request)?;
+        let answer = compare::answer(&self.0, &request.into_inner());
+        Ok(Response::new(answer))
     }
 
     type PullSnapshotStream = ReceiverStream<Result<PullSnapshotResponse, Status>>;

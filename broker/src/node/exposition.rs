@@ -183,6 +183,16 @@ fn resources<E: Env>(broker: &Broker<E>) -> String {
             broker.shard_context.store.open_files() as u64,
         ),
         (
+            "highwater_damaged_ranges",
+            "Stored ranges that are not as they were written and not fetched again yet",
+            broker.damage.ranges().len() as u64,
+        ),
+        (
+            "highwater_divergent_ranges",
+            "Closed ranges of shards led here that another replica has with other content",
+            broker.divergences.count() as u64,
+        ),
+        (
             "highwater_storage_full",
             "1 below the disk reserve",
             u64::from(broker.gate.is_storage_full()),

@@ -40,6 +40,8 @@ use crate::router::{Router, ShardTable};
 use crate::runtime::damage::DamageNotes;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
+use crate::upkeep::compare::Divergences;
+use crate::upkeep::pace::Pace;
 use highwater_raft::Groups;
 use highwater_wal::Wal;
 use membership::Membership;
@@ -68,6 +70,8 @@ pub struct Broker<E: Env> {
     pub receiving: Budget,
     /// Memory for responses to consumers that are on their way out.
     pub fetching: Budget,
+    /// The rate of what is sent to replicas that are filled or repaired.
+    pub moving: Pace,
     /// The cluster as seen from here.
     pub cluster: Arc<Cluster>,
     /// Partition to shard.
@@ -88,6 +92,8 @@ pub struct Broker<E: Env> {
     pub clocks: Clocks,
     /// Ranges that cannot be read here.
     pub damage: DamageNotes,
+    /// Ranges of shards led here that another replica has otherwise.
+    pub divergences: Divergences,
     /// What they said of their replicas, when this broker leads the metadata group.
     pub reports: Reports,
     /// How far the moves of the running plan are, when this broker leads the metadata group.

@@ -34,6 +34,9 @@ use crate::runtime::damage::DamageNotes;
 use crate::runtime::install::SnapshotSource;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
+use crate::upkeep::compare::Divergences;
+use crate::upkeep::pace::Pace;
+use crate::upkeep::{compare, mend, scrub};
 
 /// The metadata group's number.
 pub const METADATA: ShardId = ShardId(0);
@@ -84,6 +87,9 @@ async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             plans::run(Arc::clone(&broker)),
             topics::run(Arc::clone(&broker)),
             retention::run(Arc::clone(&broker)),
+            mend::run(Arc::clone(&broker)),
+            scrub::run(Arc::clone(&broker)),
+            compare::run(Arc::clone(&broker)),
         );
         Ok(())
     };
@@ -148,12 +154,14 @@ async fn assemble<E: Env>(
         gate: Gate::new(config.limits.admission_bytes.0),
         receiving: Budget::new(config.limits.receive_bytes.0),
         fetching: Budget::new(config.limits.fetch_bytes.0),
+        moving: Pace::new(config.limits.move_bytes_per_second.0),
         router: Router::new(Arc::clone(&cluster), Arc::clone(&shards)),
         metadata: Proposer::new(group, Arc::clone(&peers)),
         producer_ids: ProducerIds::default(),
         liveness: crate::control::heartbeat::Liveness::default(),
         clocks: crate::control::clocks::Clocks::default(),
         damage: DamageNotes::default(),
+        divergences: Divergences::default(),
         reports: Reports::default(),
         progress: Progress::default(),
         stop: CancellationToken::new(),

@@ -1,37 +1,144 @@
-//! Which shards of this broker have a range that cannot be read. What is noted stays until the
-//! replica is filled anew: rot does not heal.
+//! What of this broker's replicas is not as it was written. What is noted stays until it is whole
+//! again or the replica is gone: rot does not heal.
 
 use std::collections::BTreeMap;
 
-use highwater_proto::ShardId;
+use highwater_proto::{Offset, ShardId, TopicPartition};
 use highwater_segment::ReadError;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
-/// The first bad range found in each shard, in words.
+/// A segment, by partition and base offset.
+pub type Place = (TopicPartition, Offset);
+
+/// A bad range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Bad {
+    /// What is wrong, and where.
+    what: String,
+    /// What is being done about it.
+    doing: String,
+}
+
+/// What is bad in one shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct OfShard {
+    ranges: BTreeMap<Place, Bad>,
+    /// An entry of the log that cannot be read.
+    log: Option<String>,
+}
+
+/// All that is bad, by shard.
 #[derive(Debug, Default)]
-pub struct DamageNotes(Mutex<BTreeMap<ShardId, String>>);
+pub struct DamageNotes {
+    shards: Mutex<BTreeMap<ShardId, OfShard>>,
+    changed: Notify,
+}
 
 impl DamageNotes {
     /// Takes note of a failed read, if it says that a stored range is bad or missing.
     pub fn note(&self, shard: ShardId, cause: &ReadError) {
-        let bad = matches!(cause, ReadError::Damaged(_) | ReadError::File(_));
-        if !bad {
+        let Some(place) = cause.bad_segment() else {
             return;
-        }
+        };
         metrics::counter!("highwater_damaged_reads_total").increment(1);
-        let mut notes = self.0.lock();
-        notes.entry(shard).or_insert_with(|| {
-            tracing::error!(shard = shard.0, error = %cause, "a stored range is bad");
-            cause.to_string()
+        let mut shards = self.shards.lock();
+        let ranges = &mut shards.entry(shard).or_default().ranges;
+        ranges.entry(place).or_insert_with(|| {
+            tracing::error!(
+                shard = shard.0, partition = %place.0, segment = %place.1, error = %cause,
+                "a stored range is bad: nothing of it is served, and this replica does not vote \
+                 before it is whole; it is fetched again from the others, unless repair.automatic \
+                 is off"
+            );
+            Bad {
+                what: cause.to_string(),
+                doing: String::new(),
+            }
         });
+        drop(shards);
+        self.changed.notify_waiters();
     }
-    /// What is bad in a shard.
+    /// Takes note of an entry of the log that cannot be read, or that this is over.
+    pub fn note_log(&self, shard: ShardId, what: Option<String>) {
+        let mut shards = self.shards.lock();
+        shards.entry(shard).or_default().log = what;
+        shards.retain(|_, of| *of != OfShard::default());
+        drop(shards);
+        self.changed.notify_waiters();
+    }
+    /// Says what is being done about a range.
+    pub fn doing(&self, shard: ShardId, place: Place, words: &str) {
+        let mut shards = self.shards.lock();
+        let bad = shards
+            .get_mut(&shard)
+            .and_then(|of| of.ranges.get_mut(&place));
+        if let Some(bad) = bad {
+            words.clone_into(&mut bad.doing);
+        }
+    }
+    /// A range is whole again, or gone.
+    pub fn clear(&self, shard: ShardId, place: Place) {
+        let mut shards = self.shards.lock();
+        if let Some(of) = shards.get_mut(&shard) {
+            of.ranges.remove(&place);
+        }
+        shards.retain(|_, of| *of != OfShard::default());
+        drop(shards);
+        self.changed.notify_waiters();
+    }
+    /// What is bad in a shard, and what is done about it, in words.
     #[must_use]
     pub fn of(&self, shard: ShardId) -> Option<String> {
-        self.0.lock().get(&shard).cloned()
+        let shards = self.shards.lock();
+        let of = shards.get(&shard)?;
+        let mut words: Vec<String> = of.log.iter().cloned().collect();
+        words.extend(of.ranges.values().map(|bad| match bad.doing.as_str() {
+            "" => bad.what.clone(),
+            doing => format!("{} ({doing})", bad.what),
+        }));
+        let more = words.len().saturating_sub(1);
+        let first = words.into_iter().next()?;
+        Some(match more {
+            0 => first,
+            more => format!("{first}; and {more} more"),
+        })
+    }
+    /// Whether anything of a shard is bad.
+    #[must_use]
+    pub fn is_bad(&self, shard: ShardId) -> bool {
+        self.shards.lock().contains_key(&shard)
+    }
+    /// Whether a range is noted.
+    #[must_use]
+    pub fn is_noted(&self, shard: ShardId, place: Place) -> bool {
+        let shards = self.shards.lock();
+        shards
+            .get(&shard)
+            .is_some_and(|of| of.ranges.contains_key(&place))
+    }
+    /// All bad ranges.
+    #[must_use]
+    pub fn ranges(&self) -> Vec<(ShardId, Place)> {
+        let shards = self.shards.lock();
+        let ranges = |(shard, of): (&ShardId, &OfShard)| {
+            let shard = *shard;
+            let places: Vec<Place> = of.ranges.keys().copied().collect();
+            places.into_iter().map(move |place| (shard, place))
+        };
+        shards.iter().flat_map(ranges).collect()
+    }
+    /// Waits for the next note or its end. Call, then look, then await. Cancellation-safe.
+    pub fn changed(&self) -> tokio::sync::futures::Notified<'_> {
+        self.changed.notified()
     }
     /// The replica is gone, or is filled anew.
     pub fn forget(&self, shard: ShardId) {
-        self.0.lock().remove(&shard);
+        self.shards.lock().remove(&shard);
+        self.changed.notify_waiters();
     }
 }
+
+#[cfg(test)]
+#[path = "damage_tests.rs"]
+mod tests;

@@ -28,6 +28,17 @@ use crate::node::Broker;
 /// Bytes of one piece of a range.
 const PIECE_BYTES: usize = 4 << 20;
 
+/// Bytes of one piece under a bound on bytes a second: an eighth of a second's worth, so that a bound
+/// is felt as a rate and not as bursts.
+fn piece_bytes(bytes_per_second: u64) -> usize {
+    const LEAST: usize = 64 << 10;
+    match usize::try_from(bytes_per_second / 8) {
+        Ok(0) if bytes_per_second == 0 => PIECE_BYTES,
+        Ok(share) => share.clamp(LEAST, PIECE_BYTES),
+        Err(_) => PIECE_BYTES,
+    }
+}
+
 /// Where ranges are pulled from.
 #[derive(Debug)]
 pub struct SnapshotSource<E: Env> {
@@ -135,15 +146,21 @@ async fn send_range<E: Env>(
         .ok_or_else(|| format!("{tp} is not here any more"))?;
     let end = Offset(request.end_offset).min(view.high_watermark());
     let mut next = Offset(request.from_offset);
+    let most = piece_bytes(broker.config.limits.move_bytes_per_second.0);
     while next < end {
         let workers: Workers = broker.env.workers();
-        let read = view.read((next, end), PIECE_BYTES, workers).await;
+        let read = view.read((next, end), most, workers).await;
         let read = read.inspect_err(|error| broker.damage.note(shard.id, error));
         let read = read.map_err(|error| error.to_string())?;
         next = read
             .next_offset
             .ok_or_else(|| format!("{tp} holds nothing from {next} on"))?;
         let batches = read.pieces.into_iter().collect::<Payload>().to_contiguous();
+        let bytes = batches.len() as u64;
+        let waited = broker.moving.spend(bytes).await;
+        metrics::counter!("highwater_move_bytes_total").increment(bytes);
+        let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        metrics::counter!("highwater_move_throttled_ms_total").increment(waited);
         let piece = PullSnapshotResponse {
             batches,
             error: String::new(),

@@ -46,7 +46,12 @@ async fn a_torn_tail_is_cut_and_damage_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rot_in_a_segment_is_never_handed_out() {
-    let settings = [("storage.checkpoint_interval_ms", "200ms")];
+    let settings = [
+        ("storage.checkpoint_interval_ms", "200ms"),
+        // A person does it here; `rot` shows the broker doing it.
+        ("repair.automatic", "false"),
+        ("scrub.bytes_per_second", "0"),
+    ];
     let mut fleet = Fleet::started(3, &settings).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders")).await;

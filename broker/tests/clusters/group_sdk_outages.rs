@@ -133,7 +133,7 @@ async fn group_sdk_a_thousand_poisoned_among_many() {
     let fleet = Fleet::started(3, &CALM).await;
     let client = fleet.client().await;
     make_topic(&client, NewTopic::named("orders").partitions(12)).await;
-    let is_poison = |n: u32| n % MANY % 10 == 0 && n / MANY >= total / MANY - 10;
+    let is_poison = move |n: u32| (n % MANY).is_multiple_of(10) && n / MANY >= total / MANY - 10;
     let cured = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let seen = Seen::default();
     let worker = || {

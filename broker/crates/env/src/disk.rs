@@ -137,6 +137,9 @@ pub trait DiskFile: Send + Sync + 'static {
             Err(io::ErrorKind::UnexpectedEof.into())
         }
     }
+    /// Has what is cached of `[offset, offset + len)` dropped, so that the next read comes from the
+    /// medium. A wish: what cannot be dropped (written and not yet on the medium) stays.
+    fn forget_cached(&self, _offset: u64, _len: u64) {}
     /// The file as the operating system's own handle, where it has one (for memory maps of sealed
     /// index files). A simulated file has none, and its reader falls back to positional reads.
     fn os_file(&self) -> Option<&std::fs::File> {

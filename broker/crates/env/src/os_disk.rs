@@ -132,6 +132,11 @@ impl DiskFile for File {
     fn len(&self) -> io::Result<u64> {
         Ok(self.metadata()?.len())
     }
+    fn forget_cached(&self, offset: u64, len: u64) {
+        // Advice: where it is not taken, a read finds what is cached, which is as good as before.
+        let advice = rustix::fs::Advice::DontNeed;
+        let _ = rustix::fs::fadvise(self, offset, std::num::NonZeroU64::new(len), advice);
+    }
     fn os_file(&self) -> Option<&File> {
         Some(self)
     }

@@ -62,7 +62,7 @@ pub enum VoteFloor {
     /// Whoever has all that it has: the usual rule.
     #[default]
     Usual,
-    /// Nobody.
+    /// Nobody, itself included: it does not stand for election, and takes no leadership over.
     Nobody,
     /// Who also has the entry that made it a member.
     Member(Position),
@@ -232,6 +232,9 @@ impl<S: StateMachine> Control for Replica<S> {
 
     fn set_floor(&self, floor: VoteFloor) {
         *self.floor.lock() = floor;
+        // Who votes for nobody does not vote for itself either.
+        let stands = floor != VoteFloor::Nobody;
+        self.raft.runtime_config().elect(stands);
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
@@ -268,6 +271,10 @@ impl<S: StateMachine> Inbound for Replica<S> {
         async move { raft.pre_vote(request).await.map_err(|e| e.to_string()) }.boxed()
     }
     fn transfer(&self, request: TransferRequest) -> Answer<TransferResponse> {
+        if *self.floor.lock() == VoteFloor::Nobody {
+            let reason = "this replica is not whole and does not lead".to_owned();
+            return std::future::ready(Err(reason)).boxed();
+        }
         let raft = self.raft.clone();
         async move {
             raft.handle_transfer_leader(request)

@@ -9,6 +9,7 @@ use highwater_proto::{Offset, TopicPartition};
 
 use crate::fault::SegmentFault;
 use crate::file_cache::FileError;
+use crate::layout::parse_segment_path;
 use crate::manifest::ManifestError;
 
 /// A range of a segment does not hold what it must. Nothing from it is served, nothing deleted.
@@ -59,6 +60,22 @@ pub enum ReadError {
         /// What the decoder said.
         source: BatchError,
     },
+}
+
+impl ReadError {
+    /// The segment, by partition and base offset, that does not hold what it must or cannot be
+    /// read: its bytes are wanted from another replica. `None` when the error says nothing of what
+    /// is stored (the range was trimmed, or the process has no descriptor left).
+    #[must_use]
+    pub fn bad_segment(&self) -> Option<(TopicPartition, Offset)> {
+        let path = match self {
+            Self::Damaged(damage) => &damage.path,
+            Self::File(FileError::Missing { path } | FileError::Short { path, .. })
+            | Self::Io { path, .. } => path,
+            Self::BelowStart { .. } | Self::File(_) | Self::Undecodable { .. } => return None,
+        };
+        parse_segment_path(path)
+    }
 }
 
 /// Opening a partition's log failed.

@@ -11,8 +11,10 @@ pub(crate) const LOG: &str = "log";
 pub(crate) const OFFSET_INDEX: &str = "index";
 /// Extension of the sparse time index.
 pub(crate) const TIME_INDEX: &str = "timeindex";
+/// Extension of record batches that were fetched again, on their way to `log`.
+pub(crate) const MEND: &str = "mend";
 /// Every extension that belongs to a segment; `tmp` is a file on its way to one of the others.
-pub(crate) const EXTENSIONS: [&str; 4] = [LOG, OFFSET_INDEX, TIME_INDEX, "tmp"];
+pub(crate) const EXTENSIONS: [&str; 5] = [LOG, OFFSET_INDEX, TIME_INDEX, MEND, "tmp"];
 
 /// Digits of a base offset in a file name, so that names sort as offsets do.
 const DIGITS: usize = 20;
@@ -68,14 +70,23 @@ impl SegmentName {
         self.dir
             .join(format!("{:0DIGITS$}.{extension}", self.base.0))
     }
-    /// All final names that the segment may have.
-    pub(crate) fn all_paths(&self) -> [PathBuf; 3] {
+    /// All names that the segment's files may have, but for an index on its way to its own.
+    pub(crate) fn all_paths(&self) -> [PathBuf; 4] {
         [
+            self.path(MEND),
             self.path(LOG),
             self.path(OFFSET_INDEX),
             self.path(TIME_INDEX),
         ]
     }
+}
+
+/// The partition and base offset of the segment that a file belongs to, by its path.
+pub(crate) fn parse_segment_path(path: &Path) -> Option<(TopicPartition, Offset)> {
+    Some((
+        parse_partition_dir(path.parent()?)?,
+        parse_segment_file(path)?,
+    ))
 }
 
 /// The base offset in a file's name, if the name is one that a segment has.

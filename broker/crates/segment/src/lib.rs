@@ -4,6 +4,7 @@
 //! - [`PartitionReader`] reads them from many threads.
 //! - [`FileCache`] bounds open descriptors over all partitions and knows what is dirty.
 //! - [`SegmentStore`] owns all logs of a broker behind two workers.
+//! - [`SegmentCheck`] finds what rotted, [`Mend`] puts it back from another replica's bytes.
 //! - [`PartitionManifest`] and [`Checkpoint`] say what counts after a restart.
 //!
 //! Nothing here knows what Raft is: a checkpoint carries its words as opaque bytes. No file is
@@ -11,6 +12,7 @@
 //! Formats: `FORMAT.md`.
 
 mod append;
+mod check;
 mod checkpoint;
 mod config;
 mod decode;
@@ -24,6 +26,7 @@ mod layout;
 mod log;
 mod manifest;
 mod map;
+mod mend;
 #[cfg(test)]
 mod model_tests;
 mod open;
@@ -40,6 +43,7 @@ mod time_lookup;
 mod trim;
 
 pub use append::AppendBatch;
+pub use check::{Checked, SegmentCheck};
 pub use checkpoint::{Checkpoint, CheckpointError, ReadCheckpointError};
 pub use config::SegmentConfig;
 pub use error::{AppendError, Damage, OpenError, ReadError};
@@ -48,6 +52,7 @@ pub use file_cache::{FileCache, FileCacheConfig, FileError};
 pub use layout::{LogIdentity, partition_dir};
 pub use log::PartitionLog;
 pub use manifest::{ManifestError, PartitionManifest, SegmentManifest};
+pub use mend::{Mend, MendError};
 pub use reader::PartitionReader;
 pub use retention::Retention;
 pub use store::{

@@ -1,10 +1,12 @@
-//! All partitions of a broker behind two workers: one writes, one syncs and unlinks.
+//! All partitions of a broker behind three workers: one writes, one syncs and unlinks, one checks
+//! and mends what lies on the disk.
 //!
 //! Each shard holds one [`ShardSegments`], through which it hands over what apply decided, in
 //! order. Checkpoints: [`ShardSegments::freeze`] at the applied index, wait for the ticket, then
 //! [`SegmentStore::sync`], store the checkpoint file, and [`SegmentStore::unlink`].
 
 mod barrier;
+mod call_worker;
 mod job;
 mod leftovers;
 mod removal;
@@ -31,6 +33,7 @@ use crate::manifest::PartitionManifest;
 use crate::reader::PartitionReader;
 use crate::sync::SyncReport;
 use barrier::Barriers;
+use call_worker::{CallJob, CallWorker};
 use job::{Removal, SyncJob, WriteJob};
 use sync_worker::SyncWorker;
 use write_worker::WriteWorker;
@@ -124,6 +127,7 @@ pub struct SegmentStore<D: Disk> {
     shared: Arc<Shared<D>>,
     writer: WorkerHandle<WriteJob>,
     syncer: WorkerHandle<SyncJob>,
+    caller: WorkerHandle<CallJob>,
     joins: Arc<Mutex<Vec<WorkerJoin>>>,
 }
 
@@ -133,6 +137,7 @@ impl<D: Disk> Clone for SegmentStore<D> {
             shared: self.shared.clone(),
             writer: self.writer.clone(),
             syncer: self.syncer.clone(),
+            caller: self.caller.clone(),
             joins: self.joins.clone(),
         }
     }
@@ -173,11 +178,15 @@ impl<D: Disk> SegmentStore<D> {
         let (syncer, sync_join) = workers
             .spawn("segment-sync", capacity, SyncWorker::new(shared.clone()))
             .map_err(failed)?;
-        let joins = Arc::new(Mutex::new(vec![write_join, sync_join]));
+        let (caller, call_join) = workers
+            .spawn("segment-check", capacity, CallWorker)
+            .map_err(failed)?;
+        let joins = Arc::new(Mutex::new(vec![write_join, sync_join, call_join]));
         Ok(Self {
             shared,
             writer,
             syncer,
+            caller,
             joins,
         })
     }
@@ -210,6 +219,24 @@ impl<D: Disk> SegmentStore<D> {
     #[must_use]
     pub fn open_files(&self) -> usize {
         self.shared.files.open_files()
+    }
+    /// Runs a blocking call on the store's own thread for checking and mending, behind the calls
+    /// before it. Once handed over it runs, whether or not this future is dropped.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or the fault.
+    pub async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (done, answer) = oneshot::channel();
+        let call = Box::new(move || {
+            // A caller that no longer waits wants nothing.
+            let _ = done.send(call());
+        });
+        let sent = self.caller.send(CallJob::Call(call)).await;
+        sent.map_err(|_| self.shared.stopped())?;
+        answer.await.map_err(|_| self.shared.stopped())
     }
     /// Writes what was gathered. To be called now and then when `gather_bytes` is not 0.
     /// Cancellation-safe.
@@ -298,7 +325,7 @@ impl<D: Disk> SegmentStore<D> {
             .await?;
         answer.await.map_err(|_| self.shared.stopped())
     }
-    /// Writes and syncs what was handed over, and ends both workers. Other handles then get
+    /// Writes and syncs what was handed over, and ends all workers. Other handles then get
     /// [`StoreError::Closed`].
     ///
     /// # Errors
@@ -314,6 +341,10 @@ impl<D: Disk> SegmentStore<D> {
         let _ = self.syncer.send(SyncJob::Stop).await;
         if let Some(syncer) = joins.next() {
             syncer.join().await;
+        }
+        let _ = self.caller.send(CallJob::Stop).await;
+        if let Some(caller) = joins.next() {
+            caller.join().await;
         }
         self.shared
             .files
