@@ -1,5 +1,6 @@
 //! The Highwater server and its one binary.
 
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod front;

@@ -1,6 +1,4 @@
-//! The `highwater` binary.
-
-mod cli;
+//! The `highwater` binary. Everything it does lies in the library, so that nothing is compiled twice.
 
 /// A broker allocates a few small things per batch, on one thread, and frees them on another: with
 /// the C library's allocator that took a sixth of its time (benches/README.md). Huge pages are off (the feature
@@ -9,5 +7,5 @@ mod cli;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    cli::main()
+    highwater_broker::cli::main()
 }

@@ -6,6 +6,8 @@
 
 #[path = "clusters/admission.rs"]
 mod admission;
+#[path = "clusters/compaction.rs"]
+mod compaction;
 #[path = "clusters/damage.rs"]
 mod damage;
 #[path = "clusters/failover.rs"]
@@ -44,8 +46,12 @@ mod reading;
 mod refusals;
 #[path = "clusters/replacing.rs"]
 mod replacing;
+#[path = "clusters/rolling.rs"]
+mod rolling;
 #[path = "clusters/rot.rs"]
 mod rot;
+#[path = "clusters/rot_log.rs"]
+mod rot_log;
 #[path = "clusters/thin_door.rs"]
 mod thin_door;
 #[path = "clusters/topics.rs"]

@@ -1,5 +1,6 @@
 //! Administrative calls: topics, the cluster, leaders.
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -91,34 +92,40 @@ impl Admin {
     /// [`AdminError::Rejected`] with [`ErrorCode::TopicExists`], [`ErrorCode::InvalidTopicName`],
     /// [`ErrorCode::InvalidConfig`], [`ErrorCode::NotEnoughBrokers`] and others;
     /// [`AdminError::Unknown`] when no verdict came in time.
-    pub async fn create_topic(&self, topic: NewTopic) -> Result<v1::TopicMetadata, AdminError> {
-        let request = v1::CreateTopicRequest {
-            name: topic.name.clone(),
-            partitions: topic.partitions,
-            replication_factor: topic.replication_factor,
-            configs: topic.configs.clone().into_iter().collect(),
-            validate_only: topic.validate_only,
-            timeout_ms: self.millis(),
-        };
-        let created = self.call(|channel| {
-            let request = request.clone();
-            async move { AdminClient::new(channel).create_topic(request).await }
-        });
-        match created.await {
-            Ok(response) => Ok(response.topic.unwrap_or_default()),
-            Err(CallFailure {
-                cause,
-                maybe_done: true,
-            }) if cause.code() == Some(ErrorCode::TopicExists) => {
-                match self.describe_topic(&topic.name).await {
-                    Ok(v1::DescribeTopicResponse {
-                        topic: Some(found), ..
-                    }) if looks_alike(&found, &topic) => Ok(found),
-                    _ => Err(AdminError::Unknown(cause)),
+    pub fn create_topic(
+        &self,
+        topic: NewTopic,
+    ) -> BoxFuture<'_, Result<v1::TopicMetadata, AdminError>> {
+        async move {
+            let request = v1::CreateTopicRequest {
+                name: topic.name.clone(),
+                partitions: topic.partitions,
+                replication_factor: topic.replication_factor,
+                configs: topic.configs.clone().into_iter().collect(),
+                validate_only: topic.validate_only,
+                timeout_ms: self.millis(),
+            };
+            let created = self.call(|channel| {
+                let request = request.clone();
+                async move { AdminClient::new(channel).create_topic(request).await }
+            });
+            match created.await {
+                Ok(response) => Ok(response.topic.unwrap_or_default()),
+                Err(CallFailure {
+                    cause,
+                    maybe_done: true,
+                }) if cause.code() == Some(ErrorCode::TopicExists) => {
+                    match self.describe_topic(&topic.name).await {
+                        Ok(v1::DescribeTopicResponse {
+                            topic: Some(found), ..
+                        }) if looks_alike(&found, &topic) => Ok(found),
+                        _ => Err(AdminError::Unknown(cause)),
+                    }
                 }
+                Err(failure) => Err(write_error(failure)),
             }
-            Err(failure) => Err(write_error(failure)),
         }
+        .boxed()
     }
 
     /// One page of topics by name: give an empty token first, then the answer's, until it is
@@ -169,30 +176,38 @@ impl Admin {
     ///
     /// # Errors
     /// [`AdminError::Rejected`] with [`ErrorCode::UnknownTopic`] and others.
-    pub async fn describe_topic(
-        &self,
-        name: &str,
-    ) -> Result<v1::DescribeTopicResponse, AdminError> {
-        let described = self.call(|channel| {
-            let request = v1::DescribeTopicRequest {
-                name: name.to_owned(),
-            };
-            async move { AdminClient::new(channel).describe_topic(request).await }
-        });
-        described.await.map_err(read_error)
+    pub fn describe_topic<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<v1::DescribeTopicResponse, AdminError>> {
+        async move {
+            let described = self.call(|channel| {
+                let request = v1::DescribeTopicRequest {
+                    name: name.to_owned(),
+                };
+                async move { AdminClient::new(channel).describe_topic(request).await }
+            });
+            described.await.map_err(read_error)
+        }
+        .boxed()
     }
 
     /// Brokers, shards and problems, as the broker that answers sees them. Cancellation-safe.
     ///
     /// # Errors
     /// [`AdminError::Rejected`] when none answered in time.
-    pub async fn describe_cluster(&self) -> Result<v1::DescribeClusterResponse, AdminError> {
-        let described = self.call(|channel| async move {
-            AdminClient::new(channel)
-                .describe_cluster(v1::DescribeClusterRequest {})
-                .await
-        });
-        described.await.map_err(read_error)
+    pub fn describe_cluster(
+        &self,
+    ) -> BoxFuture<'_, Result<v1::DescribeClusterResponse, AdminError>> {
+        async move {
+            let described = self.call(|channel| async move {
+                AdminClient::new(channel)
+                    .describe_cluster(v1::DescribeClusterRequest {})
+                    .await
+            });
+            described.await.map_err(read_error)
+        }
+        .boxed()
     }
 
     /// Moves a shard's leadership to a voter that is caught up. Not cancellation-safe: dropped,

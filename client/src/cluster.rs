@@ -1,7 +1,7 @@
 //! Keeps the cluster view up to date: watch streams at two brokers, hints from errors, and the
 //! wait for a topic.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -208,7 +208,7 @@ impl Cluster {
                 return Ended::WithoutData("no answer in time".to_owned());
             }
         };
-        let mut seen = BTreeSet::new();
+        let mut seen = BTreeMap::new();
         let mut any = false;
         loop {
             let next = tokio::select! {

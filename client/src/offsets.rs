@@ -1,5 +1,6 @@
 //! Looks up offsets by rule (start, end, time) at the leaders of their partitions.
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -80,42 +81,45 @@ impl Client {
     }
 }
 
-pub(crate) async fn list(
-    cluster: &Cluster,
-    topic: &str,
-    queries: &[(PartitionId, At)],
+pub(crate) fn list<'a>(
+    cluster: &'a Cluster,
+    topic: &'a str,
+    queries: &'a [(PartitionId, At)],
     deadline: Instant,
-) -> Result<Vec<FoundOffset>, OffsetsError> {
-    let failed = |cause| OffsetsError {
-        topic: topic.to_owned(),
-        cause,
-    };
-    let view = cluster.topic(topic, deadline).await.map_err(failed)?;
-    for (partition, _) in queries {
-        if view.partition(*partition).is_none() {
-            return Err(failed(Cause::UnknownPartition {
-                topic: topic.to_owned(),
-                partition: partition.0,
-                partitions: view.partition_count(),
-            }));
+) -> BoxFuture<'a, Result<Vec<FoundOffset>, OffsetsError>> {
+    async move {
+        let failed = |cause| OffsetsError {
+            topic: topic.to_owned(),
+            cause,
+        };
+        let view = cluster.topic(topic, deadline).await.map_err(failed)?;
+        for (partition, _) in queries {
+            if view.partition(*partition).is_none() {
+                return Err(failed(Cause::UnknownPartition {
+                    topic: topic.to_owned(),
+                    partition: partition.0,
+                    partitions: view.partition_count(),
+                }));
+            }
+        }
+        let mut found: BTreeMap<usize, FoundOffset> = BTreeMap::new();
+        let mut failures: u32 = 0;
+        loop {
+            let last = round(cluster, &view, queries, &mut found, deadline)
+                .await
+                .map_err(failed)?;
+            if found.len() == queries.len() {
+                return Ok(found.into_values().collect());
+            }
+            failures = failures.saturating_add(1);
+            let pause = cluster.pause(failures);
+            if Instant::now() + pause >= deadline {
+                return Err(failed(last));
+            }
+            sleep(pause).await;
         }
     }
-    let mut found: BTreeMap<usize, FoundOffset> = BTreeMap::new();
-    let mut failures: u32 = 0;
-    loop {
-        let last = round(cluster, &view, queries, &mut found, deadline)
-            .await
-            .map_err(failed)?;
-        if found.len() == queries.len() {
-            return Ok(found.into_values().collect());
-        }
-        failures = failures.saturating_add(1);
-        let pause = cluster.pause(failures);
-        if Instant::now() + pause >= deadline {
-            return Err(failed(last));
-        }
-        sleep(pause).await;
-    }
+    .boxed()
 }
 
 /// Asks every leader once for what is not found yet. Answers with the last trouble.

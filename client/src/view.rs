@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use highwater_proto::{NodeId, PartitionId, TopicId, v1};
 
+use crate::error::{Cause, ErrorCode};
+
 /// One broker.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BrokerView {
@@ -74,6 +76,8 @@ pub struct ClusterView {
     pub missing: BTreeSet<String>,
     /// Names by id, of `topics`.
     names: BTreeMap<TopicId, Arc<str>>,
+    /// Ids of topics that were here and are gone for ever: an id is never used again.
+    deleted: BTreeSet<TopicId>,
 }
 
 impl ClusterView {
@@ -90,6 +94,15 @@ impl ClusterView {
         Some((partition.leader?, partition.term))
     }
 
+    /// Why nothing can be written to or read from the topic any more, when it was deleted. Nobody leads what
+    /// was deleted, so nobody else may be left to ask.
+    pub(crate) fn deleted(&self, topic: TopicId) -> Option<Cause> {
+        self.deleted.contains(&topic).then(|| Cause::Broker {
+            code: ErrorCode::TopicDeleted,
+            message: format!("topic {topic} was deleted"),
+        })
+    }
+
     /// A broker's address.
     #[must_use]
     pub fn address(&self, broker: NodeId) -> Option<&str> {
@@ -98,10 +111,14 @@ impl ClusterView {
             .map(|broker| broker.address.as_str())
     }
 
-    /// Takes in an update of a watch stream. `seen` are the names that this very stream has
+    /// Takes in an update of a watch stream. `seen` are the topics that this very stream has
     /// reported: only they can be reported gone, because a broker that lags may call a topic
-    /// missing that another already knows.
-    pub(crate) fn apply(&mut self, update: &v1::MetadataUpdate, seen: &mut BTreeSet<String>) {
+    /// missing that another already knows, or that was made again since.
+    pub(crate) fn apply(
+        &mut self,
+        update: &v1::MetadataUpdate,
+        seen: &mut BTreeMap<String, TopicId>,
+    ) {
         if !update.cluster_id.is_empty() {
             self.cluster_id.clone_from(&update.cluster_id);
         }
@@ -109,15 +126,15 @@ impl ClusterView {
             self.brokers = update.brokers.iter().map(broker_view).collect();
         }
         for topic in &update.topics {
-            seen.insert(topic.name.clone());
+            seen.insert(topic.name.clone(), TopicId(topic.id));
             self.apply_topic(topic);
         }
         for name in &update.missing_topics {
             let gone = seen.remove(name);
             match self.topics.get(name.as_str()).map(|topic| topic.id) {
-                Some(id) if gone => {
+                Some(id) if gone == Some(id) => {
                     self.topics.remove(name.as_str());
-                    self.names.remove(&id);
+                    self.forget(id);
                     self.missing.insert(name.clone());
                 }
                 Some(_) => {}
@@ -138,12 +155,18 @@ impl ClusterView {
                 next.ready |= known.ready;
                 keep_newer_leaders(&mut next, known);
             } else {
-                self.names.remove(&known.id);
+                let id = known.id;
+                self.forget(id);
             }
         }
         self.missing.remove(&update.name);
         self.names.insert(next.id, Arc::clone(&next.name));
         self.topics.insert(Arc::clone(&next.name), Arc::new(next));
+    }
+
+    fn forget(&mut self, id: TopicId) {
+        self.names.remove(&id);
+        self.deleted.insert(id);
     }
 
     /// Takes in a hint that came with an error: it speaks for the partition's whole shard.

@@ -34,7 +34,7 @@ fn leader(view: &ClusterView, id: u64, partition: u32) -> Option<(u32, u64)> {
 
 #[test]
 fn the_highest_term_wins_over_streams_and_hints() {
-    let (mut view, mut seen) = (ClusterView::default(), BTreeSet::new());
+    let (mut view, mut seen) = (ClusterView::default(), BTreeMap::new());
     view.apply(&update(vec![topic(5, Some(1), 3)], &[]), &mut seen);
     assert_eq!(leader(&view, 5, 0), Some((1, 3)));
     let hint = v1::LeaderHint {
@@ -63,19 +63,31 @@ fn the_highest_term_wins_over_streams_and_hints() {
 #[test]
 fn a_topic_goes_only_by_the_stream_that_knew_it() {
     let mut view = ClusterView::default();
-    let (mut first, mut lagging) = (BTreeSet::new(), BTreeSet::new());
+    let (mut first, mut lagging) = (BTreeMap::new(), BTreeMap::new());
     view.apply(&update(vec![], &["t"]), &mut first);
     assert!(view.missing.contains("t"));
     view.apply(&update(vec![topic(5, Some(1), 1)], &[]), &mut first);
     view.apply(&update(vec![], &["t"]), &mut lagging);
     assert!(view.topic(TopicId(5)).is_some() && view.missing.is_empty());
+    assert_eq!(view.deleted(TopicId(5)), None);
     view.apply(&update(vec![], &["t"]), &mut first);
     assert!(view.topic(TopicId(5)).is_none() && view.missing.contains("t"));
+    let code = |view: &ClusterView, id| view.deleted(TopicId(id)).and_then(|cause| cause.code());
+    assert_eq!(code(&view, 5), Some(ErrorCode::TopicDeleted));
     view.apply(&update(vec![topic(9, Some(1), 1)], &[]), &mut first);
+    assert_eq!(code(&view, 9), None);
     view.apply(&update(vec![topic(5, Some(2), 8)], &[]), &mut lagging);
     assert_eq!(
         view.topics["t"].id,
         TopicId(9),
         "an older id does not come back"
     );
+    // Who lags hears of the end of the old one now: the new one lives.
+    view.apply(&update(vec![], &["t"]), &mut lagging);
+    assert_eq!(view.topics["t"].id, TopicId(9));
+    assert_eq!(code(&view, 9), None);
+    // Made again before anybody said that it was missing.
+    view.apply(&update(vec![topic(12, None, 0)], &[]), &mut first);
+    assert_eq!(code(&view, 9), Some(ErrorCode::TopicDeleted));
+    assert_eq!(code(&view, 12), None);
 }

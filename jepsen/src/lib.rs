@@ -11,12 +11,14 @@
 pub mod cli;
 pub mod cluster;
 pub mod history;
+pub mod kind;
 pub mod leaders;
 pub mod mutants;
 pub mod nemesis;
 pub mod recovery;
 pub mod run;
 pub mod schedule;
+pub mod settings;
 pub mod soak;
 pub mod timeline;
 pub mod verdict;

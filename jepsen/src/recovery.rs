@@ -21,6 +21,10 @@ pub struct Sample {
     pub after_heal: Vec<f64>,
     /// The longest time without an acknowledgement, for each partition, while leaders moved.
     pub gaps: Vec<f64>,
+    /// For each partition, hit or not: the longest time without an acknowledgement of which some
+    /// part lies within the fault.
+    #[serde(default)]
+    pub silence: Vec<f64>,
     /// From the start of a killed broker's new process until it served and had caught up.
     pub rejoined: Vec<f64>,
     /// Partitions without any acknowledgement after it.
@@ -56,6 +60,10 @@ pub fn samples(
                 let acks = by_partition.get(partition).map_or(&[][..], Vec::as_slice);
                 measure(record, acks, &mut sample);
             }
+            for partition in &all {
+                let acks = by_partition.get(partition).map_or(&[][..], Vec::as_slice);
+                sample.silence.push(seconds(silence(record, acks)));
+            }
             let back = rejoined
                 .iter()
                 .filter(|(number, _)| *number == record.number);
@@ -65,10 +73,28 @@ pub fn samples(
         .collect()
 }
 
+/// The longest time without an acknowledgement that overlaps a fault, in nanoseconds; it may begin
+/// before the fault and end after it. Where none came after it, it ends with the fault.
+fn silence(record: &Record, acks: &[Acknowledged]) -> u64 {
+    let (from, healed) = (record.from_ns, record.healed_ns);
+    let before = acks.iter().map(|ack| ack.at_ns).take_while(|at| *at < from);
+    let mut last = before.last().unwrap_or(from);
+    let mut longest = 0;
+    for at in acks.iter().map(|ack| ack.at_ns).filter(|at| *at >= from) {
+        longest = longest.max(at.saturating_sub(last));
+        last = at;
+        if at > healed {
+            return longest;
+        }
+    }
+    longest.max(healed.saturating_sub(last))
+}
+
 /// One partition's part of a sample. `acks` are in the order of their answers.
 fn measure(record: &Record, acks: &[Acknowledged], sample: &mut Sample) {
     let (from, healed) = (record.from_ns, record.healed_ns);
-    if record.kind == Kind::TransferLeaders {
+    let moves = [Kind::TransferLeaders, Kind::RollingRestart];
+    if moves.contains(&record.kind) {
         let during = acks
             .iter()
             .map(|ack| ack.at_ns)
@@ -164,6 +190,23 @@ pub fn by_kind(samples: &[Sample]) -> String {
     )
 }
 
+/// One row for each kind of fault: the longest silence of each partition while it lasted.
+#[must_use]
+pub fn availability(samples: &[Sample]) -> String {
+    let mut kinds: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
+    for sample in samples {
+        let silences = kinds.entry(&sample.kind).or_default();
+        silences.extend(&sample.silence);
+    }
+    let mut table = table(&["fault", "partitions", "p50 / p99 / max s"]);
+    for (kind, silences) in kinds {
+        let row = [silences.len().to_string(), distribution(&silences)];
+        let [count, times] = row;
+        table.add_row([kind.to_owned(), count, times]);
+    }
+    format!("Every partition's longest time without an acknowledgement during a fault:\n{table}")
+}
+
 /// An event with what others are known to take, and the goal.
 struct Row {
     event: &'static str,
@@ -175,13 +218,20 @@ struct Row {
 
 const NONE: &[f64] = &[];
 
-const ROWS: [Row; 5] = [
+const ROWS: [Row; 6] = [
     Row {
         event: "leader killed",
         others: "telecom systems 10.5 to 18.2 s; NATS JetStream 2.9: 3.7 to 7.1 s; Kafka: session of 9 s; Redpanda: election timeout of 1.5 s",
         goal: "0.8 / 1.2 / 2",
         values: |sample| &sample.under_fault,
-        kinds: &[Kind::KillLeader, Kind::KillFollower, Kind::PowerLoss],
+        kinds: &[
+            Kind::KillLeader,
+            Kind::KillFollower,
+            Kind::KillCoordinator,
+            Kind::SilentDeath,
+            Kind::PowerLoss,
+            Kind::TornSectors,
+        ],
     },
     Row {
         event: "leader paused or cut off",
@@ -191,11 +241,18 @@ const ROWS: [Row; 5] = [
         kinds: &[Kind::Pause, Kind::IsolateLeader, Kind::Halves],
     },
     Row {
-        event: "graceful transfers: longest gap",
+        event: "leader's disk slow, stalled or full",
+        others: "none published",
+        goal: "0.8 / 2 / 4",
+        values: |sample| &sample.under_fault,
+        kinds: &[Kind::SlowFsync, Kind::StalledFsync, Kind::DiskFull],
+    },
+    Row {
+        event: "transfers, rolling restart: longest gap",
         others: "clients typically see under 2 s",
         goal: "0.05 / 0.2 / 0.5",
         values: |sample| &sample.gaps,
-        kinds: &[Kind::TransferLeaders],
+        kinds: &[Kind::TransferLeaders, Kind::RollingRestart],
     },
     Row {
         event: "killed process votes and has caught up",
@@ -266,78 +323,5 @@ fn table(head: &[&str]) -> Table {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::Value as Json;
-
-    use super::*;
-
-    const SECOND: u64 = 1_000_000_000;
-
-    fn record(kind: Kind, led: &[u32]) -> Record {
-        Record {
-            number: 3,
-            kind,
-            from_ns: 10 * SECOND,
-            healed_ns: 20 * SECOND,
-            nodes: vec![1],
-            led: led.to_vec(),
-            proven: true,
-            proof: Json::Null,
-            begun: true,
-            finding: None,
-        }
-    }
-
-    fn ack(partition: u32, invoked: u64, at: u64) -> Acknowledged {
-        Acknowledged {
-            partition,
-            offset: 0,
-            invoked_ns: invoked * SECOND,
-            at_ns: at * SECOND,
-        }
-    }
-
-    #[test]
-    fn only_records_sent_since_the_fault_show_that_it_is_over() {
-        let acks = [
-            ack(0, 9, 11), // sent before
-            ack(0, 12, 13),
-            ack(1, 9, 11),
-            ack(1, 15, 24), // answered only after the end
-            ack(2, 12, 12), // not led by the broker that was hit
-        ];
-        let found = samples(
-            &[record(Kind::KillLeader, &[0, 1, 4])],
-            &acks,
-            &[(3, SECOND), (9, 1)],
-            5,
-        );
-        assert_eq!(found[0].under_fault, [3.0]);
-        assert_eq!(found[0].after_heal, [4.0]);
-        assert_eq!(found[0].never, 1);
-        assert_eq!(found[0].rejoined, [1.0]);
-    }
-
-    #[test]
-    fn transfers_are_measured_by_the_longest_gap() {
-        let acks = [ack(0, 11, 12), ack(0, 13, 17), ack(0, 18, 19)];
-        let found = samples(&[record(Kind::TransferLeaders, &[])], &acks, &[], 1);
-        assert_eq!(found[0].gaps, [5.0]);
-    }
-
-    #[test]
-    fn percentiles_are_values_that_occurred() {
-        let values = [4.0, 1.0, 3.0, 2.0];
-        assert_eq!(percentile(&values, 50), Some(2.0));
-        assert_eq!(percentile(&values, 99), Some(4.0));
-        assert_eq!(percentile(&[], 50), None);
-    }
-
-    #[test]
-    fn tables_name_every_event_and_kind() {
-        let found = samples(&[record(Kind::Pause, &[0])], &[ack(0, 11, 12)], &[], 1);
-        assert!(by_kind(&found).contains("pause"));
-        let text = beside_others(&found);
-        assert!(text.contains("leader paused or cut off") && text.contains("2.00 / 2.00 / 2.00"));
-    }
-}
+#[path = "recovery_tests.rs"]
+mod tests;

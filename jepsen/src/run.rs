@@ -12,16 +12,20 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::clock;
+use crate::cluster::network::Network;
 use crate::cluster::{Cluster, ClusterSpec, can_make_namespaces, can_mount};
 use crate::history::{Recorded, Recorder};
 use crate::leaders::{Change, Leaders, two_in_one_term};
 use crate::nemesis::{self, Record, Site};
 use crate::recovery::{self, Sample};
 use crate::schedule::{Kind, Need, Planned, plan};
+use crate::settings::{self, Checkpoints};
 use crate::timeline;
 use crate::verdict::Judgement;
 use crate::workload::{
-    Acknowledged, Clients, GroupCounts, Plan, Shared, final_reads, finish_groups, liveness,
+    Acknowledged, AsideCounts, Clients, GroupCounts, Plan, Shared, final_reads, finish_asides,
+    finish_groups, liveness,
 };
 
 /// How long a cluster may take to form, or to be whole again after the last fault.
@@ -57,14 +61,18 @@ pub struct RunConfig {
     pub partitions: u32,
     /// Consumer groups.
     pub groups: u32,
+    /// Whether there are topics beside the main one.
+    pub asides: bool,
     /// The broker's program; unused with `bootstrap`.
     pub executable: PathBuf,
     /// The words that start the server of a file system that can lose power.
     pub disk_server: Vec<std::ffi::OsString>,
     /// Somebody else's brokers; empty: start some.
     pub bootstrap: Vec<String>,
-    /// Further settings of the brokers.
+    /// Further settings of the brokers, which count before all others.
     pub settings: Vec<(String, String)>,
+    /// How often shards are checkpointed.
+    pub checkpoints: Checkpoints,
     /// Variables of the brokers' environment.
     pub environment: Vec<(String, String)>,
 }
@@ -90,6 +98,8 @@ pub struct Report {
     pub readers_trouble: (u64, Vec<String>),
     /// What was done to members of groups.
     pub groups: GroupCounts,
+    /// What became of the topics beside the main one.
+    pub asides: AsideCounts,
 }
 
 /// Told as the run goes on.
@@ -108,10 +118,14 @@ pub type Listener = Arc<dyn Fn(Event<'_>) + Send + Sync>;
 
 /// Which of the wanted kinds can be had, and why not the others.
 #[must_use]
-pub fn possible(config: &RunConfig) -> (Vec<Kind>, Vec<String>) {
+pub async fn possible(config: &RunConfig) -> (Vec<Kind>, Vec<String>) {
     let ours = config.bootstrap.is_empty();
     let namespaces = can_make_namespaces();
     let power = namespaces.clone().and_then(|()| can_mount());
+    let links = match &namespaces {
+        Ok(()) => Network::can_make_trouble().await,
+        Err(why) => Err(why.clone()),
+    };
     let mut skipped = Vec::new();
     let mut kinds = Vec::new();
     for kind in &config.kinds {
@@ -120,6 +134,8 @@ pub fn possible(config: &RunConfig) -> (Vec<Kind>, Vec<String>) {
             _ if !ours => Some("the brokers are not ours".to_owned()),
             Need::Processes => None,
             Need::Network => namespaces.clone().err(),
+            Need::Links => links.clone().err(),
+            Need::Clock => clock::library().err(),
             Need::Power | Need::NetworkAndPower => power.clone().err(),
         };
         match reason {
@@ -143,19 +159,23 @@ pub async fn run(
     listener: &Listener,
 ) -> anyhow::Result<Report> {
     make_empty(&config.out)?;
-    let (kinds, skipped) = possible(config);
+    let (kinds, skipped) = possible(config).await;
     let needs = |wanted: &[Need]| kinds.iter().any(|kind| wanted.contains(&kind.need()));
     let power = needs(&[Need::Power, Need::NetworkAndPower]);
-    let network = power || needs(&[Need::Network]);
+    let network = power || needs(&[Need::Network, Need::Links]);
+    let tiny = config.checkpoints.tiny(config.seed);
+    let settings = settings::of_run(tiny, &kinds, &config.settings);
     let cluster = if config.bootstrap.is_empty() {
         listener(Event::Stage("starting brokers"));
         let spec = ClusterSpec {
             executable: config.executable.clone(),
             brokers: config.brokers,
+            spare: kinds.contains(&Kind::ComeAndGo),
             directory: config.out.clone(),
             namespaces: network,
             disks: power.then(|| config.disk_server.clone()),
-            settings: config.settings.clone(),
+            settings,
+            clocks: needs(&[Need::Clock]),
             environment: config.environment.clone(),
         };
         Some(Arc::new(Cluster::start(&spec).await?))
@@ -214,6 +234,7 @@ struct Happened {
     read_at_the_end: u64,
     trouble: (u64, Vec<String>),
     groups: GroupCounts,
+    asides: AsideCounts,
 }
 
 impl Run<'_> {
@@ -246,11 +267,20 @@ impl Run<'_> {
         findings.extend(liveness(&shared, patience).await?);
         (self.listener)(Event::Stage("bringing every group to the end"));
         findings.extend(finish_groups(&shared, patience).await?);
+        (self.listener)(Event::Stage("reading the topics beside the main one"));
+        findings.extend(finish_asides(&shared, patience).await?);
         (self.listener)(Event::Stage(
             "reading everything back, from leaders and from every replica",
         ));
         let reads = final_reads(&shared, reading).await?;
         findings.extend(reads.problems);
+        let rots = |fault: &Record| matches!(fault.kind, Kind::BitFlip | Kind::RottenStart);
+        if faults.iter().any(rots)
+            && let Some(cluster) = &self.cluster
+        {
+            (self.listener)(Event::Stage("waiting until all that rotted is mended"));
+            findings.extend(cluster.unmended(patience).await?);
+        }
         following.cancel();
         if let Some(cluster) = &self.cluster {
             cluster.notice_deaths().await;
@@ -271,6 +301,7 @@ impl Run<'_> {
             read_at_the_end: reads.records,
             trouble: shared.trouble(),
             groups: shared.group_counts(),
+            asides: shared.aside_counts(),
         })
     }
 
@@ -288,6 +319,7 @@ impl Run<'_> {
             clients: self.config.clients,
             rate: self.config.rate,
             groups: self.config.groups,
+            asides: self.config.asides,
             seed: self.config.seed,
         }
     }
@@ -317,13 +349,19 @@ impl Run<'_> {
                 client.view().brokers.keys().map(|node| node.0).collect()
             }
         };
+        let count = nodes.len().max(1) as u64;
+        let rots = usize::try_from(self.config.seed % count).unwrap_or(0);
+        let rots = nodes.get(rots).copied().unwrap_or(0);
         let site = Site {
             cluster: self.cluster.clone(),
             nodes,
             leaders,
             recorder: Arc::clone(&shared.recorder),
             client,
+            topic: shared.plan.topic.clone(),
             partitions: shared.plan.partitions,
+            groups: shared.group_names(),
+            rots,
             rejoined: Arc::new(Mutex::default()),
         };
         Ok((site, following))
@@ -424,6 +462,7 @@ impl Run<'_> {
             read_at_the_end: happened.read_at_the_end,
             readers_trouble: happened.trouble,
             groups: happened.groups,
+            asides: happened.asides,
         };
         let text = serde_json::to_string_pretty(&report)?;
         fs::write(self.config.out.join("report.json"), text)?;

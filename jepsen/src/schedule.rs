@@ -1,215 +1,15 @@
 //! What is broken when: a pure function of the seed, so that a run can be made again.
 //!
-//! Faults of processes follow one another, and so do faults of the network and transfers of
-//! leaders; faults of different lanes overlap. A fault of both lanes waits for both.
+//! Faults of processes follow one another, and so do faults of the network, transfers of
+//! leaders, and brokers that come and go; faults of different lanes overlap. A fault of both lanes waits for both.
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-/// Kinds of faults.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Kind {
-    /// `kill -9` of the broker that leads least.
-    KillFollower,
-    /// `kill -9` of a partition's leader.
-    KillLeader,
-    /// `kill -9` of a majority at once.
-    KillMajority,
-    /// `kill -9` of every broker at once.
-    KillAll,
-    /// A broker is killed as soon as it is back, again and again.
-    CrashLoop,
-    /// A partition's leader stands still (SIGSTOP).
-    Pause,
-    /// No broker hears a leader, and it hears none; clients still reach it.
-    IsolateLeader,
-    /// Two halves, one without a majority.
-    Halves,
-    /// Two halves that share one broker.
-    Bridge,
-    /// Every broker hears a majority, no two the same one.
-    Ring,
-    /// A leader is heard and does not hear, or the other way round.
-    OneWay,
-    /// A leader is cut off and not, again and again.
-    Flapping,
-    /// Clients do not reach a broker that the others reach.
-    ClientSide,
-    /// A broker's machine loses power.
-    PowerLoss,
-    /// All machines lose power at once.
-    PowerLossAll,
-    /// One lags; of the two that acknowledged, one dies and one loses power and must elect a
-    /// leader with the laggard.
-    Laggard,
-    /// A broker loses power and comes back where nobody can tell it whom it voted for.
-    Amnesia,
-    /// The one that two others need, and that alone hears both, loses power again and again.
-    Kingmaker,
-    /// A broker comes back with an empty disk, which must be refused; later with its own.
-    Wipe,
-    /// Leaders are moved about by hand.
-    TransferLeaders,
-}
-
-/// What a kind of fault needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Need {
-    /// A cluster.
-    Nothing,
-    /// Brokers that this harness started.
-    Processes,
-    /// Network namespaces.
-    Network,
-    /// File systems that can lose power.
-    Power,
-    /// Both of the above.
-    NetworkAndPower,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lane {
-    Process,
-    Network,
-    Both,
-    Leaders,
-}
-
-impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 20] = [
-        Self::KillFollower,
-        Self::KillLeader,
-        Self::KillMajority,
-        Self::KillAll,
-        Self::CrashLoop,
-        Self::Pause,
-        Self::IsolateLeader,
-        Self::Halves,
-        Self::Bridge,
-        Self::Ring,
-        Self::OneWay,
-        Self::Flapping,
-        Self::ClientSide,
-        Self::PowerLoss,
-        Self::PowerLossAll,
-        Self::Laggard,
-        Self::Amnesia,
-        Self::Kingmaker,
-        Self::Wipe,
-        Self::TransferLeaders,
-    ];
-
-    /// Its name, and the group by which it can be asked for.
-    #[must_use]
-    pub const fn names(self) -> (&'static str, &'static str) {
-        match self {
-            Self::KillFollower => ("kill-follower", "kill"),
-            Self::KillLeader => ("kill-leader", "kill"),
-            Self::KillMajority => ("kill-majority", "kill"),
-            Self::KillAll => ("kill-all", "kill"),
-            Self::CrashLoop => ("crash-loop", "kill"),
-            Self::Pause => ("pause", "pause"),
-            Self::IsolateLeader => ("isolate-leader", "partition"),
-            Self::Halves => ("halves", "partition"),
-            Self::Bridge => ("bridge", "partition"),
-            Self::Ring => ("ring", "partition"),
-            Self::OneWay => ("one-way", "partition"),
-            Self::Flapping => ("flapping", "partition"),
-            Self::ClientSide => ("client-side", "partition"),
-            Self::PowerLoss => ("power-loss", "power"),
-            Self::PowerLossAll => ("power-loss-all", "power"),
-            Self::Laggard => ("laggard", "composite"),
-            Self::Amnesia => ("amnesia", "composite"),
-            Self::Kingmaker => ("kingmaker", "composite"),
-            Self::Wipe => ("wipe", "disk"),
-            Self::TransferLeaders => ("transfer-leaders", "transfer"),
-        }
-    }
-
-    /// Its name.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        self.names().0
-    }
-
-    /// What it needs.
-    #[must_use]
-    pub fn need(self) -> Need {
-        match self.names().1 {
-            "partition" => Need::Network,
-            "power" => Need::Power,
-            "composite" => Need::NetworkAndPower,
-            "transfer" => Need::Nothing,
-            _ => Need::Processes,
-        }
-    }
-
-    /// Whether it means anything with so many brokers. Of three, each hears two others at most, so
-    /// a ring of majorities is the whole.
-    #[must_use]
-    pub fn suits(self, brokers: u32) -> bool {
-        match self {
-            Self::Ring => brokers >= 5,
-            Self::Laggard | Self::Kingmaker => brokers == 3,
-            _ => brokers >= 3 || self == Self::KillAll || self == Self::PowerLossAll,
-        }
-    }
-
-    fn lane(self) -> Lane {
-        match self.names().1 {
-            "partition" => Lane::Network,
-            "composite" => Lane::Both,
-            "transfer" => Lane::Leaders,
-            _ => Lane::Process,
-        }
-    }
-
-    /// How long it lasts, at least and at most, in milliseconds.
-    const fn lasts_ms(self) -> (u64, u64) {
-        match self {
-            Self::Pause => (1_000, 60_000),
-            Self::KillAll | Self::KillMajority | Self::PowerLossAll => (500, 5_000),
-            Self::KillFollower | Self::KillLeader | Self::PowerLoss => (500, 12_000),
-            Self::CrashLoop => (5_000, 15_000),
-            Self::Laggard => (6_000, 14_000),
-            Self::Wipe => (3_000, 8_000),
-            Self::Amnesia => (4_000, 8_000),
-            Self::Kingmaker => (8_000, 20_000),
-            Self::Flapping | Self::TransferLeaders => (5_000, 15_000),
-            _ => (3_000, 20_000),
-        }
-    }
-}
-
-/// The kinds that a list of names and groups means; `all` and `none` are groups too.
-///
-/// # Errors
-/// The first word that means nothing.
-pub fn parse_kinds(text: &str) -> Result<Vec<Kind>, String> {
-    let mut kinds = Vec::new();
-    for word in text
-        .split(',')
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
-    {
-        let means = |kind: &Kind| {
-            let (name, group) = kind.names();
-            word == name || word == group || word == "all"
-        };
-        let found: Vec<Kind> = Kind::ALL.into_iter().filter(means).collect();
-        if found.is_empty() && word != "none" {
-            return Err(format!("there is no fault {word:?}"));
-        }
-        kinds.extend(found);
-    }
-    kinds.sort_unstable();
-    kinds.dedup();
-    Ok(kinds)
-}
+use crate::kind::Lane;
+pub use crate::kind::{Kind, Need, parse_kinds};
 
 /// One fault to come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -240,15 +40,16 @@ pub fn plan(seed: u64, time_ms: u64, kinds: &[Kind]) -> Vec<Planned> {
     let mut random = StdRng::seed_from_u64(seed);
     let end = time_ms.saturating_sub(QUIET_MS);
     let mut planned = Vec::new();
-    let lanes: [&[Lane]; 3] = [
+    let lanes: [&[Lane]; 4] = [
         &[Lane::Process, Lane::Both],
         &[Lane::Network],
         &[Lane::Leaders],
+        &[Lane::Members],
     ];
     let mut decks = lanes.map(|lanes| Deck::new(kinds, lanes));
-    let mut free = [(); 3].map(|()| QUIET_MS + random.random_range(0..3_000));
+    let mut free = [(); 4].map(|()| QUIET_MS + random.random_range(0..3_000));
     loop {
-        let open = (0..3).filter(|lane| !decks[*lane].kinds.is_empty());
+        let open = (0..4).filter(|lane| !decks[*lane].kinds.is_empty());
         let Some(lane) = open.min_by_key(|lane| free[*lane]) else {
             break;
         };
@@ -342,11 +143,7 @@ mod tests {
                 );
                 assert!(fault.lasts_ms >= fault.kind.lasts_ms().0, "{fault:?}");
             }
-            let shares = |a: Kind, b: Kind| {
-                let (a, b) = (a.lane(), b.lane());
-                let either = a == Lane::Both && b != Lane::Leaders;
-                a == b || either || (b == Lane::Both && a != Lane::Leaders)
-            };
+            let shares = |a: Kind, b: Kind| !a.can_overlap(b);
             for (place, a) in planned.iter().enumerate() {
                 for b in &planned[place + 1..] {
                     let apart = a.at_ms + a.lasts_ms < b.at_ms;

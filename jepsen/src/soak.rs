@@ -1,6 +1,8 @@
 //! Hours of runs in blocks. Each block's result is appended to a ledger when it is known, so that a
 //! soak that was ended goes on where it stopped.
 
+mod coverage;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -15,12 +17,15 @@ use highwater_checker::Conclusion;
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use crate::recovery::{Sample, beside_others, by_kind};
+use crate::recovery::{Sample, availability, beside_others, by_kind};
 use crate::run::{Event, Listener, Report, RunConfig};
 use crate::verdict::word;
 
 /// The ledger's name in the directory of a soak.
 pub const LEDGER: &str = "ledger.jsonl";
+
+/// The page that shows it, beside it.
+pub const PAGE: &str = "ledger.html";
 
 /// A block that failed is kept whole; of the others, only this.
 const KEPT: [&str; 2] = ["report.json", "timeline.html"];
@@ -44,6 +49,10 @@ pub struct Entry {
     pub acknowledged: u64,
     /// Faults that took place, by kind: how many, and how many of them were proven active.
     pub faults: BTreeMap<String, (u64, u64)>,
+    /// Faults that were both proven active and overlapped, by their kinds in the order of the
+    /// alphabet: `halves + kill-leader`.
+    #[serde(default)]
+    pub pairs: BTreeMap<String, u64>,
     /// Anomalies by name.
     pub anomalies: BTreeMap<String, u64>,
     /// Other findings, and why a verdict is unknown.
@@ -91,18 +100,21 @@ pub async fn run(
         }
         let entry = entry(block, &report);
         append(&path, &entry)?;
-        eprintln!("{}", line(&entry));
+        entries.push(entry);
+        show(&config.out.join(PAGE), &entries)?;
+        let Some(entry) = entries.last() else { break };
+        eprintln!("{}", line(entry));
         worst = worst.max(severity(report.judgement.exit_code(require_all)));
         if report.judgement.conclusion() == Conclusion::Pass {
             thin_out(&one.out)?;
         }
-        entries.push(entry);
     }
     let samples: Vec<Sample> = entries
         .iter()
         .flat_map(|entry| entry.recovery.clone())
         .collect();
-    println!("{}\n{}", by_kind(&samples), beside_others(&samples));
+    println!("{}\n{}", by_kind(&samples), availability(&samples));
+    println!("{}", beside_others(&samples));
     println!("{}", summary(&entries));
     Ok(ExitCode::from(match worst {
         2 => 1,
@@ -181,6 +193,7 @@ fn entry(block: u64, report: &Report) -> Entry {
         ],
         acknowledged: report.acknowledged,
         faults,
+        pairs: coverage::pairs(&report.faults),
         anomalies: anomalies
             .map(|(name, found)| (name.to_string(), found.count))
             .collect(),
@@ -202,6 +215,15 @@ fn line(entry: &Entry) -> String {
         entry.anomalies,
         remarks.collect::<String>(),
     )
+}
+
+/// Writes the page of a ledger anew.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn show(path: &Path, entries: &[Entry]) -> anyhow::Result<()> {
+    fs::write(path, coverage::page(entries))
+        .with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Drops what only an investigation would need.
@@ -279,6 +301,7 @@ mod tests {
             operations: [10, 8, 1, 1],
             acknowledged: 16,
             faults: BTreeMap::from([("pause".to_owned(), (2, 2))]),
+            pairs: BTreeMap::new(),
             anomalies: BTreeMap::new(),
             remarks: Vec::new(),
             recovery: Vec::new(),

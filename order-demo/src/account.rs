@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use csv::StringRecord;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::catalogue::Sku;
 use crate::money::{Cents, MoneyError};
 
 /// One customer account.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Account {
     /// The customer's id.
     pub id: String,

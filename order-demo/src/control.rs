@@ -1,19 +1,23 @@
 //! Power over the broker processes. Whoever owns them implements it.
 
-use std::future::Future;
+use async_trait::async_trait;
 
 /// Starts, kills and restarts brokers.
+#[async_trait]
 pub trait ClusterControl: Send + Sync + 'static {
     /// Starts all brokers and returns when the cluster can be used: for each its number and the
     /// address of its client door, `host:port`.
-    fn start(&self) -> impl Future<Output = anyhow::Result<Vec<(u32, String)>>> + Send;
+    async fn start(&self) -> anyhow::Result<Vec<(u32, String)>>;
 
     /// Kills a broker without warning (SIGKILL) and returns when its process is gone.
-    fn kill(&self, broker: u32) -> impl Future<Output = anyhow::Result<()>> + Send;
+    async fn kill(&self, broker: u32) -> anyhow::Result<()>;
 
     /// Starts a killed broker again on its old data and returns when it answers.
-    fn restart(&self, broker: u32) -> impl Future<Output = anyhow::Result<()>> + Send;
+    async fn restart(&self, broker: u32) -> anyhow::Result<()>;
 
     /// Returns when a broker's copies hold everything that is committed.
-    fn caught_up(&self, broker: u32) -> impl Future<Output = anyhow::Result<()>> + Send;
+    async fn caught_up(&self, broker: u32) -> anyhow::Result<()>;
+
+    /// The processes of the brokers that run, by broker.
+    async fn pids(&self) -> Vec<(u32, u32)>;
 }

@@ -1,6 +1,15 @@
 //! What was read back after a run, in the form that the checker judges.
 
-use crate::order::Source;
+use serde::{Deserialize, Serialize};
+
+/// The place of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Source {
+    /// The partition.
+    pub partition: u32,
+    /// The offset.
+    pub offset: u64,
+}
 
 /// One record that the fresh consumer read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,6 +20,8 @@ pub struct Observed {
     pub key: Vec<u8>,
     /// Its value.
     pub value: Vec<u8>,
+    /// Its timestamp, in milliseconds since 1970.
+    pub timestamp_ms: i64,
 }
 
 /// A running fingerprint of one partition's records: offset, key, value, in order.

@@ -1,35 +1,28 @@
-//! The order-fulfilment workload: business words over the client.
+//! The order-fulfilment workload: a telecom order pipeline over the client.
 //!
-//! Accounts become orders, orders become events, events are priced; a journal outside the broker
-//! remembers what was sent, and an independent checker compares what can be read back with what
-//! the input alone says must be there.
-//!
-//! [`driver::run`] does a whole run over brokers that a [`ClusterControl`] starts and kills.
+//! Orders come in over HTTP, a saga takes each through a dozen services, and a checker that shares
+//! no expectation with them compares what was promised with what can be read back. [`services`] runs
+//! each service as a process, [`driver`] runs them all over brokers that a [`ClusterControl`] starts
+//! and kills, [`checker`] judges.
 
 pub mod account;
 pub mod bus;
 pub mod catalogue;
-mod client_bus;
+pub mod checker;
 mod control;
+pub mod domain;
 pub mod driver;
 pub mod evidence;
-mod fault;
+pub mod gateway;
 pub mod generate;
 pub mod journal;
-mod journal_file;
-mod journal_task;
-mod load;
 pub mod money;
 pub mod order;
 pub mod plan;
-mod pricer;
-pub mod pricing;
-pub mod progress;
 mod readback;
 pub mod report;
-pub mod verify;
-mod verify_events;
+pub mod series;
+pub mod services;
+pub mod store;
 
-pub use client_bus::ClientBus;
 pub use control::ClusterControl;
-pub use journal_file::JournalFile;

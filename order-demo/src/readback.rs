@@ -7,13 +7,13 @@ use anyhow::Context;
 use futures_util::StreamExt;
 use tokio::time::timeout;
 
-use crate::bus::Bus;
+use crate::bus::ClientBus;
 use crate::evidence::{Digest, Observed, ReplicaRead};
 
 /// Reads every partition from its first record up to `ends`, and hands each record to `take`.
 /// `patience` is how long the next record may take.
-pub(crate) async fn read_to_end<B: Bus>(
-    bus: &B,
+pub(crate) async fn read_to_end(
+    bus: &ClientBus,
     topic: &str,
     ends: &BTreeMap<u32, u64>,
     broker: Option<u32>,
@@ -49,8 +49,8 @@ pub(crate) async fn read_to_end<B: Bus>(
 }
 
 /// What one broker's own copies of a topic hold, partition by partition.
-pub(crate) async fn read_copies<B: Bus>(
-    bus: &B,
+pub(crate) async fn read_copies(
+    bus: &ClientBus,
     topic: &str,
     ends: &BTreeMap<u32, u64>,
     broker: u32,

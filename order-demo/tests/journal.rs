@@ -1,17 +1,11 @@
 //! The journal survives a crash at any byte, and hides no damage.
 
-use highwater_order_demo::JournalFile;
-use highwater_order_demo::journal::{Entry, Fate, Journal, JournalError};
-use highwater_order_demo::order::{OrderNumber, Source};
+use highwater_order_demo::journal::{Entry, Fate, Journal, JournalError, JournalFile};
+use highwater_order_demo::order::OrderNumber;
 
 fn number(at: u64) -> OrderNumber {
     OrderNumber(at)
 }
-
-const AT: Source = Source {
-    partition: 3,
-    offset: 1_234,
-};
 
 fn entries() -> Vec<Entry> {
     vec![
@@ -19,7 +13,7 @@ fn entries() -> Vec<Entry> {
             from: number(0),
             to: number(3),
         },
-        Entry::Acknowledged(number(1), AT),
+        Entry::Accepted(number(1)),
         Entry::Intended {
             from: number(3),
             to: number(5),
@@ -39,7 +33,7 @@ fn every_order_has_the_fate_that_was_written() {
     let fates: Vec<_> = journal.fates().map(|(_, fate)| fate).collect();
     let expected = [
         Fate::Refused,
-        Fate::Acknowledged(AT),
+        Fate::Accepted,
         Fate::Unknown,
         Fate::Unknown,
         Fate::Unknown,
@@ -89,10 +83,7 @@ fn contradictions_are_errors() {
         from: number(0),
         to: number(2),
     };
-    let (yes, no) = (
-        Entry::Acknowledged(number(1), AT),
-        Entry::Refused(number(1)),
-    );
+    let (yes, no) = (Entry::Accepted(number(1)), Entry::Refused(number(1)));
     for bad in [
         &[intended, yes, no][..],
         &[yes],

@@ -1,5 +1,6 @@
 //! Load generator and the project's own experiments, each a subcommand that anyone can run again.
 
+mod compaction;
 mod copies;
 mod failover;
 mod groups;
@@ -36,6 +37,8 @@ enum Experiment {
     Recovery(recovery::Options),
     /// Bytes copied in user space per byte produced, by process.
     Copies(copies::Options),
+    /// Log compaction: bytes a second, and its effect on the latency of acknowledgements.
+    Compaction(compaction::Options),
     /// Consumer groups: commits a second, rebalances, latency up to the handler.
     Groups(groups::Options),
 }
@@ -53,6 +56,7 @@ async fn main() -> anyhow::Result<()> {
         Experiment::Failover(options) => failover::run(&broker, &options).await,
         Experiment::Recovery(options) => recovery::run(&broker, &options).await,
         Experiment::Copies(options) => copies::run(&broker, &options).await,
+        Experiment::Compaction(options) => compaction::run(&broker, &options).await,
         Experiment::Groups(options) => groups::run(&broker, &options).await,
     }
 }

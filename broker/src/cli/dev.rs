@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use crate::config::{ADMIN_PORT, GRPC_PORT};
+use crate::process::{Cluster, ClusterSpec};
 use anyhow::Context as _;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use clap::builder::TypedValueParser as _;
-use highwater_broker::config::{ADMIN_PORT, GRPC_PORT};
-use highwater_broker::process::{Cluster, ClusterSpec};
 use tokio_util::sync::CancellationToken;
 
 use super::exit::Failure;

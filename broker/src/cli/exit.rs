@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use highwater_broker::config::ConfigError;
-use highwater_broker::process::ADDRESS_IN_USE;
+use crate::config::ConfigError;
+use crate::process::ADDRESS_IN_USE;
 
 /// The last lines of `--help`. Those of the client's verbs are among them.
 pub const HELP: &str = "\

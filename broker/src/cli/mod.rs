@@ -1,8 +1,13 @@
 //! The command line: one binary, nouns then verbs.
 
 mod demo;
+mod demo_args;
+mod demo_series;
+mod demo_view;
 mod dev;
 mod exit;
+mod order_service;
+mod parent;
 mod server;
 mod signals;
 
@@ -36,8 +41,14 @@ enum Command {
     Server(server::ServerArgs),
     /// Runs a whole cluster on this machine, for development
     Dev(dev::DevArgs),
-    /// Runs thousands of orders through three brokers, kills one, and checks that nothing is lost
-    Demo(demo::DemoArgs),
+    /// Runs an order pipeline of a dozen services over three brokers, breaks them, checks everything
+    Demo(demo_args::DemoArgs),
+    /// One service of the demo
+    #[command(hide = true)]
+    OrderService(order_service::ServiceArgs),
+    /// The checker of the demo
+    #[command(hide = true)]
+    OrderCheck(order_service::CheckArgs),
     /// Breaks a cluster on purpose, checks what its clients saw, and says whether anything was lost
     Verify(highwater_jepsen::cli::Verify),
     /// Drives a workload through a cluster and prints throughput, latencies and what they cost
@@ -98,12 +109,14 @@ fn run(command: Command, global: &GlobalOptions) -> Result<ExitCode, Failure> {
         Command::Server(args) => server::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::OrderService(args) => order_service::service(args),
+        Command::OrderCheck(args) => order_service::check(args),
         // Its exit codes are its own: 1 is an anomaly, 2 is "unknown".
         Command::Verify(args) => Ok(highwater_jepsen::cli::execute(args, &["verify"])),
         Command::Bench(args) => bench(args),
         Command::Client(command) => client(command, global),
         Command::Config => {
-            print!("{}", highwater_broker::config::reference());
+            print!("{}", crate::config::reference());
             Ok(ExitCode::SUCCESS)
         }
         Command::Completion { shell } => {

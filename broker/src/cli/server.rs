@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use crate::config::{Config, Sources};
+use crate::observe::logs;
 use anyhow::Context as _;
 use clap::Args;
-use highwater_broker::config::{Config, Sources};
-use highwater_broker::observe::logs;
 
 use super::exit::Failure;
+use super::parent::die_with;
 use super::signals::stop_on_signals;
 
 /// Names the file when `--config` does not.
@@ -67,7 +68,7 @@ pub fn run(args: ServerArgs) -> Result<ExitCode, Failure> {
     logs::init(filter.as_deref()).map_err(Failure::usage)?;
     super::runtime()?.block_on(async {
         let stop = stop_on_signals().context("no signal handlers")?;
-        highwater_broker::node::run(config, stop).await
+        crate::node::run(config, stop).await
     })?;
     Ok(ExitCode::SUCCESS)
 }
@@ -127,27 +128,4 @@ fn flags(args: &ServerArgs) -> Result<Vec<(String, String, String)>, Failure> {
         }
     }
     Ok(flags)
-}
-
-/// Asks the kernel to kill this process when its parent is gone, however that happens.
-#[cfg(target_os = "linux")]
-fn die_with(parent: u32) -> Result<(), Failure> {
-    use rustix::process::{Signal, getppid, set_parent_process_death_signal};
-
-    set_parent_process_death_signal(Some(Signal::KILL))
-        .context("cannot tie this process to its parent")?;
-    // The parent may have gone between the fork and the call above; then no signal will come.
-    let actual = getppid().and_then(|pid| u32::try_from(pid.as_raw_nonzero().get()).ok());
-    if actual != Some(parent) {
-        return Err(Failure::failed(anyhow::anyhow!(
-            "the parent process {parent} is gone"
-        )));
-    }
-    Ok(())
-}
-
-/// Elsewhere only the parent itself ends its brokers.
-#[cfg(not(target_os = "linux"))]
-fn die_with(_parent: u32) -> Result<(), Failure> {
-    Ok(())
 }

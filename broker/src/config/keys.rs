@@ -167,6 +167,16 @@ sections! {
         /// ranges, by the broker that leads it. 0: never.
         compare_interval_ms: Millis = Millis(600_000),
     }
+    /// Compaction of topics with `cleanup.policy=compact`, in the background.
+    compaction: Compaction {
+        /// Memory for keys. When it is full, what was read so far is written, and the rest is compacted
+        /// in another round.
+        dedupe_buffer_bytes: ByteSize = ByteSize(128 << 20),
+        /// Bytes read and written a second, at most. 0: without a bound.
+        bytes_per_second: ByteSize = ByteSize(64 << 20),
+        /// Between two looks for what is to be compacted, by the broker that leads a shard.
+        interval_ms: Millis = Millis(15_000),
+    }
     /// What is done about damage without being asked.
     repair: Repair {
         /// Whether a bad range is fetched again from the other replicas, and a replica that stopped is

@@ -16,8 +16,8 @@ mod value;
 mod tests;
 
 pub use keys::{
-    ADMIN_PORT, Defaults, Groups, KEYS, Key, Limits, Listen, Node, Raft, Repair, SECTIONS, Scrub,
-    Storage, Wal,
+    ADMIN_PORT, Compaction, Defaults, Groups, KEYS, Key, Limits, Listen, Node, Raft, Repair,
+    SECTIONS, Scrub, Storage, Wal,
 };
 pub use nearest::nearest;
 pub use reference::reference;
@@ -41,6 +41,8 @@ pub struct Config {
     pub limits: Limits,
     /// Looking for rot.
     pub scrub: Scrub,
+    /// Compaction.
+    pub compaction: Compaction,
     /// What is done about damage.
     pub repair: Repair,
     /// Consumer groups.

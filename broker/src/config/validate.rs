@@ -25,6 +25,7 @@ pub(super) fn validate(config: &Config) -> Result<(), ConfigError> {
     raft(config)?;
     limits(config)?;
     scrub(config)?;
+    compaction(config)?;
     let retention = &config.groups.retention_ms;
     at_least("groups.retention_ms", retention, &SHORTEST_RETENTION)?;
     defaults(config)
@@ -156,6 +157,13 @@ fn scrub(config: &Config) -> Result<(), ConfigError> {
         at_least("scrub.compare_interval_ms", every, &second)?;
     }
     at_least("repair.after_ms", &config.repair.after_ms, &second)
+}
+
+fn compaction(config: &Config) -> Result<(), ConfigError> {
+    let compaction = &config.compaction;
+    let (buffer, interval) = (&compaction.dedupe_buffer_bytes, &compaction.interval_ms);
+    at_least("compaction.dedupe_buffer_bytes", buffer, &ByteSize(1 << 20))?;
+    at_least("compaction.interval_ms", interval, &Millis(100))
 }
 
 fn defaults(config: &Config) -> Result<(), ConfigError> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use highwater_env::Env;
-use highwater_metadata::{MetadataCommand, Topic};
+use highwater_metadata::{MetadataCommand, MetadataReply, Topic};
 use highwater_proto::internal::ShardCommandRequest;
 use highwater_proto::{NodeId, PartitionId, ShardId, TopicPartition};
 use highwater_shard::{CommandRefusal, PartitionConfig, ShardCommand, ShardReply};
@@ -39,7 +39,9 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
     while !broker.stop.is_cancelled() {
         changes.borrow_and_update();
         looks = looks.wrapping_add(1);
+        metrics::gauge!("highwater_metadata_level").set(broker.cluster.image().level().0);
         if broker.metadata.group().is_leader() {
+            raise_level(&broker).await;
             establish_shards(&broker).await;
             make_partitions(&broker).await;
             balance_leaders(&broker, looks).await;
@@ -49,6 +51,28 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
             changed = changes.changed() => if changed.is_err() { return },
             () = broker.stop.cancelled() => return,
         }
+    }
+}
+
+/// Lets commands of a later level be written, once every broker runs a release that knows them.
+async fn raise_level<E: Env>(broker: &Arc<Broker<E>>) {
+    let Some(level) = broker.cluster.image().level_to_raise() else {
+        return;
+    };
+    // A new leader looks again when it knows all that was decided before it: a broker of an older
+    // release may have come.
+    if broker.metadata.group().read_barrier().await.is_err()
+        || broker.cluster.image().level_to_raise() != Some(level)
+    {
+        return;
+    }
+    let command = MetadataCommand::RaiseLevel { level };
+    match broker.metadata.propose(&command, COMMAND_DEADLINE).await {
+        Ok(MetadataReply::Done) => {
+            tracing::info!(%level, "all brokers know this level of metadata commands");
+        }
+        Ok(other) => tracing::warn!(%level, reply = ?other, "the level is not raised yet"),
+        Err(error) => tracing::warn!(%level, %error, "the level is not raised yet; will repeat"),
     }
 }
 
@@ -138,14 +162,28 @@ pub(super) fn partition_config(topic: &Topic) -> PartitionConfig {
     let settings = topic.settings();
     // -1 is without bound.
     let bound = |value: i64| u64::try_from(value).ok();
-    PartitionConfig {
+    let plain = PartitionConfig {
         segment_bytes: settings.segment_bytes.0,
         segment_ms: settings.segment_ms.unsigned_abs(),
         producer_expiry_ms: PRODUCER_EXPIRY_MS,
         max_producers: MAX_PRODUCERS,
         version: topic.config_version(),
-        retention_ms: bound(settings.retention_ms),
-        retention_bytes: bound(settings.retention_bytes),
+        retention_ms: bound(settings.retention_ms).filter(|_| settings.cleanup.delete),
+        retention_bytes: bound(settings.retention_bytes).filter(|_| settings.cleanup.delete),
+        ..PartitionConfig::default()
+    };
+    if !settings.cleanup.compact {
+        return plain;
+    }
+    PartitionConfig {
+        compact: true,
+        delete_retention_ms: settings.delete_retention_ms.unsigned_abs(),
+        min_dirty_ppm: settings.min_dirty_ppm,
+        min_compaction_lag_ms: settings.min_compaction_lag_ms.unsigned_abs(),
+        max_compaction_lag_ms: Some(settings.max_compaction_lag_ms)
+            .filter(|lag| *lag < i64::MAX)
+            .map(i64::unsigned_abs),
+        ..plain
     }
 }
 
@@ -256,10 +294,13 @@ pub async fn propose_here<E: Env>(
 }
 
 /// Moves leaders to the brokers that the image prefers, a few at a time, once those have been back
-/// for a while. Each look begins with another shard, so that a few that cannot move hold up nobody.
+/// for a while, and away from brokers whose disk is full to any that takes records. Each look begins with
+/// another shard, so that a few that cannot move hold up nobody.
 async fn balance_leaders<E: Env>(broker: &Arc<Broker<E>>, looks: usize) {
+    let full = broker.liveness.full();
     let steady = broker.liveness.steady_for(SETTLE);
-    let mut moves: Vec<(ShardId, NodeId, NodeId)> = misplaced(broker, &steady);
+    let taking = steady.difference(&full).copied().collect();
+    let mut moves: Vec<(ShardId, NodeId, NodeId)> = misplaced(broker, &taking, &full);
     if !moves.is_empty() {
         let first = looks % moves.len();
         moves.rotate_left(first);
@@ -280,22 +321,42 @@ async fn balance_leaders<E: Env>(broker: &Arc<Broker<E>>, looks: usize) {
 
 fn misplaced<E: Env>(
     broker: &Broker<E>,
-    steady: &BTreeSet<NodeId>,
+    taking: &BTreeSet<NodeId>,
+    full: &BTreeSet<NodeId>,
 ) -> Vec<(ShardId, NodeId, NodeId)> {
     let image = broker.cluster.image();
     let leaders = broker.cluster.leaders();
     // A shard whose members change is led where its plan needs it.
     let settled = image.shards().filter(|shard| shard.learners.is_empty());
     let misplaced = settled.filter_map(|shard| {
-        let preferred = shard.preferred_leader?;
         let leader = leaders.get(&shard.id)?.node?;
         // Who has a bad range does not take over before it is whole.
-        let report = broker.reports.of(preferred, shard.id);
-        let whole = report.is_none_or(|said| said.damage.is_none() && !said.stopped);
-        (leader != preferred && whole && steady.contains(&preferred))
-            .then_some((shard.id, leader, preferred))
+        let whole = |node: NodeId| {
+            let report = broker.reports.of(node, shard.id);
+            report.is_none_or(|said| said.damage.is_none() && !said.stopped)
+        };
+        let able = |node: &NodeId| taking.contains(node) && whole(*node);
+        let to = better(shard.preferred_leader, &shard.replicas, leader, full, able)?;
+        Some((shard.id, leader, to))
     });
     misplaced.collect()
+}
+
+/// Who should lead instead of `leader`, if anybody: who is preferred, or, where the leader's disk is
+/// full, any replica. `able` says who can.
+fn better(
+    preferred: Option<NodeId>,
+    replicas: &[NodeId],
+    leader: NodeId,
+    full: &BTreeSet<NodeId>,
+    able: impl Fn(&NodeId) -> bool,
+) -> Option<NodeId> {
+    let preferred = preferred.filter(&able);
+    let other = || {
+        let others = replicas.iter().copied().filter(|node| *node != leader);
+        others.filter(&able).find(|_| full.contains(&leader))
+    };
+    preferred.or_else(other).filter(|to| *to != leader)
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ struct Heard {
     at: Instant,
     since: Instant,
     draining: bool,
+    full: bool,
+    started_at_ms: i64,
 }
 
 /// Which brokers the metadata leader heard from, and when.
@@ -38,20 +40,31 @@ struct Heard {
 pub struct Liveness(Mutex<BTreeMap<NodeId, Heard>>);
 
 impl Liveness {
-    /// Takes note of a heartbeat.
-    pub fn heard_from(&self, node: NodeId, draining: bool) {
+    /// Takes note of a heartbeat: whether the broker is stopping, whether its disk is full, and when its
+    /// process was started, by its own wall clock.
+    pub fn heard_from(&self, node: NodeId, draining: bool, full: bool, started_at_ms: i64) {
         let now = Instant::now();
         let mut heard = self.0.lock();
         let entry = heard.entry(node).or_insert(Heard {
             at: now,
             since: now,
             draining,
+            full,
+            started_at_ms,
         });
         if now - entry.at > ALIVE_FOR {
             entry.since = now;
         }
         entry.at = now;
         entry.draining = draining;
+        entry.full = full;
+        entry.started_at_ms = started_at_ms;
+    }
+    /// When a broker's process was started, by that broker's wall clock; 0: it never said.
+    #[must_use]
+    pub fn started_at_ms(&self, node: NodeId) -> i64 {
+        let heard = self.0.lock();
+        heard.get(&node).map_or(0, |heard| heard.started_at_ms)
     }
     /// Brokers heard from lately.
     #[must_use]
@@ -71,6 +84,16 @@ impl Liveness {
         self.alive_for(span)
             .difference(&draining)
             .copied()
+            .collect()
+    }
+    /// Brokers that said last that they take no records for want of disk space.
+    #[must_use]
+    pub fn full(&self) -> BTreeSet<NodeId> {
+        let heard = self.0.lock();
+        heard
+            .iter()
+            .filter(|(_, h)| h.full)
+            .map(|(id, _)| *id)
             .collect()
     }
     fn alive_for(&self, span: Duration) -> BTreeSet<NodeId> {
@@ -95,9 +118,12 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
             ..HeartbeatResponse::default()
         };
     }
-    broker
-        .liveness
-        .heard_from(NodeId(request.node_id), request.draining);
+    broker.liveness.heard_from(
+        NodeId(request.node_id),
+        request.draining,
+        request.storage_full,
+        request.started_at_ms,
+    );
     let said = (request.problems, request.alarms);
     broker
         .reports
@@ -156,7 +182,8 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
     }
 }
 
-async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
+/// Sends one heartbeat to the metadata leader now, and waits for the answer, a little while.
+pub async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
     let request = HeartbeatRequest {
         node_id: broker.node_id.0,
         incarnation: broker.incarnation.clone(),
@@ -165,6 +192,8 @@ async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
         problems: health::own_problems(broker),
         wall_clock_ms: broker.env.clock().now_ms(),
         alarms: broker.divergences.alarms(broker.node_id),
+        storage_full: broker.gate.is_storage_full(),
+        started_at_ms: broker.started_at_ms,
     };
     let Some(leader) = broker.metadata.group().status().borrow().leader else {
         return;

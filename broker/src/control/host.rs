@@ -103,13 +103,16 @@ pub fn set_vote_floor<E: Env>(broker: &Broker<E>, hosted: &Shard<E::Disk>) {
     let Some(shard) = image.shard(hosted.id) else {
         return;
     };
+    hosted.group.set_vote_floor(floor_here(broker, shard));
+}
+
+fn floor_here<E: Env>(broker: &Broker<E>, shard: &ShardInfo) -> VoteFloor {
     let others = shard.replicas.iter().any(|node| *node != broker.node_id);
-    let floor = if others && broker.damage.is_bad(shard.id) {
+    if others && broker.damage.is_bad(shard.id) {
         VoteFloor::Nobody
     } else {
         floor(shard, broker.node_id)
-    };
-    hosted.group.set_vote_floor(floor);
+    }
 }
 
 /// Whom a replica may vote for: one that is being filled only for those who have the entry that
@@ -128,9 +131,9 @@ fn floor(shard: &ShardInfo, me: NodeId) -> VoteFloor {
 async fn host<E: Env>(broker: &Arc<Broker<E>>, shard: &ShardInfo) -> anyhow::Result<()> {
     let machine = ShardMachine::new(shard.id, Arc::clone(&broker.shard_context));
     let (views, groups) = (machine.views(), machine.groups());
-    let floor = floor(shard, broker.node_id);
+    let floor = floor_here(broker, shard);
     let group = broker.groups.start(shard.id, machine, floor).await?;
-    let (accumulator, _task) = Accumulator::start(group.clone());
+    let (accumulator, _task) = Accumulator::start(group.clone(), Arc::clone(&broker.turns));
     // The founding membership is written by one broker, for a shard that never had a leader; any
     // number of repetitions of it are harmless, a second, different one is refused by the group.
     if !shard.established && shard.preferred_leader == Some(broker.node_id) {
@@ -158,6 +161,7 @@ async fn end<E: Env>(broker: &Arc<Broker<E>>, image: &Image, shard: ShardId) -> 
         hosted.group.shutdown().await;
     }
     broker.damage.forget(shard);
+    broker.shard_context.compactions.forget(shard);
     let of_topic = |topic: &Arc<highwater_metadata::Topic>| {
         let id = topic.id();
         let partitions = (0..).zip(topic.shards().collect::<Vec<_>>());

@@ -73,6 +73,14 @@ impl<E: Env> CheckpointFile<E> {
             .await;
         read.map_err(unreadable)
     }
+    /// Makes durable what was read, before the log is cut behind it: a process that died after the
+    /// rename may have left it in the page cache alone.
+    async fn settle(&self) -> io::Result<()> {
+        let settled = self
+            .call(|file| highwater_env::settle(file.env.disk(), &file.path))
+            .await;
+        stop_if_sync_failed(settled)
+    }
 }
 
 /// An image on its way to the disk.
@@ -126,7 +134,9 @@ impl<E: Env> StateMachine for MetadataMachine<E> {
         else {
             return Ok(None);
         };
-        self.replace(Image::decode_snapshot(&state).map_err(io::Error::other)?);
+        let image = Image::decode_snapshot(&state).map_err(io::Error::other)?;
+        self.file.settle().await?;
+        self.replace(image);
         Ok(Some(StoredCheckpoint {
             raft_meta,
             manifest: state,

@@ -3,6 +3,7 @@
 pub mod checkpointer;
 pub mod clocks;
 pub mod cluster;
+pub mod compaction;
 pub mod controller;
 pub mod diagnosis;
 pub mod heartbeat;

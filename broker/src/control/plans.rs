@@ -375,4 +375,4 @@ fn differs<E: Env>(broker: &Broker<E>, shard: &ShardInfo) -> bool {
 
 #[cfg(test)]
 #[path = "plans_tests.rs"]
-mod tests;
+pub(super) mod tests;

@@ -7,7 +7,8 @@ use highwater_proto::NodeId;
 
 use super::metadata_goal;
 
-fn image(brokers: u32) -> Image {
+/// So many brokers, of which three made the cluster.
+pub(in crate::control) fn image(brokers: u32) -> Image {
     let mut image = Image::default();
     let broker = |id: u32| NewBroker {
         id: NodeId(id),

@@ -11,6 +11,7 @@ use highwater_proto::{NodeId, Payload};
 use highwater_raft::{Group, ProposeError};
 use tokio::time::Instant;
 
+use super::cluster::Cluster;
 use super::peers::PeerClients;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -32,6 +33,7 @@ pub enum MetadataError {
 pub struct Proposer<E: Env> {
     group: Group,
     peers: Arc<PeerClients<E>>,
+    cluster: Arc<Cluster>,
 }
 
 /// One attempt.
@@ -45,8 +47,12 @@ enum Attempt {
 impl<E: Env> Proposer<E> {
     /// A proposer over the local replica of the metadata group.
     #[must_use]
-    pub fn new(group: Group, peers: Arc<PeerClients<E>>) -> Self {
-        Self { group, peers }
+    pub fn new(group: Group, peers: Arc<PeerClients<E>>, cluster: Arc<Cluster>) -> Self {
+        Self {
+            group,
+            peers,
+            cluster,
+        }
     }
     /// The metadata group.
     #[must_use]
@@ -69,7 +75,7 @@ impl<E: Env> Proposer<E> {
         let deadline = Instant::now() + timeout;
         let mut pause = FIRST_PAUSE;
         loop {
-            let reason = match self.attempt(encoded.clone(), deadline).await {
+            let reason = match self.attempt(command, encoded.clone(), deadline).await {
                 Attempt::Replied(bytes) => {
                     return MetadataReply::decode(&bytes)
                         .map_err(|error| MetadataError::Unknown(error.to_string()));
@@ -85,22 +91,37 @@ impl<E: Env> Proposer<E> {
         }
     }
 
-    async fn attempt(&self, command: Bytes, deadline: Instant) -> Attempt {
+    async fn attempt(
+        &self,
+        command: &MetadataCommand,
+        encoded: Bytes,
+        deadline: Instant,
+    ) -> Attempt {
         let mut leader = self.group.status().borrow().leader;
         if self.group.is_leader() {
-            match self.propose_here(command.clone(), deadline).await {
+            let proposed = self.propose_here(command, encoded.clone(), deadline);
+            match proposed.await {
                 Attempt::NotHere(hint, _) if hint.is_some() => leader = hint,
                 decided => return decided,
             }
         }
         match leader {
-            Some(node) => self.forward(node, command, deadline).await,
+            Some(node) => self.forward(node, encoded, deadline).await,
             None => Attempt::NotHere(None, "an election is going on".to_owned()),
         }
     }
 
-    async fn propose_here(&self, command: Bytes, deadline: Instant) -> Attempt {
-        let proposal = self.group.propose_ordered(Payload::from(command));
+    async fn propose_here(
+        &self,
+        command: &MetadataCommand,
+        encoded: Bytes,
+        deadline: Instant,
+    ) -> Attempt {
+        // A broker that does not know it would stop at it, so it must not get into the log.
+        if let Err(refusal) = self.cluster.image().admits(command) {
+            return Attempt::Replied(MetadataReply::Refused(refusal).encode());
+        }
+        let proposal = self.group.propose_ordered(Payload::from(encoded));
         match tokio::time::timeout_at(deadline, proposal).await {
             Ok(Ok(reply)) => Attempt::Replied(reply),
             Ok(Err(ProposeError::NotLeader { leader, .. })) => Attempt::NotHere(
@@ -152,10 +173,12 @@ impl<E: Env> Proposer<E> {
         timeout: Duration,
     ) -> Result<Bytes, (bool, Option<NodeId>, String)> {
         // What cannot be applied must not get into the log, where it would stay.
-        if let Err(error) = MetadataCommand::decode(&command) {
-            return Err((true, None, error.to_string()));
-        }
-        match self.propose_here(command, Instant::now() + timeout).await {
+        let known = match MetadataCommand::decode(&command) {
+            Ok(known) => known,
+            Err(error) => return Err((true, None, error.to_string())),
+        };
+        let deadline = Instant::now() + timeout;
+        match self.propose_here(&known, command, deadline).await {
             Attempt::Replied(reply) => Ok(reply),
             Attempt::NotHere(leader, reason) => Err((true, leader, reason)),
             Attempt::Unknown(reason) => Err((false, None, reason)),

@@ -1,8 +1,9 @@
 //! Which stopped replicas are filled again by themselves, and which never are.
 
-use highwater_metadata::{MetadataCommand, NewBroker, PlanKind};
+use highwater_metadata::{MetadataCommand, PlanKind};
 
 use super::*;
+use crate::control::plans::tests::image;
 
 const AFTER: Duration = Duration::from_secs(60);
 
@@ -16,20 +17,8 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let mut image = Image::default();
-        let broker = |id: u32| NewBroker {
-            id: NodeId(id),
-            address: format!("broker-{id}:9094"),
-            incarnation: format!("inc-{id}"),
-            rack: String::new(),
-            version: String::new(),
-        };
-        image.apply(&MetadataCommand::CreateCluster {
-            cluster_id: "c".to_owned(),
-            brokers: (1..=3).map(broker).collect(),
-        });
         Self {
-            image,
+            image: image(3),
             alive: (1..=3).map(NodeId).collect(),
             stopped: BTreeSet::new(),
             damaged: BTreeSet::new(),

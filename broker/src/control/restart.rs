@@ -22,6 +22,10 @@ pub struct Verdict {
     pub reasons: Vec<String>,
     /// What will be away meanwhile even so.
     pub notes: Vec<String>,
+    /// It was heard from lately, and is not stopping.
+    pub present: bool,
+    /// When its process was started, by its own wall clock; 0: it never said.
+    pub started_at_ms: i64,
 }
 
 /// The verdict about one broker, or, with 0, about each.
@@ -41,6 +45,7 @@ pub fn check<E: Env>(broker: &Broker<E>, asked: u32) -> Result<Vec<Verdict>, Str
         alive: &alive,
         me: broker.node_id,
         metadata,
+        started_at_ms: &|node| broker.liveness.started_at_ms(node),
         newest: &|shard| broker.cluster.applied(shard),
         report: &report,
     };
@@ -54,6 +59,7 @@ struct View<'a> {
     alive: &'a BTreeSet<NodeId>,
     me: NodeId,
     metadata: highwater_raft::GroupStatus,
+    started_at_ms: &'a dyn Fn(NodeId) -> i64,
     newest: &'a dyn Fn(ShardId) -> u64,
     report: &'a dyn Fn(NodeId, ShardId) -> Option<ReplicaReport>,
 }
@@ -83,6 +89,8 @@ impl View<'_> {
             broker: id,
             reasons,
             notes,
+            present: self.alive.contains(&id),
+            started_at_ms: (self.started_at_ms)(id),
         }
     }
 

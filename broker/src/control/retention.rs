@@ -47,7 +47,7 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
 }
 
 /// Whether the clock can be trusted; says so when that changes.
-fn may_go_on<E: Env>(broker: &Broker<E>) -> bool {
+pub(super) fn may_go_on<E: Env>(broker: &Broker<E>) -> bool {
     let image = broker.cluster.image();
     let members: Vec<NodeId> = image
         .brokers()
@@ -77,8 +77,8 @@ fn sentence(apart_ms: i64) -> String {
     let seconds = apart_ms.unsigned_abs() / 1_000;
     let side = if apart_ms > 0 { "ahead of" } else { "behind" };
     format!(
-        "its wall clock is {seconds} s {side} most other brokers'; retention stands still where it \
-         leads: set the clock (NTP)"
+        "its wall clock is {seconds} s {side} most other brokers'; retention and compaction stand \
+         still where it leads: set the clock (NTP)"
     )
 }
 

@@ -12,8 +12,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use highwater_env::Env;
 use highwater_metadata::Image;
-use highwater_proto::{ShardId, TopicPartition};
-use highwater_shard::{CommandRefusal, FeatureLevel, PartitionConfig, ShardCommand, ShardReply};
+use highwater_proto::{NodeId, ShardId, TopicId, TopicPartition};
+use highwater_shard::{
+    CommandRefusal, CompactionSettings as _, FeatureLevel, PartitionConfig, ShardCommand,
+    ShardReply,
+};
 use tokio::time::Instant;
 
 use super::controller::{partition_config, propose_here};
@@ -97,9 +100,11 @@ async fn follow<E: Env>(
     if views.is_empty() {
         return true;
     }
-    if shard.groups.rules() < FeatureLevel::TOPICS {
+    let topics = views.iter().map(|view| view.topic_partition().topic);
+    let needed = level(image, topics);
+    if shard.groups.rules() < needed {
         let deadline = Instant::now() + DEADLINE;
-        let raised = raise_level(broker, shard, (FeatureLevel::TOPICS, deadline)).await;
+        let raised = raise_level(broker, shard, (needed, deadline)).await;
         // Brokers of an older release: what they know is still taken over.
         if let Err(error) = raised {
             tracing::debug!(shard = shard.id.0, %error, "the shard stays at its level");
@@ -118,6 +123,19 @@ async fn follow<E: Env>(
         .await
 }
 
+/// The level that the settings of these topics need.
+fn level(image: &Image, mut topics: impl Iterator<Item = TopicId>) -> FeatureLevel {
+    let is_compacted = |topic| {
+        let topic = image.topic(topic);
+        topic.is_some_and(|topic| topic.settings().cleanup.compact)
+    };
+    if topics.any(is_compacted) {
+        FeatureLevel::COMPACTION
+    } else {
+        FeatureLevel::TOPICS
+    }
+}
+
 /// What a partition lacks.
 fn due(
     image: &Image,
@@ -130,6 +148,9 @@ fn due(
         return gone.then_some(ShardCommand::DeletePartition { tp });
     };
     let mut wanted = partition_config(topic);
+    if rules < FeatureLevel::COMPACTION {
+        wanted = wanted.without_compaction();
+    }
     if rules < FeatureLevel::TOPICS {
         wanted = PartitionConfig {
             version: config.version,
@@ -173,7 +194,9 @@ struct Tidied {
 impl Tidied {
     async fn go_on<E: Env>(&mut self, broker: &Arc<Broker<E>>) {
         let context = &broker.shard_context;
-        let mut waiting = broker.cluster.image().cluster_id().is_none();
+        // A shard that has not started yet uses files that nobody knows of.
+        let running: BTreeSet<ShardId> = broker.shards.all().iter().map(|s| s.id).collect();
+        let mut waiting = !all_run(&broker.cluster.image(), broker.node_id, &running);
         for shard in broker.shards.all() {
             if self.shards.contains(&shard.id) {
                 continue;
@@ -201,6 +224,12 @@ impl Tidied {
             tracing::warn!(%error, "cannot look for what is left of deleted topics");
         }
     }
+}
+
+/// Whether every shard that a broker is to host runs there.
+fn all_run(image: &Image, broker: NodeId, running: &BTreeSet<ShardId>) -> bool {
+    let mut hosted = image.shards().filter(|shard| shard.is_hosted_by(broker));
+    image.cluster_id().is_some() && hosted.all(|shard| running.contains(&shard.id))
 }
 
 #[cfg(test)]

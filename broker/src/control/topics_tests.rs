@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use highwater_metadata::{MetadataCommand, MetadataReply, NewBroker};
-use highwater_proto::{NodeId, PartitionId, TopicId};
+use highwater_proto::{PartitionId, TopicId};
 
 use super::*;
 
@@ -76,4 +76,46 @@ fn only_partitions_of_topics_that_were_deleted_go() {
         due(&image, rules, (tp, PartitionConfig::default())),
         Some(delete)
     );
+}
+
+#[test]
+fn compaction_waits_for_a_level_that_knows_it() {
+    let (mut image, topic) = image_with_a_topic();
+    let tp = TopicPartition::new(topic, PartitionId(0));
+    let first = partition_config(image.topic(topic).expect("there"));
+    assert_eq!(level(&image, [topic].into_iter()), FeatureLevel::TOPICS);
+    image.apply(&MetadataCommand::AlterTopic {
+        topic,
+        set: [("cleanup.policy".to_owned(), "compact".to_owned())].into(),
+        unset: BTreeSet::new(),
+    });
+    assert_eq!(level(&image, [topic].into_iter()), FeatureLevel::COMPACTION);
+    let wanted = partition_config(image.topic(topic).expect("there"));
+    assert!(wanted.compact && wanted.retention_ms.is_none());
+    // Below it the rest of the settings is taken over.
+    let plain = wanted.without_compaction();
+    let configure = |config| Some(ShardCommand::ConfigurePartition { tp, config });
+    assert_eq!(
+        due(&image, FeatureLevel::TOPICS, (tp, first)),
+        configure(plain)
+    );
+    assert_eq!(due(&image, FeatureLevel::TOPICS, (tp, plain)), None);
+    assert_eq!(
+        due(&image, FeatureLevel::COMPACTION, (tp, plain)),
+        configure(wanted)
+    );
+    assert_eq!(due(&image, FeatureLevel::COMPACTION, (tp, wanted)), None);
+}
+
+/// What a checkpoint names must not go because its shard has not started yet.
+#[test]
+fn leftovers_wait_for_every_shard_that_is_to_run_here() {
+    assert!(!all_run(&Image::default(), NodeId(1), &BTreeSet::new()));
+    let (image, _) = image_with_a_topic();
+    let mut running: BTreeSet<ShardId> = image.shards().map(|shard| shard.id).collect();
+    assert!(running.len() > 1, "{running:?}");
+    assert!(all_run(&image, NodeId(1), &running));
+    assert!(all_run(&image, NodeId(2), &BTreeSet::new()));
+    running.pop_last();
+    assert!(!all_run(&image, NodeId(1), &running));
 }

@@ -263,6 +263,8 @@ fn verdict(verdict: restart::Verdict) -> RestartVerdict {
         safe: verdict.reasons.is_empty(),
         reasons: verdict.reasons,
         notes: verdict.notes,
+        present: verdict.present,
+        started_at_ms: verdict.started_at_ms,
     }
 }
 

@@ -53,8 +53,11 @@ impl<E: Env> Log for LogService<E> {
         &self,
         request: Request<Streaming<ProduceRequest>>,
     ) -> Result<Response<Self::ProduceStream>, Status> {
+        if self.0.leaving.is_cancelled() {
+            return Err(Status::unavailable("this broker is stopping"));
+        }
         let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT);
-        tokio::spawn(produce::serve(
+        self.0.producing.spawn(produce::serve(
             Arc::clone(&self.0),
             request.into_inner(),
             sender,

@@ -8,6 +8,7 @@ pub mod egress;
 mod fetch;
 pub mod groups;
 pub mod ingress;
+mod keyed;
 pub mod lifecycle;
 mod list_offsets;
 pub mod log;

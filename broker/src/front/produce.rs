@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
-use super::convert;
+use super::{convert, keyed};
 use crate::node::Broker;
 use crate::router::Route;
 use crate::runtime::accumulate::{ProduceOutcome, Produced};
@@ -32,8 +32,8 @@ const HANDED_IN: usize = 16;
 /// When a request names no deadline.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Serves one produce stream until its client closes it or goes away. Replies leave also while a
-/// request waits at the gate.
+/// Serves one produce stream until its client closes it or goes away, or the broker leaves. Replies leave
+/// also while a request waits at the gate.
 pub async fn serve<E: Env>(
     broker: Arc<Broker<E>>,
     mut requests: Streaming<ProduceRequest>,
@@ -41,8 +41,19 @@ pub async fn serve<E: Env>(
 ) {
     let (handed_in, begun) = mpsc::channel(HANDED_IN);
     let read = async move {
+        let leaving = broker.leaving.cancelled();
+        tokio::pin!(leaving);
         // What was taken is appended and answered also when the stream breaks after it.
-        while let Ok(Some(request)) = requests.message().await {
+        loop {
+            let message = tokio::select! {
+                // The token is looked at only where there is nothing to read: all streams share its lock.
+                biased;
+                message = requests.message() => message,
+                () = &mut leaving => return,
+            };
+            let Ok(Some(request)) = message else {
+                return;
+            };
             let request = begin(&broker, request).await;
             if handed_in.send(request).await.is_err() {
                 return; // nobody listens to replies any more
@@ -176,6 +187,11 @@ async fn try_hand_in<E: Env>(
     if attributes.is_control() || attributes.is_transactional() {
         let text = "control and transactional batches cannot be produced";
         return Err(convert::rejected(ErrorCode::Unsupported, text));
+    }
+    if limits.keyed {
+        let keyed = tokio::time::timeout_at(deadline, keyed::check(tp, &batch)).await;
+        let late = "the broker had no time to look at this batch before its deadline; back off";
+        keyed.unwrap_or_else(|_elapsed| Err(convert::rejected(ErrorCode::Overloaded, late)))?;
     }
     let append_time = TimestampMs(broker.env.clock().now_ms());
     let batch = if limits.log_append_time {

@@ -98,9 +98,12 @@ impl<E: Env> Records for RecordsService<E> {
             partition: partition.0,
             batch,
         };
-        let slot = produce::hand_in(&self.broker, batch, deadline).await;
-        drop(held);
-        let result = produce::settle(&self.broker, slot, deadline).await;
+        let decided = async {
+            let slot = produce::hand_in(&self.broker, batch, deadline).await;
+            drop(held);
+            produce::settle(&self.broker, slot, deadline).await
+        };
+        let result = self.broker.producing.track_future(decided).await;
         Ok(Response::new(PublishResponse {
             outcome: result.outcome,
             error: result.error,

@@ -100,14 +100,12 @@ async fn follow<E: Env>(
             .await
             .map_err(|error| follower.read_failed(&error))?;
         let Some(after) = pieces.next_offset else {
-            // The range below the watermark holds nothing at or after `next` any more: trimmed.
-            return Err(convert::out_of_range(
-                tp,
-                next,
-                view.log_start(),
-                view.high_watermark(),
-            ));
+            return Err(nothing_at(&view, next));
         };
+        if pieces.bytes == 0 {
+            next = after; // compaction has left nothing of it
+            continue;
+        }
         let room = follower.unless_lost(outlet.outflow.fit(room, pieces.bytes));
         let room = room.await?;
         // Spent only with a place for the response: a subscription that is ended in between must
@@ -122,6 +120,16 @@ async fn follow<E: Env>(
         next = after;
         drop(turn);
     }
+}
+
+/// Why a range below the watermark holds nothing at or after `next`.
+fn nothing_at<D: highwater_env::Disk>(view: &PartitionView<D>, next: Offset) -> Error {
+    let (tp, start) = (view.topic_partition(), view.log_start());
+    if next >= start {
+        // Not trimmed: this replica is being filled anew.
+        return convert::not_here_yet(tp);
+    }
+    convert::out_of_range(tp, next, start, view.high_watermark())
 }
 
 /// The most bytes of one response.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use highwater_env::{Clock, Env};
-use highwater_metadata::Image;
+use highwater_metadata::{Image, release};
 use highwater_proto::internal::GroupSweep;
 use highwater_proto::internal::group_command::Action;
 use highwater_proto::{NodeId, TopicId};
@@ -175,14 +175,6 @@ pub async fn raise_level<E: Env>(
     }
     let command = ShardCommand::RaiseFeatureLevel { level };
     send(shard, &command, deadline).await.map(drop)
-}
-
-/// The numbers of a version; what is none counts as the lowest.
-fn release(version: &str) -> Vec<u64> {
-    let core = version.split(['-', '+', ' ']).next().unwrap_or_default();
-    core.split('.')
-        .map(|part| part.parse().unwrap_or(0))
-        .collect()
 }
 
 /// Runs beside a hosted shard until the broker stops.
@@ -410,16 +402,4 @@ fn deleted_topics(image: &Image, groups: &[(Arc<str>, Arc<Group>)]) -> BTreeSet<
         group.offsets.keys().map(|tp| tp.topic).chain(parked)
     });
     known.filter(|topic| image.was_deleted(*topic)).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::release;
-
-    #[test]
-    fn releases_are_compared_as_numbers() {
-        assert!(release("0.9.3") < release("0.10.0"));
-        assert_eq!(release("0.1.0 (abc)"), release("0.1.0-rc1"));
-        assert!(release("unknown") < release("0.1.0"));
-    }
 }

@@ -12,7 +12,7 @@ use tokio_stream::Stream;
 use tonic::transport::server::Connected;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::connections::Place;
+use super::connections::Connection;
 
 /// How long a connection attempt between brokers may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
@@ -45,11 +45,11 @@ pub fn lazy_channel<N: Net>(net: &N, address: &str) -> Result<Channel, tonic::tr
 
 /// A connection that was accepted, in the shape that the gRPC server wants.
 #[derive(Debug)]
-pub struct Accepted<S>(S, Place);
+pub struct Accepted<S>(S, Connection);
 
 impl<S> Connected for Accepted<S> {
-    type ConnectInfo = Place;
-    fn connect_info(&self) -> Place {
+    type ConnectInfo = Connection;
+    fn connect_info(&self) -> Connection {
         self.1.clone()
     }
 }
@@ -98,7 +98,7 @@ where
 {
     futures_util::stream::unfold(listener, |mut listener| async move {
         let accepted = match listener.accept().await {
-            Ok((stream, _peer)) => Ok(Accepted(stream, Place::default())),
+            Ok((stream, peer)) => Ok(Accepted(stream, Connection::from(peer))),
             Err(error) => {
                 // Out of descriptors, typically: accepting at full speed would only burn the CPU.
                 tracing::warn!(%error, "could not accept a connection");

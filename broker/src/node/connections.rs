@@ -2,15 +2,30 @@
 //! away: a flood of clients must not keep followers from their leader. So a connection counts from
 //! its first call to a service for clients on, until it ends.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
 
-/// A connection's place among those of clients, taken with its first call.
-#[derive(Debug, Clone, Default)]
-pub struct Place(Arc<OnceLock<OwnedSemaphorePermit>>);
+/// A connection: where it comes from, and its place among those of clients, taken with its first
+/// call. Every request that comes by it carries it.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The other end.
+    pub peer: SocketAddr,
+    place: Arc<OnceLock<OwnedSemaphorePermit>>,
+}
+
+impl Connection {
+    /// One that was just accepted.
+    #[must_use]
+    pub fn from(peer: SocketAddr) -> Self {
+        let place = Arc::default();
+        Self { peer, place }
+    }
+}
 
 /// Lets in the calls of a bounded number of connections.
 #[derive(Debug, Clone)]
@@ -30,8 +45,8 @@ impl ClientConnections {
         }
     }
 
-    fn admit(&self, connection: &Place) -> Result<(), Status> {
-        if connection.0.get().is_some() {
+    fn admit(&self, connection: &Connection) -> Result<(), Status> {
+        if connection.place.get().is_some() {
             return Ok(());
         }
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
@@ -43,14 +58,14 @@ impl ClientConnections {
             )));
         };
         // Two first calls at once: one place is given back.
-        let _ = connection.0.set(place);
+        let _ = connection.place.set(place);
         Ok(())
     }
 }
 
 impl Interceptor for ClientConnections {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(connection) = request.extensions().get::<Place>() {
+        if let Some(connection) = request.extensions().get::<Connection>() {
             self.admit(connection)?;
         }
         Ok(request)
@@ -64,7 +79,8 @@ mod tests {
     #[test]
     fn a_connection_counts_once_and_until_it_ends() {
         let connections = ClientConnections::new(1);
-        let (first, second) = (Place::default(), Place::default());
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let (first, second) = (Connection::from(peer), Connection::from(peer));
         connections.admit(&first).expect("there is room");
         connections.admit(&first).expect("it has its place");
         let refused = connections.admit(&second).expect_err("full");

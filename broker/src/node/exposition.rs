@@ -3,11 +3,12 @@
 
 use std::fmt::Write as _;
 
-use highwater_env::Env;
+use highwater_env::{Clock, Env};
 use highwater_metadata::Image;
-use highwater_proto::TopicPartition;
+use highwater_proto::{TimestampMs, TopicPartition};
 
 use super::Broker;
+use crate::control::compaction::Cleanable;
 use crate::runtime::Shard;
 
 /// One metric with its samples, in Prometheus' text format.
@@ -69,6 +70,12 @@ fn partitions<E: Env>(broker: &Broker<E>) -> String {
         "gauge",
         "Bytes in segment files",
     );
+    let mut dirty = Family::new(
+        "highwater_partition_dirty_ratio",
+        "gauge",
+        "Part of the log that may be compacted and is not yet, of compacted topics",
+    );
+    let now = TimestampMs(broker.env.clock().now_ms());
     let image = broker.cluster.image();
     for shard in broker.shards.all() {
         if !shard.group.is_leader() {
@@ -86,9 +93,14 @@ fn partitions<E: Env>(broker: &Broker<E>) -> String {
             replicas.add(&labels, voters);
             lacking.add(&labels, under_replicated);
             size.add(&labels, view.size_bytes());
+            let config = view.config();
+            if config.compact {
+                let found = Cleanable::of(&view.segments(), view.compacted(), (&config, now));
+                dirty.add(&labels, found.dirty_ppm() as f64 / 1e6);
+            }
         }
     }
-    [end, start, leader, replicas, lacking, size]
+    [end, start, leader, replicas, lacking, size, dirty]
         .map(|family| family.text)
         .concat()
 }
@@ -181,6 +193,11 @@ fn resources<E: Env>(broker: &Broker<E>) -> String {
             "highwater_open_segments",
             "Segment files open",
             broker.shard_context.store.open_files() as u64,
+        ),
+        (
+            "highwater_compactions_waiting",
+            "Partitions whose compaction was decided and is not done here yet",
+            broker.shard_context.compactions.len() as u64,
         ),
         (
             "highwater_damaged_ranges",

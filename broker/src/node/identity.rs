@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use highwater_env::{Disk, read_if_exists, replace_durably};
+use highwater_env::{Disk, read_if_exists, replace_durably, settle};
 use highwater_proto::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -177,6 +177,9 @@ impl Identity {
                 configured: node_id.0,
             });
         }
+        // What is done under this identity must not outlive it: a process that died after the
+        // rename may have left it in the page cache alone.
+        settle(disk, &path).map_err(io)?;
         Ok(identity)
     }
 

@@ -10,6 +10,7 @@ pub mod hello;
 pub mod identity;
 mod join;
 mod lock;
+mod log;
 pub mod membership;
 mod raft_config;
 mod serve;
@@ -23,6 +24,7 @@ use anyhow::Context;
 use highwater_env::{Env, OsEnv, SyncFailed};
 use highwater_proto::NodeId;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::control::clocks::Clocks;
@@ -40,6 +42,7 @@ use crate::router::{Router, ShardTable};
 use crate::runtime::damage::DamageNotes;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
+use crate::runtime::turns::{self, Turns};
 use crate::upkeep::compare::Divergences;
 use crate::upkeep::pace::Pace;
 use highwater_raft::Groups;
@@ -62,8 +65,14 @@ pub struct Broker<E: Env> {
     pub address: String,
     /// The founders' addresses, sorted.
     pub join: Vec<String>,
+    /// When this process was started, by its wall clock: tells it from the one before it.
+    pub started_at_ms: i64,
     /// Leaders are being moved away before a stop.
     draining: AtomicBool,
+    /// What clients have handed in and wait for: it is answered before the broker stops.
+    pub producing: TaskTracker,
+    /// Fires when producers' streams end, after the leaders have moved away and before the broker stops.
+    pub leaving: CancellationToken,
     /// Admission.
     pub gate: Gate,
     /// Memory for requests that are still coming in.
@@ -74,6 +83,8 @@ pub struct Broker<E: Env> {
     pub moving: Pace,
     /// The cluster as seen from here.
     pub cluster: Arc<Cluster>,
+    /// Whose turn it is to propose.
+    pub turns: Arc<Turns>,
     /// Partition to shard.
     pub router: Router<E::Disk>,
     /// Shards hosted here.
@@ -157,14 +168,21 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
     let ended = CancellationToken::new();
     let upkeep = tokio::spawn(metrics.clone().upkeep(ended.clone()));
     let admin = tokio::spawn(Admin::new(health, metrics).serve(admin, ended.clone()));
+    let turns = Arc::clone(&running.broker.turns);
+    let turns = tokio::spawn(turns::watch(turns, ended.clone()));
     let outcome = run_until(running, stop).await;
     ended.cancel();
     match admin.await {
         Ok(served) => served.context("the admin server failed")?,
         Err(error) => tracing::warn!(%error, "the admin server did not end by itself"),
     }
-    if let Err(error) = upkeep.await {
-        tracing::warn!(%error, "the upkeep of metrics did not end by itself");
+    for (what, task) in [
+        ("the upkeep of metrics", upkeep),
+        ("the look at the CPU", turns),
+    ] {
+        if let Err(error) = task.await {
+            tracing::warn!(%error, "{what} did not end by itself");
+        }
     }
     outcome
 }

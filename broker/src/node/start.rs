@@ -1,22 +1,22 @@
 //! Start-up: the data directory, the log, the metadata group, the doors, the cluster, the shards,
 //! in this order. Nothing is served to clients before the groups have recovered.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
-use highwater_env::{Disk, Env, Listener};
+use highwater_env::{Clock as _, Disk, Env, Listener};
 use highwater_proto::ShardId;
 use highwater_raft::{Group, Groups, VoteFloor};
 use highwater_segment::{FileCacheConfig, SegmentStore, SegmentStoreConfig};
-use highwater_wal::{Wal, WalConfig};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::identity::Identity;
 use super::membership::Membership;
-use super::{Broker, join, serve};
+use super::{Broker, join, log, serve};
 use crate::config::Config;
 use crate::control::cluster::Cluster;
 use crate::control::machine::MetadataMachine;
@@ -26,17 +26,19 @@ use crate::control::producer_ids::ProducerIds;
 use crate::control::proposer::Proposer;
 use crate::control::reports::Reports;
 use crate::control::{
-    checkpointer, controller, heartbeat, host, plans, retention, storage, topics,
+    checkpointer, compaction, controller, heartbeat, host, plans, retention, storage, topics,
 };
 use crate::gate::{Budget, Gate};
 use crate::router::{Router, ShardTable};
+use crate::runtime::compaction::CompactionQueue;
 use crate::runtime::damage::DamageNotes;
+use crate::runtime::damage_file;
 use crate::runtime::install::SnapshotSource;
 use crate::runtime::machine::ShardContext;
 use crate::runtime::tail::TailBudget;
 use crate::upkeep::compare::Divergences;
 use crate::upkeep::pace::Pace;
-use crate::upkeep::{compare, mend, scrub};
+use crate::upkeep::{compact, compare, log as log_upkeep, mend, scrub};
 
 /// The metadata group's number.
 pub const METADATA: ShardId = ShardId(0);
@@ -89,7 +91,10 @@ async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             retention::run(Arc::clone(&broker)),
             mend::run(Arc::clone(&broker)),
             scrub::run(Arc::clone(&broker)),
+            log_upkeep::run(Arc::clone(&broker)),
             compare::run(Arc::clone(&broker)),
+            compaction::run(Arc::clone(&broker)),
+            compact::run(Arc::clone(&broker)),
         );
         Ok(())
     };
@@ -119,18 +124,16 @@ async fn assemble<E: Env>(
 ) -> anyhow::Result<Broker<E>> {
     let dir = config.node.data_dir.clone();
     let cluster: Arc<Cluster> = Arc::default();
-    let addresses = Arc::new(Addresses::new(
-        Arc::clone(&cluster),
-        identity.founders.clone(),
-    ));
+    let founders = identity.founders.clone();
+    let addresses = Arc::new(Addresses::new(Arc::clone(&cluster), founders));
     let membership = Arc::new(Membership::new(identity.clone(), Arc::clone(&cluster)));
     let peers = Arc::new(PeerClients::new(
         env.clone(),
         Arc::clone(&addresses),
         Arc::clone(&membership),
     ));
-    identity.check_log(env.disk(), &log_dir(&config))?;
-    let wal = open_log(&env, &config)?;
+    identity.check_log(env.disk(), &log::log_dir(&config))?;
+    let (wal, recovery) = log::open_log(&env, &config)?;
     let groups = Groups::new(
         super::raft_config::groups_config(&config, &membership)?,
         env.clone(),
@@ -138,16 +141,10 @@ async fn assemble<E: Env>(
         Arc::clone(&addresses) as Arc<dyn highwater_raft::Peers>,
     );
     let tail = TailBudget::new(usize::try_from(config.limits.tail_cache_bytes.0)?);
-    let shard_context = Arc::new(ShardContext {
-        env: env.clone(),
-        store: open_segments(&env, &config)?,
-        tail: Arc::clone(&tail),
-        dir: make_dir(&env, &dir.join("shards"))?,
-        snapshots: SnapshotSource::new(Arc::clone(&peers)),
-    });
+    let shard_context = Arc::new(shard_context(&env, &config, &tail, &peers)?);
     let group = start_metadata(&env, &dir, &groups, &cluster).await?;
+    let damage = DamageNotes::restored(damage_file::load(env.disk(), &dir)?);
     let shards: Arc<ShardTable<E::Disk>> = Arc::default();
-    let join = join_list(&config, &address);
     Ok(Broker {
         node_id: config.node.id,
         incarnation: identity.incarnation,
@@ -155,22 +152,26 @@ async fn assemble<E: Env>(
         receiving: Budget::new(config.limits.receive_bytes.0),
         fetching: Budget::new(config.limits.fetch_bytes.0),
         moving: Pace::new(config.limits.move_bytes_per_second.0),
+        turns: Arc::default(),
         router: Router::new(Arc::clone(&cluster), Arc::clone(&shards)),
-        metadata: Proposer::new(group, Arc::clone(&peers)),
+        metadata: Proposer::new(group, Arc::clone(&peers), Arc::clone(&cluster)),
         producer_ids: ProducerIds::default(),
         liveness: crate::control::heartbeat::Liveness::default(),
         clocks: crate::control::clocks::Clocks::default(),
-        damage: DamageNotes::default(),
+        damage: log::noted(damage, &recovery),
         divergences: Divergences::default(),
         reports: Reports::default(),
         progress: Progress::default(),
         stop: CancellationToken::new(),
+        started_at_ms: env.clock().now_ms(),
         draining: AtomicBool::new(false),
+        producing: TaskTracker::new(),
+        leaving: CancellationToken::new(),
+        join: join_list(&config, &address),
         env,
         config,
         membership,
         address,
-        join,
         cluster,
         shards,
         peers,
@@ -182,13 +183,30 @@ async fn assemble<E: Env>(
     })
 }
 
+fn shard_context<E: Env>(
+    env: &E,
+    config: &Config,
+    tail: &Arc<TailBudget>,
+    peers: &Arc<PeerClients<E>>,
+) -> anyhow::Result<ShardContext<E>> {
+    Ok(ShardContext {
+        env: env.clone(),
+        store: open_segments(env, config)?,
+        tail: Arc::clone(tail),
+        dir: make_dir(env, &shards_dir(&config.node.data_dir))?,
+        snapshots: SnapshotSource::new(Arc::clone(peers)),
+        compactions: CompactionQueue::default(),
+    })
+}
+
 async fn start_metadata<E: Env>(
     env: &E,
     dir: &Path,
     groups: &Groups<E>,
     cluster: &Arc<Cluster>,
 ) -> anyhow::Result<Group> {
-    let path = make_dir(env, &dir.join("metadata"))?.join("checkpoint");
+    make_dir(env, &dir.join("metadata"))?;
+    let path = metadata_checkpoint(dir);
     let machine = MetadataMachine::new(env.clone(), path, Arc::clone(cluster));
     groups
         .start(METADATA, machine, VoteFloor::Usual)
@@ -212,7 +230,17 @@ fn join_list(config: &Config, address: &str) -> Vec<String> {
     join
 }
 
-fn make_dir<E: Env>(env: &E, dir: &Path) -> anyhow::Result<std::path::PathBuf> {
+/// Where the metadata group's checkpoint lies.
+pub(super) fn metadata_checkpoint(data_dir: &Path) -> PathBuf {
+    data_dir.join("metadata").join("checkpoint")
+}
+
+/// Where the shards' checkpoints lie.
+pub(super) fn shards_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("shards")
+}
+
+pub(super) fn make_dir<E: Env>(env: &E, dir: &Path) -> anyhow::Result<PathBuf> {
     let made = || -> std::io::Result<()> {
         env.disk().create_dir_all(dir)?;
         dir.parent()
@@ -220,25 +248,6 @@ fn make_dir<E: Env>(env: &E, dir: &Path) -> anyhow::Result<std::path::PathBuf> {
     };
     made().with_context(|| format!("cannot make {}", dir.display()))?;
     Ok(dir.to_owned())
-}
-
-fn log_dir(config: &Config) -> std::path::PathBuf {
-    config.node.data_dir.join("wal")
-}
-
-fn open_log<E: Env>(env: &E, config: &Config) -> anyhow::Result<Wal<E>> {
-    let dir = make_dir(env, &log_dir(config))?;
-    let wal = WalConfig {
-        file_bytes: config.wal.file_bytes.0,
-        budget_bytes: config.wal.budget_bytes.0,
-        on_fatal: Arc::new(|error| super::end(error)),
-        ..WalConfig::default()
-    };
-    let (wal, recovery) = Wal::open(env, &dir, wal)?;
-    if let Some(torn) = &recovery.torn_tail {
-        tracing::info!(?torn, "cut a torn tail that was never acknowledged");
-    }
-    Ok(wal)
 }
 
 fn open_segments<E: Env>(env: &E, config: &Config) -> anyhow::Result<SegmentStore<E::Disk>> {

@@ -2,25 +2,32 @@
 //! become one entry, and the entry is proposed.
 //!
 //! One task per shard takes batches in the order they arrived. While fewer than
-//! `PROPOSALS_IN_FLIGHT` entries are on their way it proposes what waits; otherwise batches gather
-//! until one comes back, up to `ENTRY_BYTES` each. Entries are proposed in order, so the batches
+//! `PROPOSALS_IN_FLIGHT` entries are on their way, and it is the shard's turn, it proposes what waits;
+//! otherwise batches gather until then, up to `ENTRY_BYTES` each. Entries are proposed in order, so the batches
 //! of a partition are appended in the order they were taken.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::FuturesUnordered;
 use highwater_proto::{NodeId, TimestampMs, TopicPartition};
 use highwater_raft::{Group, ProposeError};
 use highwater_shard::{AppendRequest, ShardCommand, ShardReply, Verdict};
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
 
+use super::turns::{LONGEST_TURN, Turn, Turns};
 use crate::gate::Admitted;
 
 /// An entry is closed when it holds this much.
 const ENTRY_BYTES: usize = 1 << 20;
 /// Entries of one shard between proposal and verdict.
 const PROPOSALS_IN_FLIGHT: usize = 4;
+/// A shard takes turns only while it has so many batches on their way and gathered. With fewer, its clients wait for
+/// each batch before they send the next, and nothing is gained by letting them wait longer.
+const WORTH_A_TURN: usize = 16;
 /// Batches waiting in front of a shard; bytes are bounded by the gate already.
 const QUEUE: usize = 4096;
 
@@ -61,14 +68,15 @@ pub enum ProduceOutcome {
 #[derive(Debug, Clone)]
 pub struct Accumulator(mpsc::Sender<Produced>);
 
-type Proposal = BoxFuture<'static, ()>;
+/// Answers with the number of its batches.
+type Proposal = BoxFuture<'static, usize>;
 
 impl Accumulator {
     /// Starts the shard's task. It ends when every handle is gone.
     #[must_use]
-    pub fn start(group: Group) -> (Self, tokio::task::JoinHandle<()>) {
+    pub fn start(group: Group, turns: Arc<Turns>) -> (Self, tokio::task::JoinHandle<()>) {
         let (sender, queue) = mpsc::channel(QUEUE);
-        (Self(sender), tokio::spawn(run(group, queue)))
+        (Self(sender), tokio::spawn(run(group, turns, queue)))
     }
     /// Hands in a batch; waits while the queue is full. Cancellation-safe: a dropped future has
     /// handed in nothing.
@@ -80,20 +88,36 @@ impl Accumulator {
     }
 }
 
-async fn run(group: Group, mut queue: mpsc::Receiver<Produced>) {
+async fn run(group: Group, turns: Arc<Turns>, mut queue: mpsc::Receiver<Produced>) {
+    let mut in_line: Option<BoxFuture<'static, Turn>> = None;
+    let mut turn: Option<Turn> = None;
+    let mut batches_out = 0;
     let mut on_their_way: FuturesUnordered<Proposal> = FuturesUnordered::new();
     let mut gathered = Gathered::default();
     let mut open = true;
     while open || !gathered.is_empty() || !on_their_way.is_empty() {
-        let may_propose = on_their_way.len() < PROPOSALS_IN_FLIGHT;
-        if may_propose && !gathered.is_empty() {
+        let may_propose = on_their_way.len() < PROPOSALS_IN_FLIGHT && !gathered.is_empty();
+        if may_propose && turn.is_none() {
+            // What is full gains nothing by waiting, and where few batches come nothing gathers.
+            let at_once = gathered.is_full() || batches_out + gathered.len() < WORTH_A_TURN;
+            if at_once {
+                in_line = None;
+                turn = Some(Turn::free());
+            } else if in_line.is_none() {
+                turn = turns.now();
+                in_line = (turn.is_none()).then(|| Arc::clone(&turns).wait().boxed());
+            }
+        }
+        if may_propose && let Some(turn) = turn.take() {
             while !gathered.is_full() {
                 let Ok(produced) = queue.try_recv() else {
                     break;
                 };
                 gathered.push(produced);
             }
-            on_their_way.push(propose(&group, std::mem::take(&mut gathered)));
+            batches_out += gathered.len();
+            let proposal = propose(&group, std::mem::take(&mut gathered));
+            on_their_way.push(within(turn, proposal));
             continue;
         }
         tokio::select! {
@@ -101,10 +125,37 @@ async fn run(group: Group, mut queue: mpsc::Receiver<Produced>) {
                 Some(produced) => gathered.push(produced),
                 None => open = false,
             },
-            Some(()) = on_their_way.next(), if !on_their_way.is_empty() => {}
+            Some(count) = on_their_way.next(), if !on_their_way.is_empty() => batches_out -= count,
+            taken = next_in(&mut in_line), if in_line.is_some() => {
+                in_line = None;
+                turn = Some(taken);
+            }
             else => break,
         }
     }
+}
+
+async fn next_in(line: &mut Option<BoxFuture<'static, Turn>>) -> Turn {
+    match line {
+        Some(next) => next.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The proposal, and the end of its turn.
+fn within(turn: Turn, mut proposal: Proposal) -> Proposal {
+    if turn.is_free() {
+        return proposal;
+    }
+    Box::pin(async move {
+        match timeout(LONGEST_TURN, &mut proposal).await {
+            Ok(count) => count,
+            Err(_elapsed) => {
+                drop(turn);
+                proposal.await
+            }
+        }
+    })
 }
 
 /// Batches of the next entry.
@@ -118,6 +169,9 @@ struct Gathered {
 impl Gathered {
     fn is_empty(&self) -> bool {
         self.requests.is_empty()
+    }
+    fn len(&self) -> usize {
+        self.requests.len()
     }
     fn is_full(&self) -> bool {
         self.bytes >= ENTRY_BYTES
@@ -149,12 +203,14 @@ fn propose(group: &Group, gathered: Gathered) -> Proposal {
     let command = ShardCommand::Append { batches: requests };
     let proposal = group.propose_ordered(command.encode());
     Box::pin(async move {
-        let outcomes = outcomes(proposal.await, waiting.len());
+        let count = waiting.len();
+        let outcomes = outcomes(proposal.await, count);
         for ((reply, admitted), outcome) in waiting.into_iter().zip(outcomes) {
             // A requester that has gone (deadline, disconnect) no longer wants to know.
             let _ = reply.send(outcome);
             drop(admitted);
         }
+        count
     })
 }
 

@@ -94,6 +94,24 @@ impl<D: Disk> CheckpointFiles<D> {
         Ok(content)
     }
 
+    /// The checkpoint that a start begins with, made durable before anything is built on it: the
+    /// log is cut behind it, and a process that died after its rename may have left it in the page
+    /// cache alone.
+    ///
+    /// # Errors
+    /// Those of [`Self::read`] and of the file system.
+    pub(super) async fn read_settled(&self) -> io::Result<Option<Checkpoint>> {
+        let checkpoint = self.read().await?;
+        let (disk, path) = (self.disk.clone(), self.path.clone());
+        let settle = move || highwater_env::settle(&disk, &path);
+        let settled = match self.workers {
+            Workers::Tasks => settle(),
+            Workers::Threads => blocking(settle).await,
+        };
+        stop_if_sync_failed(settled)?;
+        Ok(checkpoint)
+    }
+
     /// The last durable checkpoint, if there is one.
     ///
     /// # Errors
@@ -109,7 +127,7 @@ impl<D: Disk> CheckpointFiles<D> {
 }
 
 /// The checkpoint of a shard below the directory of all.
-pub(super) fn checkpoint_path(dir: &std::path::Path, shard: ShardId) -> PathBuf {
+pub(crate) fn checkpoint_path(dir: &std::path::Path, shard: ShardId) -> PathBuf {
     dir.join(format!("{:06}.checkpoint", shard.0))
 }
 

@@ -1,5 +1,5 @@
 //! What of this broker's replicas is not as it was written. What is noted stays until it is whole
-//! again or the replica is gone: rot does not heal.
+//! again or the replica is gone: rot does not heal, and a restart heals nothing (`damage_file.rs`).
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,8 @@ use highwater_proto::{Offset, ShardId, TopicPartition};
 use highwater_segment::ReadError;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+
+use super::damage_file::Noted;
 
 /// A segment, by partition and base offset.
 pub type Place = (TopicPartition, Offset);
@@ -18,6 +20,8 @@ struct Bad {
     what: String,
     /// What is being done about it.
     doing: String,
+    /// Noted before this process was started, and not read since: it may have been put back.
+    unread: bool,
 }
 
 /// What is bad in one shard.
@@ -32,10 +36,66 @@ struct OfShard {
 #[derive(Debug, Default)]
 pub struct DamageNotes {
     shards: Mutex<BTreeMap<ShardId, OfShard>>,
+    /// How often something bad was found in the files of the log, and how much of that is over.
+    log: Mutex<(u64, u64)>,
     changed: Notify,
 }
 
 impl DamageNotes {
+    /// With what an earlier process noted.
+    #[must_use]
+    pub fn restored(noted: Vec<Noted>) -> Self {
+        let notes = Self::default();
+        let mut shards = notes.shards.lock();
+        for Noted { shard, place, what } in noted {
+            tracing::warn!(
+                shard = shard.0, partition = %place.0, segment = %place.1, what,
+                "a stored range was bad before the restart: this replica does not vote before it is \
+                 whole"
+            );
+            let bad = Bad {
+                what,
+                doing: String::new(),
+                unread: true,
+            };
+            let ranges = &mut shards.entry(shard).or_default().ranges;
+            ranges.insert(place, bad);
+        }
+        drop(shards);
+        notes
+    }
+    /// What the next process has to know.
+    #[must_use]
+    pub fn to_keep(&self) -> Vec<Noted> {
+        let shards = self.shards.lock();
+        let of = |(shard, of): (&ShardId, &OfShard)| {
+            let shard = *shard;
+            let noted = |(place, bad): (&Place, &Bad)| Noted {
+                shard,
+                place: *place,
+                what: bad.what.clone(),
+            };
+            of.ranges.iter().map(noted).collect::<Vec<_>>()
+        };
+        shards.iter().flat_map(of).collect()
+    }
+    /// Whether a range was noted by an earlier process and has not been read since.
+    #[must_use]
+    pub fn is_unread(&self, shard: ShardId, place: Place) -> bool {
+        let shards = self.shards.lock();
+        let bad = shards.get(&shard).and_then(|of| of.ranges.get(&place));
+        bad.is_some_and(|bad| bad.unread)
+    }
+    /// A range that an earlier process noted is bad indeed.
+    pub fn confirm(&self, shard: ShardId, place: Place) {
+        let mut shards = self.shards.lock();
+        let bad = shards
+            .get_mut(&shard)
+            .and_then(|of| of.ranges.get_mut(&place));
+        if let Some(bad) = bad {
+            bad.unread = false;
+        }
+    }
     /// Takes note of a failed read, if it says that a stored range is bad or missing.
     pub fn note(&self, shard: ShardId, cause: &ReadError) {
         let Some(place) = cause.bad_segment() else {
@@ -54,17 +114,39 @@ impl DamageNotes {
             Bad {
                 what: cause.to_string(),
                 doing: String::new(),
+                unread: false,
             }
         });
         drop(shards);
         self.changed.notify_waiters();
     }
-    /// Takes note of an entry of the log that cannot be read, or that this is over.
-    pub fn note_log(&self, shard: ShardId, what: Option<String>) {
+    /// Takes note of an entry of the log that cannot be read.
+    pub fn note_log(&self, shard: ShardId, what: String) {
+        self.shards.lock().entry(shard).or_default().log = Some(what);
+        self.renew_log();
+    }
+    /// Something in the files of the log is bad: they are to be written anew.
+    pub fn renew_log(&self) {
+        self.log.lock().0 += 1;
+        self.changed.notify_waiters();
+    }
+    /// Whether the log is to be written anew; the answer is for [`Self::log_renewed`].
+    #[must_use]
+    pub fn log_to_renew(&self) -> Option<u64> {
+        let (found, over) = *self.log.lock();
+        (found > over).then_some(found)
+    }
+    /// The log was written anew since [`Self::log_to_renew`] said `found`.
+    pub fn log_renewed(&self, found: u64) {
+        let mut log = self.log.lock();
+        log.1 = found;
+        if log.0 > found {
+            return;
+        }
         let mut shards = self.shards.lock();
-        shards.entry(shard).or_default().log = what;
+        shards.values_mut().for_each(|of| of.log = None);
         shards.retain(|_, of| *of != OfShard::default());
-        drop(shards);
+        drop((shards, log));
         self.changed.notify_waiters();
     }
     /// Says what is being done about a range.

@@ -10,13 +10,13 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use highwater_env::{Env, Workers};
-use highwater_proto::batch::split_batches;
+use highwater_env::{Disk, Env, Workers};
+use highwater_proto::batch::{BatchHeader, split_batches};
 use highwater_proto::internal::{PullSnapshotRequest, PullSnapshotResponse};
 use highwater_proto::{
     NodeId, Offset, PartitionId, Payload, ShardId, TimestampMs, TopicId, TopicPartition,
 };
-use highwater_segment::{AppendBatch, PartitionManifest};
+use highwater_segment::{AppendBatch, Compacted, PartitionManifest, Pin, ShardSegments};
 use tokio::sync::mpsc;
 use tonic::Status;
 
@@ -54,6 +54,54 @@ pub struct PullError {
     reason: String,
 }
 
+/// A piece of a range.
+#[derive(Debug, Clone)]
+pub struct Piece {
+    /// Whole batches; none where compaction has left nothing.
+    pub batches: Bytes,
+    /// The source has nothing between the batches and this. 0: behind the last batch.
+    next_offset: Offset,
+    /// How far the source is compacted.
+    compacted: Compacted,
+    /// The segment that the batches lie in, and when its last batch was appended; for those that are
+    /// compacted.
+    segment: (Offset, TimestampMs),
+}
+
+impl From<PullSnapshotResponse> for Piece {
+    fn from(response: PullSnapshotResponse) -> Self {
+        Self {
+            batches: response.batches,
+            next_offset: Offset(response.next_offset),
+            compacted: Compacted {
+                generation: response.generation,
+                upto: Offset(response.compacted_upto),
+            },
+            segment: (
+                Offset(response.segment_base),
+                TimestampMs(response.segment_appended_ms),
+            ),
+        }
+    }
+}
+
+impl Piece {
+    /// What follows it, given where its last batch ends.
+    #[must_use]
+    pub fn after(&self, batches_end: Offset) -> Offset {
+        batches_end.max(self.next_offset)
+    }
+}
+
+/// What became of a piece.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// The next one is to begin here.
+    Upto(Offset),
+    /// No more is wanted.
+    Enough,
+}
+
 /// A range to pull.
 #[derive(Debug, Clone, Copy)]
 pub struct Range {
@@ -74,14 +122,15 @@ impl<E: Env> SnapshotSource<E> {
         Self { peers }
     }
 
-    /// Pulls a range piece by piece; `take` gets each, in order, as whole batches.
+    /// Pulls a range piece by piece; `take` gets each, in order, as whole batches, and says from where
+    /// on the next ones are wanted, or that no more are.
     ///
     /// # Errors
     /// When the peer does not deliver the whole range, or `take` fails.
     pub async fn pull<F, T>(&self, node: NodeId, range: Range, mut take: F) -> io::Result<()>
     where
-        F: FnMut(Bytes) -> T,
-        T: Future<Output = io::Result<Offset>>,
+        F: FnMut(Piece) -> T,
+        T: Future<Output = io::Result<Taken>>,
     {
         let failed = |reason: String| {
             io::Error::other(PullError {
@@ -110,7 +159,10 @@ impl<E: Env> SnapshotSource<E> {
             if !piece.error.is_empty() {
                 return Err(failed(piece.error));
             }
-            next = take(piece.batches).await?;
+            match take(Piece::from(piece)).await? {
+                Taken::Upto(after) => next = after,
+                Taken::Enough => break,
+            }
         }
         Ok(())
     }
@@ -144,32 +196,123 @@ async fn send_range<E: Env>(
         .views
         .get(tp)
         .ok_or_else(|| format!("{tp} is not here any more"))?;
-    let end = Offset(request.end_offset).min(view.high_watermark());
-    let mut next = Offset(request.from_offset);
+    let range = Range {
+        shard: shard.id,
+        tp,
+        from: Offset(request.from_offset),
+        end: Offset(request.end_offset).min(view.high_watermark()),
+    };
+    // Until the whole range is sent, what is compacted stays as it is: the beginning of one state and
+    // the end of another, which may lack a record that says that a key is gone, are no state at all.
+    let pin = view.pin().map(Arc::new);
+    let mut sender = Sender {
+        broker,
+        pieces,
+        compacted: pin
+            .as_ref()
+            .map_or_else(Compacted::default, |pin| pin.compacted()),
+    };
+    let next = match pin {
+        Some(pin) => send_compacted(&mut sender, &pin, &range).await?,
+        None => Some(range.from),
+    };
+    let Some(mut next) = next else { return Ok(()) };
     let most = piece_bytes(broker.config.limits.move_bytes_per_second.0);
-    while next < end {
+    while next < range.end {
         let workers: Workers = broker.env.workers();
-        let read = view.read((next, end), most, workers).await;
+        let read = view.read((next, range.end), most, workers).await;
         let read = read.inspect_err(|error| broker.damage.note(shard.id, error));
         let read = read.map_err(|error| error.to_string())?;
         next = read
             .next_offset
             .ok_or_else(|| format!("{tp} holds nothing from {next} on"))?;
         let batches = read.pieces.into_iter().collect::<Payload>().to_contiguous();
-        let bytes = batches.len() as u64;
-        let waited = broker.moving.spend(bytes).await;
-        metrics::counter!("highwater_move_bytes_total").increment(bytes);
-        let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-        metrics::counter!("highwater_move_throttled_ms_total").increment(waited);
         let piece = PullSnapshotResponse {
             batches,
-            error: String::new(),
+            next_offset: next.0,
+            ..PullSnapshotResponse::default()
         };
-        if pieces.send(Ok(piece)).await.is_err() {
+        if !sender.send(piece).await {
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// Sends what lies below the end of compaction: from files alone, since memory may still hold what is
+/// compacted away. Where to go on; `None`: nobody takes it.
+async fn send_compacted<E: Env>(
+    sender: &mut Sender<'_, E>,
+    pin: &Arc<Pin<E::Disk>>,
+    range: &Range,
+) -> Result<Option<Offset>, String> {
+    let broker = sender.broker;
+    let end = range.end.min(pin.compacted().upto);
+    let most = piece_bytes(broker.config.limits.move_bytes_per_second.0);
+    let mut next = range.from;
+    while next < end {
+        let (pinned, from) = (Arc::clone(pin), next);
+        let read = move || pinned.read(from, most, end);
+        let read = match broker.env.workers() {
+            Workers::Tasks => read(),
+            Workers::Threads => super::blocking(read).await,
+        };
+        let read = read.inspect_err(|error| broker.damage.note(range.shard, error));
+        let read = read.map_err(|error| error.to_string())?;
+        next = match last_offset(&read.batches) {
+            Some(last) => last.plus(1),
+            None => end,
+        };
+        let segment = read
+            .segment
+            .map(|s| (s.base_offset.0, s.last_append_time.0));
+        let (segment_base, segment_appended_ms) = segment.unwrap_or_default();
+        let piece = PullSnapshotResponse {
+            batches: read.batches,
+            next_offset: next.0,
+            segment_base,
+            segment_appended_ms,
+            ..PullSnapshotResponse::default()
+        };
+        if !sender.send(piece).await {
+            return Ok(None);
+        }
+    }
+    Ok(Some(next))
+}
+
+/// The last offset of whole batches, if there are any.
+fn last_offset(mut batches: &[u8]) -> Option<Offset> {
+    let mut last = None;
+    while let Ok(header) = BatchHeader::parse(batches) {
+        last = Some(header.last_offset());
+        batches = batches.get(header.total_len()..).unwrap_or_default();
+    }
+    last
+}
+
+/// Whom a range is sent to, and how fast.
+struct Sender<'a, E: Env> {
+    broker: &'a Broker<E>,
+    pieces: &'a mpsc::Sender<Result<PullSnapshotResponse, Status>>,
+    compacted: Compacted,
+}
+
+impl<E: Env> Sender<'_, E> {
+    /// Sends a piece when its turn has come; whether somebody takes it.
+    async fn send(&mut self, piece: PullSnapshotResponse) -> bool {
+        let bytes = piece.batches.len() as u64;
+        let waited = self.broker.moving.spend(bytes).await;
+        metrics::counter!("highwater_move_bytes_total").increment(bytes);
+        let waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        metrics::counter!("highwater_move_throttled_ms_total").increment(waited);
+        let piece = PullSnapshotResponse {
+            generation: self.compacted.generation,
+            compacted_upto: self.compacted.upto.0,
+            ..piece
+        };
+        self.pieces.send(Ok(piece)).await.is_ok()
+    }
 }
 
 impl<E: Env> ShardMachine<E> {
@@ -190,7 +333,15 @@ impl<E: Env> ShardMachine<E> {
             self.segments.create(tp).await.map_err(store_error)?;
         }
         if next < theirs.next_offset {
-            self.pull_from(from, tp, (held, next), theirs).await?;
+            let done = self.pull_from(from, tp, (held, next), theirs).await?;
+            if !done {
+                // It is compacted beyond the end of what is here: what a record superseded may be
+                // here, and that record gone there. So all of it comes from there.
+                let start = theirs.log_start;
+                let anew = self.segments.begin_anew(tp, start);
+                anew.await.map_err(store_error)?;
+                self.pull_from(from, tp, (None, start), theirs).await?;
+            }
         }
         self.segments
             .trim(tp, theirs.log_start)
@@ -198,13 +349,15 @@ impl<E: Env> ShardMachine<E> {
             .map_err(store_error)
     }
 
+    /// Pulls from `next` on. `false`: nothing was taken, because the source has compacted more than is
+    /// held here.
     async fn pull_from(
         &mut self,
         from: NodeId,
         tp: TopicPartition,
         (held, next): (Option<Offset>, Offset),
         theirs: &PartitionManifest,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         let starts: Starts = theirs
             .segments
             .iter()
@@ -217,18 +370,72 @@ impl<E: Env> ShardMachine<E> {
             end: theirs.next_offset,
         };
         let context = Arc::clone(&self.context);
-        let segments = tokio::sync::Mutex::new(&mut self.segments);
-        let (segments, starts) = (&segments, &starts);
-        let take = |bytes: Bytes| async move {
-            let (batches, after) = stored_batches(bytes, next, starts)?;
-            let mut segments = segments.lock().await;
-            if let Some(start) = start_over(held, next, &batches) {
-                segments.trim(tp, start).await.map_err(store_error)?;
+        let pulling = tokio::sync::Mutex::new(Pulling {
+            segments: &mut self.segments,
+            starts,
+            range,
+            // A log without records is as good as none.
+            held: held.filter(|held| *held > Offset(0)),
+            compacted: Compacted::default(),
+            superseded: false,
+        });
+        let (target, pulling) = (&pulling, &pulling);
+        let take = |piece: Piece| async move { target.lock().await.take(piece).await };
+        context.snapshots.pull(from, range, take).await?;
+        let mut pulling = pulling.lock().await;
+        if pulling.superseded {
+            return Ok(false);
+        }
+        if pulling.compacted.upto > next {
+            let compacted = Compacted {
+                upto: pulling.compacted.upto.min(range.end),
+                ..pulling.compacted
+            };
+            let set = pulling.segments.set_compacted(tp, compacted, range.end);
+            set.await.map_err(store_error)?;
+        }
+        Ok(true)
+    }
+}
+
+/// A range on its way into a partition's files.
+struct Pulling<'a, D: Disk> {
+    segments: &'a mut ShardSegments<D>,
+    starts: Starts,
+    range: Range,
+    held: Option<Offset>,
+    compacted: Compacted,
+    superseded: bool,
+}
+
+impl<D: Disk> Pulling<'_, D> {
+    async fn take(&mut self, piece: Piece) -> io::Result<Taken> {
+        let (tp, next) = (self.range.tp, self.range.from);
+        self.compacted = piece.compacted;
+        if self.held.is_some() && piece.compacted.upto > next {
+            self.superseded = true;
+            return Ok(Taken::Enough);
+        }
+        let first = BatchHeader::parse(&piece.batches).map(|header| header.base_offset);
+        let upto = piece.compacted.upto;
+        if first.is_ok_and(|first| first < upto) {
+            // The source's checkpoint may know older segments than those that were sent.
+            let (base, appended) = piece.segment;
+            self.starts.retain(|start, _| *start >= upto);
+            self.starts.insert(base, appended);
+            // What is not compacted never continues a segment that is.
+            self.starts.entry(upto).or_insert(appended);
+        }
+        let (batches, end) = stored_batches(piece.batches.clone(), next, &self.starts)?;
+        if !batches.is_empty() {
+            if let Some(start) = start_over(self.held, next, &batches) {
+                let trimmed = self.segments.trim(tp, start);
+                trimmed.await.map_err(store_error)?;
             }
-            segments.append(tp, batches).await.map_err(store_error)?;
-            Ok(after)
-        };
-        context.snapshots.pull(from, range, take).await
+            let appended = self.segments.append(tp, batches);
+            appended.await.map_err(store_error)?;
+        }
+        Ok(Taken::Upto(piece.after(end)))
     }
 }
 

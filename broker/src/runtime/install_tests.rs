@@ -54,3 +54,70 @@ fn only_a_log_with_a_hole_begins_anew() {
     assert_eq!(start(None, 6, 6), None, "nothing is held");
     assert_eq!(start(Some(3), 6, 9), None, "a later piece");
 }
+
+/// A piece of a source that is compacted below 10.
+fn piece(batches: Vec<u8>, segment: u64, next_offset: u64) -> Piece {
+    Piece {
+        batches: Bytes::from(batches),
+        next_offset: Offset(next_offset),
+        compacted: Compacted {
+            generation: 7,
+            upto: Offset(10),
+        },
+        segment: (Offset(segment), TimestampMs(500)),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_source_has_compacted_comes_as_a_whole_or_not_at_all() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let config = highwater_segment::SegmentStoreConfig::new(dir.path().join("partitions"));
+    let hook = Arc::new(|fault: &highwater_segment::SegmentFault| panic!("{fault}"));
+    let disk = highwater_env::OsDisk;
+    let store = highwater_segment::SegmentStore::start(&disk, Workers::Threads, config, hook);
+    let store = store.expect("started");
+    let tp = TopicPartition::new(TopicId(1), PartitionId(0));
+    let mut segments = store.shard(ShardId(1));
+    segments.create(tp).await.expect("created");
+    let range = |from| Range {
+        shard: ShardId(1),
+        tp,
+        from: Offset(from),
+        end: Offset(13),
+    };
+    // The source's checkpoint is older than what it sends: it still knows segments 3 and 6.
+    let starts: Starts = [0, 3, 6, 10]
+        .map(|base| (Offset(base), TimestampMs(900)))
+        .into();
+    let mut pulling = Pulling {
+        segments: &mut segments,
+        starts,
+        range: range(3),
+        held: Some(Offset(3)),
+        compacted: Compacted::default(),
+        superseded: false,
+    };
+    // What is held may contain what a record superseded that is gone there.
+    let taken = pulling.take(piece(batch(3), 0, 6)).await.expect("taken");
+    assert_eq!((taken, pulling.superseded), (Taken::Enough, true));
+    (pulling.held, pulling.range, pulling.superseded) = (None, range(0), false);
+    for (sent, after) in [
+        (piece(batch(0), 0, 3), 3),
+        (piece(batch(6), 0, 9), 9),
+        // Nothing is left of it.
+        (piece(Vec::new(), 0, 10), 10),
+        (piece(batch(10), 0, 13), 13),
+    ] {
+        let taken = pulling.take(sent).await.expect("taken");
+        assert_eq!(taken, Taken::Upto(Offset(after)));
+    }
+    let manifests = segments.freeze().wait().await.expect("frozen");
+    let found: Vec<_> = manifests[0]
+        .1
+        .segments
+        .iter()
+        .map(|s| (s.base_offset.0, s.next_offset.0, s.last_append_time.0))
+        .collect();
+    assert_eq!(found, [(0, 9, 500), (10, 13, 900)]);
+    store.close().await.expect("closed");
+}

@@ -13,9 +13,12 @@ use highwater_env::Env;
 use highwater_proto::{LeaderEpoch, NodeId, Offset, Payload, ShardId, TopicPartition};
 use highwater_raft::{Position, StateMachine, StoredCheckpoint};
 use highwater_segment::{AppendBatch, Checkpoint, SegmentStore, ShardSegments};
-use highwater_shard::{Effect, EntryContext, ShardCommand, ShardReply, ShardState};
+use highwater_shard::{
+    CompactionFacts, Effect, EntryContext, ShardCommand, ShardReply, ShardState,
+};
 
 use super::checkpoint::{self, CheckpointFiles, FrozenShard};
+use super::compaction::CompactionQueue;
 use super::groups::GroupViews;
 use super::install::SnapshotSource;
 use super::tail::{ShardTail, TailBudget};
@@ -33,6 +36,8 @@ pub struct ShardContext<E: Env> {
     pub dir: PathBuf,
     /// Where a replica that is too far behind gets what it lacks.
     pub snapshots: SnapshotSource<E>,
+    /// Compactions that were decided and are not done yet.
+    pub compactions: CompactionQueue,
 }
 
 /// The state machine of one shard, with its effects.
@@ -86,6 +91,7 @@ impl<E: Env> ShardMachine<E> {
         for (tp, facts) in state.partitions() {
             if let Some(view) = self.views.get(tp) {
                 view.configure(facts.config);
+                self.compact(&view, facts.compaction);
                 // What the tail holds ends where the old state ended: a gap follows it.
                 self.tail.forget(&view);
                 view.trim(facts.log_start);
@@ -95,10 +101,19 @@ impl<E: Env> ShardMachine<E> {
             let visible = (facts.log_start, facts.next_offset);
             let view = PartitionView::new(tp, self.context.store.clone(), visible);
             view.configure(facts.config);
+            self.compact(&view, facts.compaction);
             self.views.insert(Arc::new(view));
         }
         self.groups.adopt(&state);
         self.state = state;
+    }
+    /// Takes note of what was decided, and of the work that this is for others.
+    fn compact(&self, view: &PartitionView<E::Disk>, compaction: Option<CompactionFacts>) {
+        view.compact(compaction);
+        if let Some(facts) = compaction {
+            let work = &self.context.compactions;
+            work.add((self.id, view.topic_partition()), facts);
+        }
     }
     fn remove_view(&mut self, tp: TopicPartition) {
         if let Some(view) = self.views.remove(tp) {
@@ -136,6 +151,12 @@ impl<E: Env> ShardMachine<E> {
             Effect::Configured { tp, config } => {
                 if let Some(view) = self.views.get(tp) {
                     view.configure(config);
+                }
+                Ok(())
+            }
+            Effect::Compacted { tp, compaction } => {
+                if let Some(view) = self.views.get(tp) {
+                    self.compact(&view, Some(compaction));
                 }
                 Ok(())
             }
@@ -232,7 +253,7 @@ impl<E: Env> StateMachine for ShardMachine<E> {
     }
 
     async fn load(&mut self) -> io::Result<Option<StoredCheckpoint>> {
-        let Some(checkpoint) = self.files().read().await? else {
+        let Some(checkpoint) = self.files().read_settled().await? else {
             return Ok(None);
         };
         let state = ShardState::decode_snapshot(&checkpoint.state).map_err(io::Error::other)?;

@@ -2,14 +2,17 @@
 //! bytes.
 
 pub mod accumulate;
-mod checkpoint;
+pub(crate) mod checkpoint;
+pub mod compaction;
 pub mod damage;
+pub mod damage_file;
 pub mod discard;
 pub mod groups;
 pub mod install;
 pub mod leftovers;
 pub mod machine;
 pub mod tail;
+pub mod turns;
 pub mod view;
 
 use std::io;

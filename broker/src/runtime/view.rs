@@ -12,8 +12,10 @@ use highwater_proto::batch::RecordBatch;
 use highwater_proto::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 #[cfg(feature = "mutant")]
 use highwater_segment::AppendBatch;
-use highwater_segment::{PartitionReader, ReadError, Retention, SegmentStore};
-use highwater_shard::PartitionConfig;
+use highwater_segment::{
+    Compacted, PartitionReader, Pin, ReadError, Retention, SegmentManifest, SegmentStore,
+};
+use highwater_shard::{CompactionFacts, PartitionConfig};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 
@@ -33,6 +35,7 @@ pub struct PartitionView<D: Disk> {
     reader: OnceLock<PartitionReader<D>>,
     changed: Notify,
     config: RwLock<PartitionConfig>,
+    compaction: RwLock<Option<CompactionFacts>>,
 }
 
 impl<D: Disk> PartitionView<D> {
@@ -50,6 +53,7 @@ impl<D: Disk> PartitionView<D> {
             reader: OnceLock::new(),
             changed: Notify::new(),
             config: RwLock::default(),
+            compaction: RwLock::default(),
         }
     }
     /// How the partition is treated, as of the last entry applied.
@@ -59,6 +63,14 @@ impl<D: Disk> PartitionView<D> {
     }
     pub(super) fn configure(&self, config: PartitionConfig) {
         *self.config.write() = config;
+    }
+    /// The newest compaction that the shard's log has decided, done here or not.
+    #[must_use]
+    pub fn compaction(&self) -> Option<CompactionFacts> {
+        *self.compaction.read()
+    }
+    pub(super) fn compact(&self, compaction: Option<CompactionFacts>) {
+        *self.compaction.write() = compaction;
     }
     /// The first offset that has to stay, if that is above the log's start.
     #[must_use]
@@ -166,16 +178,51 @@ impl<D: Disk> PartitionView<D> {
         if let Some(pieces) = self.tail().read(from, max_bytes, end) {
             return Ok(pieces);
         }
-        let end = end.min(self.written_end());
         let Some(reader) = self.reader().cloned() else {
             return Ok(Pieces::default());
         };
-        let read = move || reader.read(from, max_bytes, end);
+        let (resets, written) = (reader.resets(), self.written_end());
+        let file_end = end.min(written);
+        let of_files = reader.clone();
+        let read = move || of_files.read(from, max_bytes, file_end);
         let bytes = match workers {
             Workers::Tasks => read()?,
             Workers::Threads => super::blocking(read).await?,
         };
+        if bytes.is_empty() && from < file_end && reader.resets() == resets {
+            // All that the files had up to here was compacted away.
+            return Ok(self.behind_gap((file_end, end), max_bytes));
+        }
         Ok(Pieces::from_stored(bytes))
+    }
+    /// What follows where the files hold nothing below `from`: batches that only memory has yet, or
+    /// nothing, and `from` as the next offset.
+    fn behind_gap(&self, (from, end): (Offset, Offset), max_bytes: usize) -> Pieces {
+        let held = (from < end)
+            .then(|| self.tail().read(from, max_bytes, end))
+            .flatten();
+        held.filter(|pieces| pieces.next_offset.is_some())
+            .unwrap_or(Pieces {
+                next_offset: Some(from),
+                ..Pieces::default()
+            })
+    }
+    /// A hold on what was compacted, for whoever copies it; `None` before the log is open.
+    #[must_use]
+    pub fn pin(&self) -> Option<Pin<D>> {
+        self.reader().map(PartitionReader::pin)
+    }
+    /// The written segments, by base offset.
+    #[must_use]
+    pub fn segments(&self) -> Vec<SegmentManifest> {
+        self.reader()
+            .map_or_else(Vec::new, PartitionReader::segments)
+    }
+    /// How far the files are compacted.
+    #[must_use]
+    pub fn compacted(&self) -> Compacted {
+        self.reader()
+            .map_or_else(Compacted::default, PartitionReader::compacted)
     }
 
     /// The first visible record at or after `timestamp`, with its own timestamp.

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_env::Env;
+use highwater_env::{Disk, Env};
 use highwater_proto::internal::{Alarm, ClosedRange, CompareRangesRequest, CompareRangesResponse};
 use highwater_proto::{NodeId, Offset, PartitionId, ShardId, TopicId, TopicPartition};
-use highwater_segment::SegmentManifest;
+use highwater_segment::{Compacted, PartitionReader, SegmentManifest};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -168,9 +168,8 @@ async fn compare<E: Env>(
         let Some(reader) = broker.shard_context.store.reader(tp) else {
             continue;
         };
-        let sealed = reader.segments().into_iter().filter(|range| range.sealed);
-        for range in sealed {
-            asked.push(closed(tp, &range));
+        for range in closed_ranges(tp, &reader) {
+            asked.push(range);
             if asked.len() == RANGES_AT_ONCE {
                 let ranges = std::mem::take(&mut asked);
                 found.extend(ask(broker, shard.id, node, ranges).await?);
@@ -226,44 +225,57 @@ pub fn answer<E: Env>(broker: &Broker<E>, request: &CompareRangesRequest) -> Com
     let Some(shard) = broker.shards.get(ShardId(request.shard)) else {
         return refused(format!("shard {} is not hosted here", request.shard));
     };
-    let mut mine: BTreeMap<TopicPartition, Vec<SegmentManifest>> = BTreeMap::new();
+    let mut mine: BTreeMap<TopicPartition, Vec<ClosedRange>> = BTreeMap::new();
     for tp in request.ranges.iter().map(partition_of) {
         if !mine.contains_key(&tp) && shard.views.get(tp).is_some() {
             let reader = broker.shard_context.store.reader(tp);
-            mine.insert(tp, reader.map_or_else(Vec::new, |reader| reader.segments()));
+            let ranges = reader.map_or_else(Vec::new, |reader| closed_ranges(tp, &reader));
+            mine.insert(tp, ranges);
         }
     }
     differences(&mine, &request.ranges)
 }
 
-/// Which of `theirs` are in `mine` from end to end, and which of these are not the same. Pure.
+/// Which of `theirs` are in `mine` from end to end, and which of these are not the same. Ranges that
+/// another compaction has left are others. Pure.
 fn differences(
-    mine: &BTreeMap<TopicPartition, Vec<SegmentManifest>>,
+    mine: &BTreeMap<TopicPartition, Vec<ClosedRange>>,
     theirs: &[ClosedRange],
 ) -> CompareRangesResponse {
     let mut answer = CompareRangesResponse::default();
     for asked in theirs {
-        let tp = partition_of(asked);
-        let segments = mine.get(&tp).map(Vec::as_slice).unwrap_or_default();
-        let base = Offset(asked.base_offset);
-        let Ok(at) = segments.binary_search_by_key(&base, |range| range.base_offset) else {
+        let ranges = mine.get(&partition_of(asked));
+        let ranges = ranges.map(Vec::as_slice).unwrap_or_default();
+        let base = asked.base_offset;
+        let Ok(at) = ranges.binary_search_by_key(&base, |range| range.base_offset) else {
             continue;
         };
-        let Some(ours) = segments.get(at).filter(|range| range.sealed) else {
+        let Some(ours) = ranges.get(at).filter(|ours| same_range(ours, asked)) else {
             continue;
         };
-        let ours = closed(tp, ours);
-        if same_range(&ours, asked) {
-            answer.compared += 1;
-            if ours != *asked {
-                answer.differing.push(ours);
-            }
+        answer.compared += 1;
+        if ours != asked {
+            answer.differing.push(*ours);
         }
     }
     answer
 }
 
-fn closed(tp: TopicPartition, range: &SegmentManifest) -> ClosedRange {
+/// The sealed ranges of a partition, by base offset.
+fn closed_ranges<D: Disk>(tp: TopicPartition, reader: &PartitionReader<D>) -> Vec<ClosedRange> {
+    // What is compacted in between is told apart by its length and checksum only; a second look that
+    // agrees with the first says that nothing was.
+    loop {
+        let (compacted, ranges) = (reader.compacted(), reader.segments());
+        if reader.compacted() == compacted {
+            let sealed = ranges.iter().filter(|range| range.sealed);
+            return sealed.map(|range| closed(tp, range, compacted)).collect();
+        }
+    }
+}
+
+fn closed(tp: TopicPartition, range: &SegmentManifest, compacted: Compacted) -> ClosedRange {
+    let is_compacted = range.next_offset <= compacted.upto;
     ClosedRange {
         topic_id: tp.topic.0,
         partition: tp.partition.0,
@@ -271,6 +283,11 @@ fn closed(tp: TopicPartition, range: &SegmentManifest) -> ClosedRange {
         next_offset: range.next_offset.0,
         len_bytes: range.len_bytes,
         checksum: range.checksum,
+        generation: if is_compacted {
+            compacted.generation
+        } else {
+            0
+        },
     }
 }
 
@@ -281,7 +298,7 @@ fn partition_of(range: &ClosedRange) -> TopicPartition {
 fn same_range(one: &ClosedRange, other: &ClosedRange) -> bool {
     let place = |range: &ClosedRange| {
         let offsets = (range.base_offset, range.next_offset);
-        (range.topic_id, range.partition, offsets)
+        (range.topic_id, range.partition, offsets, range.generation)
     };
     place(one) == place(other)
 }

@@ -18,12 +18,25 @@ fn segment(base: u64, next: u64, checksum: u32) -> SegmentManifest {
         last_append_time: TimestampMs(1),
         sealed: true,
         checksum,
+        version: 0,
     }
 }
 
 fn compared(mine: &[SegmentManifest], theirs: &[SegmentManifest]) -> (u32, Vec<u64>) {
-    let mine = BTreeMap::from([(TP, mine.to_vec())]);
-    let theirs: Vec<ClosedRange> = theirs.iter().map(|range| closed(TP, range)).collect();
+    compared_after((mine, Compacted::default()), (theirs, Compacted::default()))
+}
+
+fn compared_after(
+    mine: (&[SegmentManifest], Compacted),
+    theirs: (&[SegmentManifest], Compacted),
+) -> (u32, Vec<u64>) {
+    let ranges = |(segments, compacted): (&[SegmentManifest], Compacted)| {
+        let sealed = segments.iter().filter(|segment| segment.sealed);
+        let ranges = sealed.map(|segment| closed(TP, segment, compacted));
+        ranges.collect::<Vec<_>>()
+    };
+    let mine = BTreeMap::from([(TP, ranges(mine))]);
+    let theirs = ranges(theirs);
     let answer = differences(&mine, &theirs);
     let differing = answer.differing.iter().map(|range| range.base_offset);
     (answer.compared, differing.collect())
@@ -44,6 +57,23 @@ fn only_ranges_that_both_have_from_end_to_end_are_compared() {
         ..segment(20, 25, 9)
     };
     assert_eq!(compared(&[growing], &theirs), (0, vec![]));
+}
+
+#[test]
+fn what_another_compaction_left_is_another_range() {
+    let after = |generation, upto| Compacted {
+        generation,
+        upto: Offset(upto),
+    };
+    let theirs = [segment(0, 10, 1), segment(10, 20, 2)];
+    let mine = [segment(0, 10, 8), segment(10, 20, 2)];
+    // Compacted there and not here, or by another one: only what lies behind it is compared.
+    for (ours, other) in [(after(0, 0), after(7, 10)), (after(5, 10), after(7, 10))] {
+        let compared = compared_after((&mine, ours), (&theirs, other));
+        assert_eq!(compared, (1, vec![]));
+    }
+    let same = after(7, 10);
+    assert_eq!(compared_after((&mine, same), (&theirs, same)), (2, vec![0]));
 }
 
 #[test]

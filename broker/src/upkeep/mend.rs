@@ -9,19 +9,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use highwater_env::Env;
 use highwater_proto::batch::split_batches;
-use highwater_proto::{NodeId, ShardId};
+use highwater_proto::{NodeId, Offset, ShardId};
 use highwater_segment::{Mend, MendError};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::notes;
 use crate::control::{host, transfer};
 use crate::node::Broker;
 use crate::runtime::Shard;
 use crate::runtime::damage::Place;
-use crate::runtime::install::Range;
+use crate::runtime::install::{Piece, Range, Taken};
 
 /// Between two looks while nothing is noted.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -38,6 +38,7 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
     tokio::select! {
         () = stand_back(&broker) => {}
         () = mend_all(&broker) => {}
+        () = notes::keep(&broker) => {}
         () = broker.stop.cancelled() => {}
     }
 }
@@ -71,9 +72,10 @@ async fn mend_all<E: Env>(broker: &Arc<Broker<E>>) {
         let noted = broker.damage.ranges();
         failed.retain(|key, _| noted.contains(key));
         for (shard, place) in noted {
-            if broker.shards.get(shard).is_none() {
-                broker.damage.forget(shard);
-            } else if broker.config.repair.automatic {
+            if !notes::settle(broker, shard, place).await {
+                continue;
+            }
+            if broker.config.repair.automatic {
                 let now = Instant::now();
                 let due = failed.get(&(shard, place)).is_none_or(|(_, at)| *at <= now);
                 if due {
@@ -213,7 +215,7 @@ async fn fetch<E: Env>(
     let pulled = broker
         .shard_context
         .snapshots
-        .pull(node, range, |bytes| push(broker, &mending, bytes));
+        .pull(node, range, |piece| push(broker, &mending, piece));
     let pulled = pulled.await.map_err(|error| error.to_string());
     let Some(mend) = mending.into_inner() else {
         return Err("the broker is stopping".to_owned());
@@ -230,27 +232,32 @@ async fn fetch<E: Env>(
     }
 }
 
-/// Takes a piece; answers with the offset behind it.
+/// Takes a piece, behind which the next one begins.
 async fn push<E: Env>(
     broker: &Broker<E>,
     mending: &Mutex<Option<Mend<E::Disk>>>,
-    bytes: Bytes,
-) -> std::io::Result<highwater_proto::Offset> {
-    let mut after = None;
-    for batch in split_batches(bytes.clone()) {
+    piece: Piece,
+) -> std::io::Result<Taken> {
+    let mut end = Offset(0);
+    for batch in split_batches(piece.batches.clone()) {
         let batch = batch.map_err(std::io::Error::other)?;
-        after = Some(batch.header().last_offset().plus(1));
+        end = batch.header().last_offset().plus(1);
     }
-    let after = after.ok_or_else(|| std::io::Error::other("an empty piece"))?;
+    let after = piece.after(end);
+    if after == Offset(0) {
+        return Err(std::io::Error::other("an empty piece"));
+    }
     let mut slot = mending.lock().await;
     let Some(mut mend) = slot.take() else {
         return Err(std::io::Error::other("the broker is stopping"));
     };
     let pushed = broker.shard_context.store.call(move || {
-        let outcome = mend.push(&bytes);
+        let outcome = mend.push(&piece.batches);
         (mend, outcome)
     });
     let (mend, outcome) = pushed.await.map_err(std::io::Error::other)?;
     *slot = Some(mend);
-    outcome.map(|()| after).map_err(std::io::Error::other)
+    outcome
+        .map(|()| Taken::Upto(after))
+        .map_err(std::io::Error::other)
 }

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use highwater_env::{Clock, Env};
 use highwater_proto::{Offset, ShardId, TopicPartition};
-use highwater_raft::Group;
 use highwater_segment::{Checked, PartitionReader, ReadError, StoreError};
-use highwater_wal::{GroupId, WalReadError};
+use highwater_wal::LogChecked;
 use tokio::time::Instant;
 
 use super::pace::Pace;
@@ -81,7 +80,7 @@ async fn pass<E: Env>(broker: &Broker<E>, pace: &Pace) -> Result<(), StoreError>
 }
 
 /// One segment.
-async fn check<E: Env>(
+pub(super) async fn check<E: Env>(
     broker: &Broker<E>,
     reader: &PartitionReader<E::Disk>,
     base: Offset,
@@ -116,84 +115,33 @@ async fn check<E: Env>(
     }
 }
 
-/// What the write-ahead log retains, group by group.
+/// What lies in the write-ahead log, file by file: all of it has to be whole at the next start.
 async fn scrub_log<E: Env>(broker: &Broker<E>, pace: &Pace) -> Result<(), StoreError> {
-    let mut bad = false;
-    for group in all_groups(broker) {
-        if let Err(error) = scrub_group(broker, group.id(), pace).await? {
-            metrics::counter!("highwater_damaged_log_entries_total").increment(1);
-            tracing::error!(
-                shard = group.id().0, %error,
-                "an entry of the log is bad: checkpoints take the place of what the log retains"
-            );
-            broker.damage.note_log(group.id(), Some(error.to_string()));
-            bad = true;
-        }
-    }
-    if bad {
-        give_up_log(broker).await;
-    }
-    Ok(())
-}
-
-async fn scrub_group<E: Env>(
-    broker: &Broker<E>,
-    group: ShardId,
-    pace: &Pace,
-) -> Result<Result<(), WalReadError>, StoreError> {
-    let id = GroupId(group.0);
-    let bounds = broker.wal.bounds(id);
-    let (Some(first), Some(last)) = (bounds.first, bounds.last) else {
-        return Ok(Ok(()));
-    };
-    let (mut next, end) = (first, last.next());
-    while next < end {
-        let (wal, from) = (broker.wal.clone(), next);
-        let read = move || wal.read(id, from, end, PIECE_BYTES);
-        let entries = match broker.shard_context.store.call(read).await? {
-            Ok(entries) => entries,
-            Err(error) => return Ok(Err(error)),
+    let mut check = broker.wal.check();
+    loop {
+        let step = move || {
+            let found = check.step(PIECE_BYTES as u64);
+            (check, found)
         };
-        // None: purged or cut meanwhile.
-        let Some((reached, _)) = entries.last() else {
-            break;
-        };
-        next = reached.next();
-        let bytes: usize = entries.iter().map(|(_, entry)| entry.len()).sum();
-        metrics::counter!("highwater_scrub_bytes_total").increment(bytes as u64);
-        pace.spend((bytes as u64).max(LEAST_BYTES)).await;
-    }
-    Ok(Ok(()))
-}
-
-/// All that the log retains goes, once checkpoints hold what it said: nobody may be sent the bad
-/// entry, and the file that it lies in is written anew, so that the next start does not stumble over
-/// it. A replica that lacks what is gone gets the checkpoint.
-async fn give_up_log<E: Env>(broker: &Broker<E>) {
-    for group in all_groups(broker) {
-        let id = group.id();
-        let given_up = match group.checkpoint().await {
-            Ok(()) => {
-                let held = group.status().borrow().checkpointed;
-                group.purge(held).await.map_err(|error| error.to_string())
+        let (again, found) = broker.shard_context.store.call(step).await?;
+        check = again;
+        match found {
+            LogChecked::Some(bytes) => {
+                metrics::counter!("highwater_scrub_bytes_total").increment(bytes);
+                pace.spend(bytes.max(LEAST_BYTES)).await;
             }
-            Err(error) => Err(error.to_string()),
-        };
-        match given_up {
-            Ok(()) => broker.damage.note_log(id, None),
-            Err(reason) => {
-                tracing::warn!(
-                    shard = id.0,
-                    reason,
-                    "its log is kept; the next pass repeats"
+            LogChecked::Bad(place) => {
+                metrics::counter!("highwater_damaged_log_entries_total").increment(1);
+                tracing::error!(
+                    %place,
+                    "a part of the log is bad: checkpoints take the place of what the log retains"
                 );
+                match place.group {
+                    Some(group) => broker.damage.note_log(ShardId(group.0), place.to_string()),
+                    None => broker.damage.renew_log(),
+                }
             }
+            LogChecked::End => return Ok(()),
         }
     }
-}
-
-fn all_groups<E: Env>(broker: &Broker<E>) -> Vec<Group> {
-    let mut groups = vec![broker.metadata.group().clone()];
-    groups.extend(broker.shards.all().iter().map(|shard| shard.group.clone()));
-    groups
 }

@@ -155,9 +155,38 @@ async fn leader_stopped(fleet: &mut Fleet, client: &Client, journal: Journal) ->
     let log = fleet.log(leader);
     assert!(log.contains("stopping: handing over leaders"), "{log}");
     assert!(!log.contains("not all leaders moved away"), "{log}");
+    let (_, stopping) = log
+        .split_once("stopping: handing over leaders")
+        .expect("seen");
+    let (stopping, _) = stopping
+        .split_once("node::stop: stopped")
+        .expect("it stopped");
+    // Whoever balances leaders had not heard of the stop, and gave back what was handed over.
+    assert_eq!(
+        led_at_last(stopping, leader),
+        Vec::<String>::new(),
+        "{stopping}"
+    );
     fleet.caught_up(leader).await;
     journal.check_everywhere(client, &fleet.nodes()).await;
     journal
+}
+
+/// Groups of which a log says last that this broker leads them.
+fn led_at_last(log: &str, node: u32) -> Vec<String> {
+    let mut leaders = std::collections::BTreeMap::new();
+    for line in log.lines() {
+        let Some((_, said)) = line.split_once("status: leader group=") else {
+            continue;
+        };
+        if let Some((group, rest)) = said.split_once(" leader=") {
+            let own = rest.split(' ').next() == Some(&*node.to_string());
+            leaders.insert(group.to_owned(), own);
+        }
+    }
+    assert!(!leaders.is_empty(), "the log says who leads: {log}");
+    let led = leaders.into_iter().filter(|(_, own)| *own);
+    led.map(|(group, _)| group).collect()
 }
 
 /// Every shard goes back to the broker that should lead it.

@@ -110,9 +110,10 @@ pub async fn all_committed(client: &Client, group: &str, total: u64) {
     .await;
 }
 
-/// A member; `RUST_LOG=highwater_client::group=info` shows what members do.
+/// A member. What members do is said on the way: a failure is to explain itself.
 pub fn member(client: &Client, group: &str) -> GroupBuilder {
-    let filter = tracing_subscriber::EnvFilter::from_default_env();
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "highwater_client::group=info".into());
     // Another test of this program has done it already.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)

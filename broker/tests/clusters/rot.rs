@@ -34,7 +34,7 @@ fn value(number: usize, bytes: usize) -> String {
 }
 
 /// Produces so many records of 8 KiB.
-async fn produce(journal: &mut Journal, producer: &Producer, count: usize) {
+pub(super) async fn produce(journal: &mut Journal, producer: &Producer, count: usize) {
     let first = journal.stored.len();
     for number in first..first + count {
         let value = value(number, 8 << 10);
@@ -45,7 +45,7 @@ async fn produce(journal: &mut Journal, producer: &Producer, count: usize) {
 }
 
 /// A topic of one partition with segments of 1 MiB, the first few of which are sealed.
-async fn filled(client: &Client) -> (Journal, Producer) {
+pub(super) async fn filled(client: &Client) -> (Journal, Producer) {
     let topic = NewTopic::named("orders").config("segment.bytes", "1048576");
     make_topic(client, topic).await;
     let mut journal = Journal::of("orders");
@@ -71,7 +71,7 @@ fn segments(fleet: &Fleet, node: u32) -> Vec<PathBuf> {
 }
 
 /// Flips a byte of a file that may be in use.
-fn flip(file: &Path, at: u64) {
+pub(super) fn flip(file: &Path, at: u64) {
     let open = fs::OpenOptions::new().read(true).write(true).open(file);
     let open = open.expect("open");
     let mut byte = [0];
@@ -126,6 +126,104 @@ async fn what_rotted_heals_by_itself_on_followers_and_leaders_under_load() {
     fs::remove_file(&followers[1]).expect("removed");
     produce(&mut journal, &producer, 20).await;
     mended(&fleet, follower, 3.0).await;
+    journal.check_everywhere(&client, &fleet.nodes()).await;
+    life::healthy(&fleet, &client).await;
+}
+
+/// How many ranges a broker says are bad.
+async fn bad(fleet: &Fleet, node: u32, wanted: f64) {
+    eventually(
+        &format!("broker {node} has {wanted} bad ranges"),
+        async || {
+            let bad = fleet.metric(node, "highwater_damaged_ranges").await;
+            (bad == Some(wanted)).then_some(())
+        },
+    )
+    .await;
+}
+
+/// Without the leader nobody is elected. Who led, and was killed.
+async fn it_does_not_vote(fleet: &mut Fleet, client: &Client, odd: u32) -> u32 {
+    eprintln!("it does not vote: without the leader nobody is elected");
+    fleet.caught_up(odd).await;
+    let leader = fleet.leader(client, "orders", 0).await;
+    assert_ne!(leader, odd);
+    fleet.kill(leader).await;
+    // Several elections' time.
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    let view = client.topic("orders").await.expect("known");
+    let now = view.partitions[0].leader.map(|node| node.0);
+    assert!(now.is_none_or(|node| node == leader), "{now:?} was elected");
+    leader
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_does_not_make_a_bad_range_look_whole() {
+    let mut settings = EAGER.to_vec();
+    settings.push(("repair.automatic", "false"));
+    let mut fleet = Fleet::started(3, &settings).await;
+    let client = life::patient(&fleet).await;
+    let (mut journal, producer) = filled(&client).await;
+    let leader = fleet.leader(&client, "orders", 0).await;
+    let odd = 1 + leader % 3;
+    let file = segments(&fleet, odd).remove(0);
+    let notes = fleet.data_dir(odd).join("damage.json");
+    let written = |wanted: bool| {
+        let said = fs::read_to_string(&notes).unwrap_or_default();
+        (said.contains("base_offset") == wanted).then_some(())
+    };
+
+    eprintln!("found, noted, killed; put back by hand: the next start sees that it is whole");
+    flip(&file, 5_000);
+    bad(&fleet, odd, 1.0).await;
+    eventually("it is written down", async || written(true)).await;
+    fleet.kill(odd).await;
+    // From here on nobody looks but whoever remembers.
+    fleet.set_everywhere("scrub.bytes_per_second", "0");
+    flip(&file, 5_000);
+    fleet.start(odd);
+    fleet.ready(odd).await;
+    bad(&fleet, odd, 0.0).await;
+    fleet.logged(odd, "is whole, or gone").await;
+    eventually("the note is dropped", async || written(false)).await;
+
+    eprintln!("found, noted, killed: the next process knows");
+    fleet.stop(odd).await;
+    fleet.set_everywhere("scrub.bytes_per_second", "256MiB");
+    fleet.start(odd);
+    fleet.ready(odd).await;
+    flip(&file, 5_000);
+    bad(&fleet, odd, 1.0).await;
+    eventually("it is written down", async || written(true)).await;
+    fleet.kill(odd).await;
+    fleet.set_everywhere("scrub.bytes_per_second", "0");
+    fleet.start(odd);
+    fleet.ready(odd).await;
+    bad(&fleet, odd, 1.0).await;
+    fleet.logged(odd, "before the restart still is").await;
+    let health = client.admin().timeout(PATIENCE);
+    eventually("it is named", async || {
+        let findings = health.health().await.ok()?;
+        let named = findings.iter().any(|f| f.what.contains("bad range"));
+        named.then_some(())
+    })
+    .await;
+
+    let leader = it_does_not_vote(&mut fleet, &client, odd).await;
+
+    eprintln!("it is fetched from the third, with nobody leading; then it votes");
+    fleet.stop(odd).await;
+    fleet.set_everywhere("repair.automatic", "true");
+    fleet.start(odd);
+    // It is not ready before somebody leads, and nobody does before it votes.
+    fleet.logged(odd, "a bad range is whole again").await;
+    fleet.ready(odd).await;
+    mended(&fleet, odd, 1.0).await;
+    produce(&mut journal, &producer, 5).await;
+    fleet.start(leader);
+    fleet.ready(leader).await;
+    fleet.caught_up(leader).await;
+    eventually("the note is dropped", async || written(false)).await;
     journal.check_everywhere(&client, &fleet.nodes()).await;
     life::healthy(&fleet, &client).await;
 }

@@ -19,7 +19,7 @@ const EDGES: [(&str, &[&str]); 18] = [
     // Its tests compare it with the simulated disk.
     ("highwater-powerfs", &["env"]),
     ("highwater-wal", &["env", "mutant", "proto"]),
-    ("highwater-segment", &["env", "proto"]),
+    ("highwater-segment", &["env", "mutant", "proto"]),
     ("highwater-raft", &["wal", "env", "mutant", "proto"]),
     ("highwater-shard", &["mutant", "proto"]),
     ("highwater-metadata", &["mutant", "proto"]),
@@ -47,7 +47,9 @@ const EDGES: [(&str, &[&str]); 18] = [
     ),
     (
         "highwater-sim",
-        &["broker", "env", "proto", "client", "checker"],
+        &[
+            "broker", "env", "metadata", "mutant", "proto", "client", "checker",
+        ],
     ),
     // Micro benches measure single layers, so they name them; they are no program of their own.
     (

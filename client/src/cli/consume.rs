@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::error::INTERRUPTED;
 use super::format::Format;
+use super::interrupt::asked_to_end;
 use super::position::Position;
 use super::{CliError, GlobalOptions, OutputFormat, output};
 use crate::client::Client;
@@ -80,7 +81,7 @@ pub(super) async fn run(args: ConsumeArgs, global: &GlobalOptions) -> Result<Exi
     let bar = output::progress("read", total);
     let done = tokio::select! {
         done = copy(&mut consumer, &args, global.output, ends, &bar) => done,
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
+        asked = asked_to_end() => asked.map(|()| ExitCode::from(INTERRUPTED)).map_err(CliError::from),
     };
     bar.finish_and_clear();
     done

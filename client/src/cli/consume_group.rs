@@ -8,6 +8,7 @@ use futures_util::{FutureExt, StreamExt};
 
 use super::consume::{self, ConsumeArgs};
 use super::error::INTERRUPTED;
+use super::interrupt::asked_to_end;
 use super::{CliError, GlobalOptions, output};
 use crate::client::Client;
 use crate::consumer::Start;
@@ -42,11 +43,15 @@ pub(super) async fn run(
     let bar = output::progress("read", (args.num > 0).then_some(args.num));
     let done = tokio::select! {
         done = copy(&mut consumer, args, global, &bar) => done.map(|()| ExitCode::SUCCESS),
-        _ = tokio::signal::ctrl_c() => Ok(ExitCode::from(INTERRUPTED)),
+        asked = asked_to_end() => asked.map(|()| ExitCode::from(INTERRUPTED)).map_err(CliError::from),
     };
     bar.finish_and_clear();
     let code = done?;
-    consumer.leave().await?;
+    // Asked a second time it is gone without leaving; the group waits for its session to end.
+    tokio::select! {
+        left = consumer.leave() => left?,
+        asked = asked_to_end() => asked?,
+    }
     Ok(code)
 }
 

@@ -48,6 +48,9 @@ pub enum CliError {
     /// Offsets could not be looked up.
     #[error(transparent)]
     Offsets(#[from] OffsetsError),
+    /// The cluster cannot spare what was to be done.
+    #[error("{0}")]
+    Problems(String),
     /// Something else failed.
     #[error("{0}")]
     Failed(String),
@@ -76,6 +79,7 @@ impl CliError {
                 error: SendError::Unknown(_),
                 ..
             } => UNKNOWN,
+            Self::Problems(_) => PROBLEMS,
             _ => FAILED,
         }
     }

@@ -228,7 +228,11 @@ fn print_one(name: &str, one: &v1::DescribeGroupResponse, members: bool) -> std:
     print_line(&format!("STATE        {}", state(summary.state())))?;
     print_line(&format!("COORDINATOR  {}", summary.coordinator))?;
     print_line(&format!("MEMBERS      {}", one.members.len()))?;
-    print_line(&format!("LAG          {}", one.lag))?;
+    print_line(&format!(
+        "LAG          {}{}",
+        one.lag,
+        behind(one.lag, one.lag_seconds)
+    ))?;
     if one.parked_keys > 0 {
         print_line(&format!("PARKED-KEYS  {}", one.parked_keys))?;
     }
@@ -246,6 +250,7 @@ fn print_one(name: &str, one: &v1::DescribeGroupResponse, members: bool) -> std:
         "MEMBER-ID",
         "CLIENT-ID",
         "HOST",
+        "LAG-SECONDS",
     ]);
     for partition in &one.partitions {
         let topic = if partition.topic.is_empty() {
@@ -263,9 +268,21 @@ fn print_one(name: &str, one: &v1::DescribeGroupResponse, members: bool) -> std:
             text_or_dash(&partition.member_id),
             text_or_dash(&partition.client_id),
             text_or_dash(&partition.host),
+            seconds_or_dash(partition.lag_seconds),
         ]);
     }
     print_table(&rows)
+}
+
+/// How far back in time a lag reaches, behind its number of records.
+fn behind(lag: u64, seconds: f64) -> String {
+    match lag {
+        0 => String::new(),
+        _ => format!(" ({seconds:.1} s)"),
+    }
+}
+fn seconds_or_dash(seconds: Option<f64>) -> String {
+    seconds.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1}"))
 }
 
 fn or_dash(number: Option<u64>) -> String {

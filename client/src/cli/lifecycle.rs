@@ -1,4 +1,4 @@
-//! `cluster rebalance|drain|remove|replace|plan|health|restart-check`.
+//! `cluster rebalance|drain|remove|replace|plan|health|restart-check`; `rolling-restart` is in `rolling.rs`.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,12 +11,13 @@ use tokio::time::{Instant, sleep};
 
 use super::error::PROBLEMS;
 use super::output::{GREEN, RED, coloured, print_json, print_line, print_table, table};
+use super::rolling::{self, RollArgs};
 use super::{CliError, GlobalOptions, OutputFormat};
 use crate::admin::Admin;
 use crate::lifecycle::NewPlan;
 
 /// Between two looks at something that is waited for.
-const POLL: Duration = Duration::from_millis(500);
+pub(super) const POLL: Duration = Duration::from_millis(500);
 
 /// What to change, and whether all is well.
 #[derive(Debug, Subcommand)]
@@ -74,6 +75,9 @@ pub enum LifeCommand {
         #[arg(long, requires = "broker")]
         wait: bool,
     },
+    /// Restart all brokers, one after the other, each as soon as the cluster can spare it
+    #[command(after_help = super::rolling::HELP)]
+    RollingRestart(RollArgs),
 }
 
 /// How a plan is carried out.
@@ -149,6 +153,7 @@ pub(super) async fn run(
         LifeCommand::RestartCheck { broker, wait } => {
             restart_check(broker.map(NodeId), wait, &admin, global).await
         }
+        LifeCommand::RollingRestart(args) => rolling::run(args, &admin, global).await,
     }
 }
 

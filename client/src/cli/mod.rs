@@ -9,10 +9,13 @@ mod dlq;
 mod error;
 mod format;
 mod group;
+mod held;
+mod interrupt;
 mod lifecycle;
 mod output;
 mod position;
 mod produce;
+mod rolling;
 mod topic;
 mod topic_change;
 
@@ -20,6 +23,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use futures_util::future::BoxFuture;
 
 use crate::client::Client;
 
@@ -30,6 +34,7 @@ pub use error::{CliError, EXIT_CODES};
 pub use group::{GroupCommand, ResetArgs};
 pub use lifecycle::{LifeCommand, PlanCommand};
 pub use produce::ProduceArgs;
+pub use rolling::RollArgs;
 pub use topic::TopicCommand;
 pub use topic_change::{AddPartitionsArgs, AlterArgs, DeleteArgs, DeleteRecordsArgs};
 
@@ -112,7 +117,13 @@ pub enum Command {
 ///
 /// # Errors
 /// [`CliError`].
-pub async fn run(command: Command, global: &GlobalOptions) -> Result<ExitCode, CliError> {
+pub fn run(command: Command, global: &GlobalOptions) -> BoxFuture<'_, Result<ExitCode, CliError>> {
+    // Boxed here, so that its code is made once, in this crate: a plain async function would be compiled anew
+    // by every crate that awaits it.
+    Box::pin(dispatch(command, global))
+}
+
+async fn dispatch(command: Command, global: &GlobalOptions) -> Result<ExitCode, CliError> {
     let done = match command {
         Command::Topic(command) => topic::run(command, global).await,
         Command::Produce(args) => produce::run(args, global).await,

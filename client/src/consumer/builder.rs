@@ -1,5 +1,6 @@
 //! Settings of a consumer, and where its partitions begin.
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -121,44 +122,47 @@ impl ConsumerBuilder {
     ///
     /// # Errors
     /// [`ConsumeError::Offsets`]: unknown topic or partition, or no leader answered.
-    pub async fn build(self) -> Result<Consumer, ConsumeError> {
-        let cluster = Arc::clone(&self.client.inner.cluster);
-        let shared = Arc::new(Shared::new(Arc::clone(&cluster), self.config));
-        let deadline = Instant::now() + self.client.inner.request_timeout;
-        let mut topics = BTreeMap::new();
-        for wanted in self.wanted {
-            let failed = |cause| OffsetsError {
-                topic: wanted.topic.clone(),
-                cause,
-            };
-            let topic = cluster
-                .topic(&wanted.topic, deadline)
-                .await
-                .map_err(failed)?;
-            let partitions: Vec<PartitionId> = if wanted.partitions.is_empty() {
-                (0..topic.partition_count()).map(PartitionId).collect()
-            } else {
-                wanted.partitions.into_iter().map(PartitionId).collect()
-            };
-            let start = wanted.start.unwrap_or(self.start);
-            let starts = resolve(&cluster, &wanted.topic, &partitions, start, deadline).await?;
-            shared.read(|reader, _| {
-                for (partition, offset) in partitions.iter().zip(starts) {
-                    let tp = TopicPartition::new(topic.id, *partition);
-                    reader.assign(tp, Arc::clone(&topic.name), offset.0);
-                }
-            });
-            topics.insert(Arc::clone(&topic.name), topic.id);
+    pub fn build(self) -> BoxFuture<'static, Result<Consumer, ConsumeError>> {
+        async move {
+            let cluster = Arc::clone(&self.client.inner.cluster);
+            let shared = Arc::new(Shared::new(Arc::clone(&cluster), self.config));
+            let deadline = Instant::now() + self.client.inner.request_timeout;
+            let mut topics = BTreeMap::new();
+            for wanted in self.wanted {
+                let failed = |cause| OffsetsError {
+                    topic: wanted.topic.clone(),
+                    cause,
+                };
+                let topic = cluster
+                    .topic(&wanted.topic, deadline)
+                    .await
+                    .map_err(failed)?;
+                let partitions: Vec<PartitionId> = if wanted.partitions.is_empty() {
+                    (0..topic.partition_count()).map(PartitionId).collect()
+                } else {
+                    wanted.partitions.into_iter().map(PartitionId).collect()
+                };
+                let start = wanted.start.unwrap_or(self.start);
+                let starts = resolve(&cluster, &wanted.topic, &partitions, start, deadline).await?;
+                shared.read(|reader, _| {
+                    for (partition, offset) in partitions.iter().zip(starts) {
+                        let tp = TopicPartition::new(topic.id, *partition);
+                        reader.assign(tp, Arc::clone(&topic.name), offset.0);
+                    }
+                });
+                topics.insert(Arc::clone(&topic.name), topic.id);
+            }
+            let mut tasks = JoinSet::new();
+            tasks.spawn(shared::keep(Arc::clone(&shared)));
+            Ok(Consumer {
+                client: self.client,
+                shared,
+                topics,
+                decoding: None,
+                _tasks: tasks,
+            })
         }
-        let mut tasks = JoinSet::new();
-        tasks.spawn(shared::keep(Arc::clone(&shared)));
-        Ok(Consumer {
-            client: self.client,
-            shared,
-            topics,
-            decoding: None,
-            _tasks: tasks,
-        })
+        .boxed()
     }
 }
 

@@ -340,6 +340,16 @@ impl Reader {
         Some((tp, trouble))
     }
 
+    /// The partition's topic is gone: said once after each seek, as when a broker says so. Returns whether
+    /// it was said now.
+    pub(crate) fn topic_deleted(&mut self, tp: TopicPartition, cause: Cause) -> bool {
+        let unsaid = self.parts.get(&tp).is_some_and(|part| !part.halted);
+        if unsaid {
+            self.halt(tp, cause);
+        }
+        unsaid
+    }
+
     /// Hands out an error; the partition stands still until a seek.
     pub(crate) fn halt(&mut self, tp: TopicPartition, cause: Cause) {
         self.detach(tp);

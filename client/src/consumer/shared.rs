@@ -17,6 +17,7 @@ use super::lane;
 use super::part::OutOfRange;
 use super::reader::Reader;
 use crate::cluster::Cluster;
+use crate::error::Cause;
 use crate::offsets::{self, At};
 use crate::view::ClusterView;
 
@@ -131,16 +132,24 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     loop {
         changes.borrow_and_update();
         let view = shared.cluster.view();
-        let (targets, wake) = shared.read(|reader, now| {
+        let (targets, wake, ended) = shared.read(|reader, now| {
             let partitions: Vec<_> = reader.partitions().collect();
+            let mut ended = false;
             for tp in partitions {
+                if let Some(cause) = view.deleted(tp.topic) {
+                    ended |= reader.topic_deleted(tp, cause);
+                    continue;
+                }
                 let none = BTreeSet::new();
                 let avoid = reader.avoided(tp).unwrap_or(&none);
                 let target = target(&view, shared.config.read_from, tp, avoid);
                 reader.set_target(tp, target);
             }
-            (reader.targets(), reader.next_wake(now))
+            (reader.targets(), reader.next_wake(now), ended)
         });
+        if ended {
+            shared.waker.wake();
+        }
         for node in targets {
             if running.insert(node) {
                 lanes.spawn(lane::run(Arc::clone(&shared), node));
@@ -168,13 +177,11 @@ async fn reset(shared: Arc<Shared>, tp: TopicPartition) {
         OutOfRange::Latest => At::Latest,
         OutOfRange::Earliest | OutOfRange::Error => At::Earliest,
     };
-    let Some(topic) = shared
-        .cluster
-        .view()
-        .topic(tp.topic)
-        .map(|topic| Arc::clone(&topic.name))
-    else {
-        return;
+    let view = shared.cluster.view();
+    let Some(topic) = view.topic(tp.topic).map(|topic| Arc::clone(&topic.name)) else {
+        let unknown = || Cause::UnknownTopic(tp.topic.to_string());
+        let cause = view.deleted(tp.topic).unwrap_or_else(unknown);
+        return shared.act(|reader, _| reader.halt(tp, cause));
     };
     let deadline = Instant::now() + shared.cluster.timings.request_timeout;
     match offsets::list(&shared.cluster, &topic, &[(tp.partition, at)], deadline).await {

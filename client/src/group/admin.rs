@@ -1,5 +1,6 @@
 //! Looks at consumer groups and changes them.
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -115,17 +116,23 @@ impl GroupAdmin {
     /// # Errors
     /// [`AdminError::Rejected`] with [`ErrorCode::UnknownGroup`](crate::ErrorCode::UnknownGroup)
     /// and others.
-    pub async fn describe(&self, group: &str) -> Result<v1::DescribeGroupResponse, AdminError> {
-        let request = v1::DescribeGroupRequest {
-            group: group.to_owned(),
-            without_lag: false,
-        };
-        let described = self.coordinator(group);
-        let described = described.call(self.deadline(), self.timeout, |mut groups| {
-            let request = request.clone();
-            async move { groups.describe_group(request).await }
-        });
-        described.await.map_err(read_error)
+    pub fn describe<'a>(
+        &'a self,
+        group: &'a str,
+    ) -> BoxFuture<'a, Result<v1::DescribeGroupResponse, AdminError>> {
+        async move {
+            let request = v1::DescribeGroupRequest {
+                group: group.to_owned(),
+                without_lag: false,
+            };
+            let described = self.coordinator(group);
+            let described = described.call(self.deadline(), self.timeout, |mut groups| {
+                let request = request.clone();
+                async move { groups.describe_group(request).await }
+            });
+            described.await.map_err(read_error)
+        }
+        .boxed()
     }
 
     /// Everything that a group has committed. Reaches every commit acknowledged before the call.
@@ -133,17 +140,23 @@ impl GroupAdmin {
     ///
     /// # Errors
     /// [`AdminError::Rejected`].
-    pub async fn offsets(&self, group: &str) -> Result<Vec<v1::CommittedOffset>, AdminError> {
-        let request = v1::FetchOffsetsRequest {
-            group: group.to_owned(),
-            partitions: Vec::new(),
-        };
-        let coordinator = self.coordinator(group);
-        let fetched = coordinator.call(self.deadline(), self.timeout, |mut groups| {
-            let request = request.clone();
-            async move { groups.fetch_offsets(request).await }
-        });
-        Ok(fetched.await.map_err(read_error)?.offsets)
+    pub fn offsets<'a>(
+        &'a self,
+        group: &'a str,
+    ) -> BoxFuture<'a, Result<Vec<v1::CommittedOffset>, AdminError>> {
+        async move {
+            let request = v1::FetchOffsetsRequest {
+                group: group.to_owned(),
+                partitions: Vec::new(),
+            };
+            let coordinator = self.coordinator(group);
+            let fetched = coordinator.call(self.deadline(), self.timeout, |mut groups| {
+                let request = request.clone();
+                async move { groups.fetch_offsets(request).await }
+            });
+            Ok(fetched.await.map_err(read_error)?.offsets)
+        }
+        .boxed()
     }
 
     /// Moves the committed offsets of a group, of all partitions that it knows, of some topics, or

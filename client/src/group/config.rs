@@ -9,7 +9,7 @@ use highwater_proto::{PartitionId, v1};
 use super::policy::RetryPolicy;
 use super::shared::Shared;
 use super::stream::GroupConsumer;
-use super::worker::{GroupWorker, Handler};
+use super::worker::{Chunk, GroupWorker, Handler};
 use super::{GroupError, HandlerError};
 use crate::client::Client;
 use crate::consumer::{ConsumerConfig, OutOfRange, ReadFrom};
@@ -281,10 +281,46 @@ impl GroupBuilder {
         F: Fn(super::GroupRecord) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
     {
+        let handler = Arc::new(handler);
+        self.run_chunks(1, move |records| {
+            let handler = Arc::clone(&handler);
+            async move {
+                let mut chunk = Chunk::default();
+                for record in records {
+                    match handler(record).await {
+                        Ok(()) => chunk.finished += 1,
+                        Err(error) => return Chunk::failed(chunk.finished, error),
+                    }
+                }
+                chunk
+            }
+        })
+    }
+
+    /// As [`GroupBuilder::run`], with up to `most` records of one key at a time, as many as wait. For
+    /// handlers that do many as cheaply as one, as in one transaction: otherwise a key that is used
+    /// much has to wait for one transaction per record.
+    ///
+    /// The handler takes the records in order and says how many it has finished. If that is not all,
+    /// the next one has failed: it comes again, or goes to the dead letters, as [`RetryPolicy`] says,
+    /// and the rest comes after it.
+    ///
+    /// # Errors
+    /// [`GroupError::Settings`].
+    pub fn run_chunks<F, Fut>(self, most: usize, handler: F) -> Result<GroupWorker, GroupError>
+    where
+        F: Fn(Vec<super::GroupRecord>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Chunk> + Send + 'static,
+    {
         let client = self.client.clone();
-        let handler: Handler = Arc::new(move |record| Box::pin(handler(record)));
+        let handler: Handler = Arc::new(move |records| Box::pin(handler(records)));
         let (consumer, shared) = self.start(true)?;
-        Ok(GroupWorker::start(&client, consumer, shared, handler))
+        Ok(GroupWorker::start(
+            &client,
+            consumer,
+            shared,
+            (most.max(1), handler),
+        ))
     }
 
     fn start(self, handlers: bool) -> Result<(crate::Consumer, Arc<Shared>), GroupError> {

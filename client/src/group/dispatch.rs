@@ -1,8 +1,8 @@
 //! Who is handled next: in order within a lane (a key), lanes side by side. Pure.
 //!
-//! Invariants: of one lane at most one item is started and not finished, also across a partition
-//! that was given up and came back; items of a lane start in the order in which they were pushed;
-//! nothing of a blocked partition starts.
+//! Invariants: of one lane at most one run of items is started and not finished, also across a
+//! partition that was given up and came back; items of a lane start in the order in which they were
+//! pushed; nothing of a blocked partition starts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -82,6 +82,22 @@ impl<T> Dispatcher<T> {
         state.queue.pop_front()
     }
 
+    /// Starts further items of a lane whose item is at work, in order, as long as `joins`: they run
+    /// with it, and count as finished with it.
+    pub(crate) fn join(&mut self, lane: &Lane, most: usize, joins: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut joined = Vec::new();
+        if self.blocked.contains(&lane.partition()) {
+            return joined;
+        }
+        let Some(state) = self.lanes.get_mut(lane).filter(|state| state.running) else {
+            return joined;
+        };
+        while joined.len() < most && state.queue.front().is_some_and(&joins) {
+            joined.extend(state.queue.pop_front());
+        }
+        joined
+    }
+
     /// Takes out what was not started of a partition.
     pub(crate) fn purge(&mut self, tp: TopicPartition) -> Vec<T> {
         let mut purged = Vec::new();
@@ -128,6 +144,27 @@ mod tests {
     fn lane(partition: u32, key: u8) -> Lane {
         let tp = TopicPartition::new(TopicId(1), PartitionId(partition));
         Lane::Key(tp, Bytes::copy_from_slice(&[key]))
+    }
+
+    #[test]
+    fn what_waits_in_a_lane_joins_its_item_in_order() {
+        let mut dispatcher = Dispatcher::default();
+        let (one, other) = (lane(0, 1), lane(0, 2));
+        assert_eq!(dispatcher.push(one.clone(), 1), Some(1));
+        assert_eq!(dispatcher.push(other.clone(), 9), Some(9));
+        for item in 2..8 {
+            assert_eq!(dispatcher.push(one.clone(), item), None);
+        }
+        assert_eq!(dispatcher.join(&one, 3, |_| true), [2, 3, 4]);
+        assert_eq!(dispatcher.join(&one, 9, |item| *item < 6), [5]);
+        assert!(dispatcher.join(&other, 3, |_| true).is_empty());
+        dispatcher.block(one.partition());
+        assert!(dispatcher.join(&one, 3, |_| true).is_empty());
+        assert!(dispatcher.finish(&one).is_none());
+        // Nothing of the lane is at work: nothing can be joined.
+        assert!(dispatcher.join(&one, 3, |_| true).is_empty());
+        assert_eq!(dispatcher.unblock(one.partition()), [6]);
+        assert_eq!(dispatcher.finish(&one), Some(7));
     }
 
     #[derive(Debug, Clone)]

@@ -4,6 +4,7 @@
 //! Invariant: no offset behind a dead-lettered record is committed without its key being parked by
 //! the same call or an earlier one.
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,48 +58,51 @@ struct Due {
 
 /// Commits everything that is finished now. Cancellation-safe: what was under way may or may not
 /// be committed, and is committed again.
-pub(crate) async fn commit(shared: &Shared, deadline: Instant) -> Result<(), Cause> {
-    let _one = shared.ledger.lock().await;
-    let (epoch, due) = {
-        let state = shared.state();
-        let due = state.parts.iter().map(|(&tp, part)| Due {
-            tp,
-            grant: part.grant,
-            offset: part.progress.to_commit(),
-            parks: part.parks.iter().map(|(o, k)| (*o, k.clone())).collect(),
-        });
-        let due: Vec<_> = due
-            .filter(|due| due.offset.is_some() || !due.parks.is_empty())
-            .collect();
-        (state.membership.epoch(), due)
-    };
-    let (parks, offsets): (Vec<_>, Vec<_>) = due.into_iter().partition(|d| !d.parks.is_empty());
-    let mut failed = None;
-    if !offsets.is_empty() {
-        let committed = commit_offsets(shared, epoch, &offsets, deadline).await;
-        failed = committed.err();
-    }
-    for due in parks {
-        if let Err(failure) = park(shared, epoch, &due, deadline).await {
-            failed = Some(failure);
+pub(crate) fn commit(shared: &Shared, deadline: Instant) -> BoxFuture<'_, Result<(), Cause>> {
+    async move {
+        let _one = shared.ledger.lock().await;
+        let (epoch, due) = {
+            let state = shared.state();
+            let due = state.parts.iter().map(|(&tp, part)| Due {
+                tp,
+                grant: part.grant,
+                offset: part.progress.to_commit(),
+                parks: part.parks.iter().map(|(o, k)| (*o, k.clone())).collect(),
+            });
+            let due: Vec<_> = due
+                .filter(|due| due.offset.is_some() || !due.parks.is_empty())
+                .collect();
+            (state.membership.epoch(), due)
+        };
+        let (parks, offsets): (Vec<_>, Vec<_>) = due.into_iter().partition(|d| !d.parks.is_empty());
+        let mut failed = None;
+        if !offsets.is_empty() {
+            let committed = commit_offsets(shared, epoch, &offsets, deadline).await;
+            failed = committed.err();
         }
+        for due in parks {
+            if let Err(failure) = park(shared, epoch, &due, deadline).await {
+                failed = Some(failure);
+            }
+        }
+        let Some(failure) = failed else {
+            return Ok(());
+        };
+        let cause = failure.cause;
+        let fenced = matches!(
+            cause.code(),
+            Some(ErrorCode::UnknownMember | ErrorCode::UnknownGroup | ErrorCode::FencedMember)
+        );
+        // Others hold what was worked on here: it counts for nothing. After newer news, the next round
+        // tells.
+        let current = shared.state().membership.epoch() == epoch;
+        if fenced && current {
+            tracing::warn!(group = &*shared.config.group, %cause, "the session is lost");
+            shared.lose();
+        }
+        Err(cause)
     }
-    let Some(failure) = failed else {
-        return Ok(());
-    };
-    let cause = failure.cause;
-    let fenced = matches!(
-        cause.code(),
-        Some(ErrorCode::UnknownMember | ErrorCode::UnknownGroup | ErrorCode::FencedMember)
-    );
-    // Others hold what was worked on here: it counts for nothing. After newer news, the next round
-    // tells.
-    let current = shared.state().membership.epoch() == epoch;
-    if fenced && current {
-        tracing::warn!(group = &*shared.config.group, %cause, "the session is lost");
-        shared.lose();
-    }
-    Err(cause)
+    .boxed()
 }
 
 fn wire(tp: TopicPartition, offset: u64) -> v1::OffsetCommit {

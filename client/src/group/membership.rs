@@ -42,6 +42,9 @@ pub(crate) struct Membership {
     wanted: BTreeMap<TopicPartition, Grant>,
     /// Epochs of the grants that are held.
     held: BTreeMap<TopicPartition, u64>,
+    /// Of what was given up: the grant, and what was committed last. An assignment may take the
+    /// revocation back, and what it says is committed is older than the last commit.
+    left: BTreeMap<TopicPartition, (u64, u64)>,
     heard: Duration,
 }
 
@@ -63,6 +66,7 @@ impl Membership {
             unparked: 0,
             wanted: BTreeMap::new(),
             held: BTreeMap::new(),
+            left: BTreeMap::new(),
             heard: Duration::ZERO,
         }
     }
@@ -113,6 +117,9 @@ impl Membership {
         }
         self.received = assignment.epoch;
         self.wanted = assignment.topics.iter().flat_map(grants).collect();
+        let wanted = &self.wanted;
+        self.left.retain(|tp, _| wanted.contains_key(tp));
+        self.catch_up();
         if self.wanted.is_empty() && self.held.is_empty() {
             self.acknowledged = self.received;
         }
@@ -130,6 +137,7 @@ impl Membership {
         self.acknowledged = 0;
         self.wanted.clear();
         self.held.clear();
+        self.left.clear();
     }
 
     /// What to do next; nothing when the newest assignment is in force and taken over.
@@ -152,12 +160,30 @@ impl Membership {
         (!missing.is_empty()).then_some(Step::Take(missing))
     }
 
-    /// Nothing works on these any more. Returns whether there is something to acknowledge.
-    pub(crate) fn gave_up(&mut self, partitions: &[TopicPartition]) -> bool {
-        for tp in partitions {
-            self.held.remove(tp);
+    /// Nothing works on these any more; with each, what was committed last. Returns whether there
+    /// is something to acknowledge.
+    pub(crate) fn gave_up(&mut self, partitions: &[(TopicPartition, Option<u64>)]) -> bool {
+        for (tp, committed) in partitions {
+            let epoch = self.held.remove(tp);
+            if let (Some(epoch), Some(committed)) = (epoch, committed) {
+                self.left.insert(*tp, (epoch, *committed));
+            }
         }
+        self.catch_up();
         self.acknowledge()
+    }
+
+    /// A grant that is taken up again begins where it was left.
+    fn catch_up(&mut self) {
+        for (tp, (epoch, committed)) in &self.left {
+            if let Some(grant) = self
+                .wanted
+                .get_mut(tp)
+                .filter(|grant| grant.epoch == *epoch)
+            {
+                grant.committed = grant.committed.max(Some(*committed));
+            }
+        }
     }
 
     /// Whether the newest assignment is in force, and was not said to be so far.

@@ -33,6 +33,10 @@ fn member() -> Membership {
     member
 }
 
+fn left(partitions: &[TopicPartition]) -> Vec<(TopicPartition, Option<u64>)> {
+    partitions.iter().map(|tp| (*tp, Some(9))).collect()
+}
+
 fn take_all(member: &mut Membership) -> Vec<u32> {
     let Some(Step::Take(grants)) = member.step() else {
         return Vec::new();
@@ -56,8 +60,11 @@ fn partitions_are_given_up_before_the_acknowledgement_and_taken_after() {
     assert!(!member.acknowledge());
     assert_eq!(member.beat().acknowledged, 10);
     assert_eq!(member.epoch(), 11, "commits go on under the newest");
-    assert!(!member.gave_up(&surplus[..1]), "one is still worked on");
-    assert!(member.gave_up(&surplus[1..]));
+    assert!(
+        !member.gave_up(&left(&surplus[..1])),
+        "one is still worked on"
+    );
+    assert!(member.gave_up(&left(&surplus[1..])));
     assert_eq!(member.beat().acknowledged, 11);
     assert_eq!(take_all(&mut member), [0, 2]);
     assert_eq!(member.step(), None);
@@ -80,6 +87,39 @@ fn old_answers_change_nothing_and_a_lost_session_holds_nothing() {
     assert_eq!((member.step(), member.epoch()), (None, 0));
     member.joined(Some(assignment(12, &[(0, 10)].into())), NOW);
     assert_eq!(take_all(&mut member), [0], "kept by the group, new to us");
+}
+
+/// A revocation that is taken back while the member was giving up: the assignment was made before
+/// its last commit.
+#[test]
+fn what_is_taken_up_again_begins_where_it_was_left() {
+    let both: BTreeMap<u32, u64> = [(0, 10), (1, 10)].into();
+    for early in [true, false] {
+        let mut member = member();
+        member.heard(Some(assignment(10, &both)), 0, NOW);
+        take_all(&mut member);
+        member.heard(Some(assignment(11, &[(0, 10)].into())), 0, NOW);
+        let Some(Step::GiveUp(surplus)) = member.step() else {
+            panic!("{:?}", member.step());
+        };
+        if early {
+            member.heard(Some(assignment(12, &both)), 0, NOW);
+        }
+        member.gave_up(&left(&surplus));
+        if !early {
+            member.heard(Some(assignment(12, &both)), 0, NOW);
+        }
+        let Some(Step::Take(again)) = member.step() else {
+            panic!("{:?}", member.step());
+        };
+        assert_eq!(again[0].committed, Some(9), "{early}");
+        // Granted anew, after somebody else may have had it: what the group says counts.
+        member.heard(Some(assignment(13, &[(0, 10), (1, 13)].into())), 0, NOW);
+        let Some(Step::Take(anew)) = member.step() else {
+            panic!("{:?}", member.step());
+        };
+        assert_eq!(anew[0].committed, Some(5), "{early}");
+    }
 }
 
 proptest! {
@@ -106,7 +146,7 @@ proptest! {
             }
             for _ in 0..steps {
                 match member.step() {
-                    Some(Step::GiveUp(surplus)) => { member.gave_up(&surplus[..1]); }
+                    Some(Step::GiveUp(surplus)) => { member.gave_up(&left(&surplus[..1])); }
                     Some(Step::Take(grants)) => { member.take(&grants[0]); }
                     None => break,
                 }
@@ -123,7 +163,7 @@ proptest! {
         }
         while let Some(step) = member.step() {
             match step {
-                Step::GiveUp(surplus) => { member.gave_up(&surplus); }
+                Step::GiveUp(surplus) => { member.gave_up(&left(&surplus)); }
                 Step::Take(grants) => grants.iter().for_each(|grant| { member.take(grant); }),
             }
         }

@@ -26,7 +26,8 @@
 //! the effect (see the examples `inbox` and `offsets_with_data`).
 //!
 //! **In order within a key.** [`GroupBuilder::run`] handles records of a key one after the other,
-//! also across retries; keys run side by side. In one process that holds also when a partition
+//! also across retries; keys run side by side. [`GroupBuilder::run_chunks`] hands over several at a
+//! time where a key's records wait, for handlers with one transaction for all of them. In one process that holds also when a partition
 //! leaves and comes back while a handler is still at work.
 //!
 //! **Handlers never delay heartbeats.** Session, assignments, commits and handlers are tasks of
@@ -68,7 +69,7 @@ pub use config::{CommitMode, GroupBuilder, GroupStart, NamedPartition, Ordering,
 pub use dead_letter::{DeadLetter, headers};
 pub use policy::{HandlerError, OnFailure, RetryPolicy};
 pub use stream::GroupConsumer;
-pub use worker::GroupWorker;
+pub use worker::{Chunk, GroupWorker};
 
 use crate::error::{Cause, ConsumeError};
 use crate::record::ConsumedRecord;

@@ -59,6 +59,9 @@ impl Progress {
     }
 
     /// The group has this now.
+    pub(crate) fn last_committed(&self) -> Option<u64> {
+        self.committed
+    }
     pub(crate) fn committed(&mut self, offset: u64) {
         self.committed = Some(self.committed.map_or(offset, |known| known.max(offset)));
     }

@@ -1,6 +1,7 @@
 //! Follows assignments: finishes and commits what goes, looks up where to begin with what comes,
 //! calls the hooks. A task of its own.
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -96,10 +97,15 @@ async fn give_up(shared: &Shared, partitions: &[TopicPartition]) {
     }
     let news = {
         let mut state = shared.state();
+        let left = partitions.iter().map(|&tp| {
+            let part = state.parts.get(&tp);
+            (tp, part.and_then(|part| part.progress.last_committed()))
+        });
+        let left: Vec<_> = left.collect();
         for &tp in partitions {
             shared.drop_part(&mut state, tp);
         }
-        state.membership.gave_up(partitions)
+        state.membership.gave_up(&left)
     };
     if news {
         shared.beat.notify_one();
@@ -205,39 +211,42 @@ async fn starts(
 ///
 /// # Errors
 /// [`GroupError::Commit`]: what was finished may be handled again.
-pub(crate) async fn leave(shared: &Shared) -> Result<(), GroupError> {
-    let (partitions, names) = {
-        let mut state = shared.state();
-        if let Some(error) = &state.ended {
-            return Err(error.clone());
+pub(crate) fn leave(shared: &Shared) -> BoxFuture<'_, Result<(), GroupError>> {
+    async move {
+        let (partitions, names) = {
+            let mut state = shared.state();
+            if let Some(error) = &state.ended {
+                return Err(error.clone());
+            }
+            state.stopping = true;
+            let partitions: Vec<_> = state.parts.keys().copied().collect();
+            let names = state.named(&partitions);
+            for &tp in &partitions {
+                shared.quiesce(&mut state, tp);
+            }
+            (partitions, names)
+        };
+        shared.waker.wake();
+        let patience = Instant::now() + shared.config.leave_timeout;
+        if !idle(shared, &partitions, patience).await {
+            tracing::warn!(
+                group = &*shared.config.group,
+                "leaving with handlers at work: their records will be handled again"
+            );
         }
-        state.stopping = true;
-        let partitions: Vec<_> = state.parts.keys().copied().collect();
-        let names = state.named(&partitions);
-        for &tp in &partitions {
-            shared.quiesce(&mut state, tp);
+        revoked(shared, names, RevokeReason::Leaving).await;
+        let deadline = Instant::now() + shared.client.inner.request_timeout;
+        let committed = ledger::commit(shared, deadline).await;
+        // No heartbeat from here on, and no joining again.
+        shared.state().ended.get_or_insert(GroupError::Closed);
+        shared.beat.notify_one();
+        // A static member that comes back in time finds its partitions again.
+        if shared.config.instance_id.is_empty()
+            && let Err(cause) = session::leave(shared, deadline).await
+        {
+            tracing::warn!(group = &*shared.config.group, %cause, "could not say that it leaves");
         }
-        (partitions, names)
-    };
-    shared.waker.wake();
-    let patience = Instant::now() + shared.config.leave_timeout;
-    if !idle(shared, &partitions, patience).await {
-        tracing::warn!(
-            group = &*shared.config.group,
-            "leaving with handlers at work: their records will be handled again"
-        );
+        committed.map_err(GroupError::Commit)
     }
-    revoked(shared, names, RevokeReason::Leaving).await;
-    let deadline = Instant::now() + shared.client.inner.request_timeout;
-    let committed = ledger::commit(shared, deadline).await;
-    // No heartbeat from here on, and no joining again.
-    shared.state().ended.get_or_insert(GroupError::Closed);
-    shared.beat.notify_one();
-    // A static member that comes back in time finds its partitions again.
-    if shared.config.instance_id.is_empty()
-        && let Err(cause) = session::leave(shared, deadline).await
-    {
-        tracing::warn!(group = &*shared.config.group, %cause, "could not say that it leaves");
-    }
-    committed.map_err(GroupError::Commit)
+    .boxed()
 }

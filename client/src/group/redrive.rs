@@ -12,6 +12,7 @@
 //! committed offset how far it is. Two redrives of a key at the same time are not told apart: both
 //! may copy it.
 
+use futures_util::future::{BoxFuture, FutureExt as _};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -114,20 +115,30 @@ pub enum RedriveError {
 
 type KeyPlace = (TopicPartition, Bytes);
 
+/// Told how many records were copied, and how many of them were handled.
+type Progress<'p> = dyn FnMut(u64, u64) + Send + 'p;
+
 impl GroupAdmin {
     /// The dead letters of a group, each once, in order within each partition that they come from.
     /// With `all`, also those that do not wait to be redriven. Cancellation-safe.
     ///
     /// # Errors
     /// [`RedriveError`].
-    pub async fn dead_letters(&self, group: &str, all: bool) -> Result<Vec<Letter>, RedriveError> {
-        let parked = self.parked(group).await?;
-        let mut letters = letters::read(self.client(), group, |_| true).await?;
-        for letter in &mut letters {
-            letter.waiting = waits(&parked, &letter.letter);
+    pub fn dead_letters<'a>(
+        &'a self,
+        group: &'a str,
+        all: bool,
+    ) -> BoxFuture<'a, Result<Vec<Letter>, RedriveError>> {
+        async move {
+            let parked = self.parked(group).await?;
+            let mut letters = letters::read(self.client(), group, |_| true).await?;
+            for letter in &mut letters {
+                letter.waiting = waits(&parked, &letter.letter);
+            }
+            letters.retain(|letter| all || letter.waiting);
+            Ok(letters)
         }
-        letters.retain(|letter| all || letter.waiting);
-        Ok(letters)
+        .boxed()
     }
 
     async fn parked(&self, group: &str) -> Result<BTreeMap<KeyPlace, v1::ParkedKey>, AdminError> {
@@ -149,7 +160,7 @@ impl GroupAdmin {
         &self,
         group: &str,
         selection: &Selection,
-        mut progress: impl FnMut(u64, u64),
+        mut progress: impl FnMut(u64, u64) + Send,
     ) -> Result<Redriven, RedriveError> {
         let mut run = Run {
             admin: self,
@@ -207,50 +218,57 @@ struct Copied {
 
 impl Run<'_> {
     /// Redrives what is parked of the selected keys now. False: nothing is.
-    async fn round(&mut self, progress: &mut impl FnMut(u64, u64)) -> Result<bool, RedriveError> {
-        let parked = self.admin.parked(self.group).await?;
-        let selected: BTreeMap<KeyPlace, v1::ParkedKey> = parked
-            .into_iter()
-            .filter(|(place, key)| self.selects(place, key))
-            .collect();
-        if selected.is_empty() {
-            return Ok(false);
-        }
-        let client = self.admin.client();
-        // First what was copied before, so that the letters show what failed of it.
-        if self.is_ready().await? {
-            self.clear(progress).await?;
-            self.before.follow(self.admin, self.group).await?;
-        }
-        let letters = letters::read(client, self.group, |letter| waits(&selected, letter)).await?;
-        let Some(first) = letters.first() else {
-            // Parked, and not in the queue any more: there is nothing to wait for. A queue that
-            // cannot be found is another matter.
-            let queue = client.topic(&super::dlq_topic(self.group)).await;
-            queue.map_err(AdminError::Rejected)?;
-            return self.unpark_empty(&selected).await;
-        };
-        dead_letter::create_topics(client, self.group, &first.letter.topic).await?;
-        let queue = client.topic(&super::dlq_topic(self.group)).await;
-        let queue = queue.map_err(AdminError::Rejected)?.id;
-        let mut copied = Vec::new();
-        let mut open = Vec::new();
-        for letter in letters {
-            match self.before.copy_of(queue, &letter) {
-                Some(to) => copied.push(Copied {
-                    key: key_place(&letter.letter),
-                    from: letter.letter.offset.0,
-                    to,
-                    fresh: false,
-                }),
-                None => open.push(letter),
+    fn round<'r>(
+        &'r mut self,
+        progress: &'r mut Progress<'_>,
+    ) -> BoxFuture<'r, Result<bool, RedriveError>> {
+        async move {
+            let parked = self.admin.parked(self.group).await?;
+            let selected: BTreeMap<KeyPlace, v1::ParkedKey> = parked
+                .into_iter()
+                .filter(|(place, key)| self.selects(place, key))
+                .collect();
+            if selected.is_empty() {
+                return Ok(false);
             }
+            let client = self.admin.client();
+            // First what was copied before, so that the letters show what failed of it.
+            if self.is_ready().await? {
+                self.clear(progress).await?;
+                self.before.follow(self.admin, self.group).await?;
+            }
+            let letters =
+                letters::read(client, self.group, |letter| waits(&selected, letter)).await?;
+            let Some(first) = letters.first() else {
+                // Parked, and not in the queue any more: there is nothing to wait for. A queue that
+                // cannot be found is another matter.
+                let queue = client.topic(&super::dlq_topic(self.group)).await;
+                queue.map_err(AdminError::Rejected)?;
+                return self.unpark_empty(&selected).await;
+            };
+            dead_letter::create_topics(client, self.group, &first.letter.topic).await?;
+            let queue = client.topic(&super::dlq_topic(self.group)).await;
+            let queue = queue.map_err(AdminError::Rejected)?.id;
+            let mut copied = Vec::new();
+            let mut open = Vec::new();
+            for letter in letters {
+                match self.before.copy_of(queue, &letter) {
+                    Some(to) => copied.push(Copied {
+                        key: key_place(&letter.letter),
+                        from: letter.letter.offset.0,
+                        to,
+                        fresh: false,
+                    }),
+                    None => open.push(letter),
+                }
+            }
+            copied.extend(self.copy(queue, &open, progress).await?);
+            self.handled(progress).await?;
+            self.unpark(&selected, &copied).await?;
+            sleep(NEWS).await;
+            Ok(true)
         }
-        copied.extend(self.copy(queue, &open, progress).await?);
-        self.handled(progress).await?;
-        self.unpark(&selected, &copied).await?;
-        sleep(NEWS).await;
-        Ok(true)
+        .boxed()
     }
 
     /// Whether the redrive topic exists.
@@ -283,7 +301,7 @@ impl Run<'_> {
     }
 
     /// Lets an earlier redrive, interrupted perhaps, come to its end, and forgets what it parked.
-    async fn clear(&mut self, progress: &mut impl FnMut(u64, u64)) -> Result<(), RedriveError> {
+    async fn clear(&mut self, progress: &mut Progress<'_>) -> Result<(), RedriveError> {
         self.handled(progress).await?;
         let left = self.parked_again().await?;
         if left.is_empty() {
@@ -320,7 +338,7 @@ impl Run<'_> {
         &mut self,
         queue: TopicId,
         letters: &[Letter],
-        progress: &mut impl FnMut(u64, u64),
+        progress: &mut Progress<'_>,
     ) -> Result<Vec<Copied>, RedriveError> {
         let producer = self.admin.client().producer().build();
         let pause = self.selection.per_second.filter(|rate| *rate > 0.0);
@@ -353,7 +371,7 @@ impl Run<'_> {
     }
 
     /// Waits until the group has committed everything in the redrive topic.
-    async fn handled(&self, progress: &mut impl FnMut(u64, u64)) -> Result<(), RedriveError> {
+    async fn handled(&self, progress: &mut Progress<'_>) -> Result<(), RedriveError> {
         let client = self.admin.client();
         let topic = client.topic(&self.topic).await;
         let topic = topic.map_err(AdminError::Rejected)?;

@@ -209,6 +209,20 @@ impl Shared {
         next
     }
 
+    /// Takes further jobs that wait in a job's lane to run with it, so many at the most.
+    pub(crate) fn join(&self, first: &Job, most: usize) -> Vec<Job> {
+        let mut state = self.state();
+        // What came after the partition went and came back is another grant's.
+        let grant = first.ticket.grant;
+        let joined = state
+            .dispatcher
+            .join(&first.lane, most, |job| job.ticket.grant == grant);
+        for job in &joined {
+            state.started(&job.ticket);
+        }
+        joined
+    }
+
     /// Tells the reader whether a partition is to be read.
     pub(crate) fn apply_pause(&self, state: &State, tp: TopicPartition) {
         let Some(part) = state.parts.get(&tp) else {

@@ -1,5 +1,6 @@
 //! A member that calls a handler: keys side by side, in order within a key, retries, dead letters.
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,8 +24,35 @@ use crate::consumer::Consumer;
 use crate::error::ConsumeError;
 use crate::record::ConsumedRecord;
 
-pub(super) type Handler =
-    Arc<dyn Fn(GroupRecord) -> BoxFuture<'static, Result<(), HandlerError>> + Send + Sync>;
+pub(super) type Handler = Arc<dyn Fn(Vec<GroupRecord>) -> BoxFuture<'static, Chunk> + Send + Sync>;
+
+/// How far a handler came with the records it was given.
+#[derive(Debug, Default)]
+pub struct Chunk {
+    /// So many are finished, from the first on.
+    pub finished: usize,
+    /// Why the next one is not; if absent, the rest is handed over again.
+    pub error: Option<HandlerError>,
+}
+
+impl Chunk {
+    /// All of so many are finished.
+    #[must_use]
+    pub const fn all(finished: usize) -> Self {
+        Self {
+            finished,
+            error: None,
+        }
+    }
+    /// So many are finished, and the next one failed.
+    #[must_use]
+    pub const fn failed(finished: usize, error: HandlerError) -> Self {
+        Self {
+            finished,
+            error: Some(error),
+        }
+    }
+}
 
 /// How long a partition that cannot be read stands still before it is tried again.
 const UNREADABLE: Duration = Duration::from_secs(5);
@@ -44,7 +72,7 @@ impl GroupWorker {
         client: &Client,
         consumer: Consumer,
         shared: Arc<Shared>,
-        handler: Handler,
+        (most, handler): (usize, Handler),
     ) -> Self {
         let (ended, receiver) = watch::channel(None);
         let mut tasks = stream::tasks(&shared);
@@ -52,6 +80,7 @@ impl GroupWorker {
             places: Semaphore::new(shared.config.parallelism),
             letters: DeadLetters::new(client, &shared.config.group),
             shared: Arc::clone(&shared),
+            most,
             handler,
         };
         tasks.spawn(pump(Arc::new(crew), consumer, ended));
@@ -120,6 +149,8 @@ impl std::fmt::Debug for GroupWorker {
 /// What every lane needs.
 struct Crew {
     shared: Arc<Shared>,
+    /// Records of one key that a handler is given at a time, at the most.
+    most: usize,
     handler: Handler,
     /// Handlers at work at the same time.
     places: Semaphore,
@@ -178,99 +209,147 @@ async fn try_again(shared: Arc<Shared>, error: ConsumeError) {
     }
 }
 
-/// Handles a lane's jobs, one after the other, until it is empty.
+/// Handles a lane's jobs, in order, until it is empty.
 async fn lane(crew: Arc<Crew>, first: Job) {
     let mut next = Some(first);
     while let Some(job) = next {
-        let outcome = crew.work(&job).await;
-        next = crew.shared.settle(job.ticket, Some(&job.lane), outcome);
+        let mut jobs = VecDeque::from([job]);
+        crew.join(&mut jobs);
+        next = None;
+        let mut failure = None;
+        while !jobs.is_empty() {
+            for outcome in crew.work(&jobs, &mut failure).await {
+                let Some(job) = jobs.pop_front() else { break };
+                // The lane goes on behind the last one.
+                let lane = jobs.is_empty().then_some(&job.lane);
+                next = crew.shared.settle(job.ticket, lane, outcome);
+            }
+        }
     }
 }
 
 impl Crew {
-    async fn work(&self, job: &Job) -> Outcome {
-        let shared = &self.shared;
-        let key = job.record.key.clone().filter(|key| !key.is_empty());
-        if let Some(key) = &key
-            && shared
-                .state()
-                .parked
-                .contains(&(job.ticket.tp, key.clone()))
-        {
-            return self
-                .dead_letter(job, 0, "an earlier record of its key is parked")
-                .await;
+    /// Adds what waits in the lane, as much as a handler may be given.
+    fn join(&self, jobs: &mut VecDeque<Job>) {
+        let room = self.most.saturating_sub(jobs.len());
+        if let Some(first) = jobs.front().filter(|_| room > 0) {
+            let joined = self.shared.join(first, room);
+            jobs.extend(joined);
         }
-        let mut attempt: u32 = 0;
-        let mut blocked = false;
-        let outcome = loop {
+    }
+
+    fn is_parked(&self, job: &Job) -> bool {
+        let key = job.record.key.clone().filter(|key| !key.is_empty());
+        let parked = |key| {
+            let state = self.shared.state();
+            state.parked.contains(&(job.ticket.tp, key))
+        };
+        key.is_some_and(parked)
+    }
+
+    /// Works on the first of these jobs until at least one has ended. How it ended, and those behind
+    /// it that ended with it. `failure`: the first attempt at the first one has failed; left behind
+    /// for the next call, when that is so.
+    async fn work(&self, jobs: &VecDeque<Job>, failure: &mut Option<HandlerError>) -> Vec<Outcome> {
+        let Some(first) = jobs.front() else {
+            return Vec::new();
+        };
+        if self.is_parked(first) {
+            let why = "an earlier record of its key is parked";
+            *failure = None;
+            return vec![self.dead_letter(first, 0, why).await];
+        }
+        let goes = |(at, job): &(usize, &Job)| *at == 0 || !self.is_parked(job);
+        let together = jobs.iter().enumerate().take_while(goes);
+        let together: Vec<&Job> = together.map(|(_, job)| job).collect();
+        let (mut attempt, mut blocked) = (0_u32, false);
+        let outcomes = loop {
             attempt = attempt.saturating_add(1);
-            let place = tokio::select! {
-                place = self.places.acquire() => place,
-                () = job.cancel.cancelled() => break Outcome::Abandoned,
+            let error = match failure.take() {
+                Some(error) => error,
+                None => {
+                    let place = tokio::select! {
+                        biased;
+                        // Nothing of a partition that was given up begins any more.
+                        () = first.cancel.cancelled() => break abandoned(&together),
+                        place = self.places.acquire() => place,
+                    };
+                    // After a failure alone: a panic does not say which record was to blame.
+                    let alone = together.get(..1).filter(|_| attempt > 1);
+                    let chunk = self.handle(alone.unwrap_or(&together), attempt).await;
+                    drop(place);
+                    if chunk.finished > 0 {
+                        *failure = chunk.error;
+                        let finished = together.iter().take(chunk.finished);
+                        break finished.map(|_| Outcome::Finished).collect();
+                    }
+                    let nothing = || HandlerError::retryable("the handler finished nothing");
+                    chunk.error.unwrap_or_else(nothing)
+                }
             };
-            let handled = self.handle(job, attempt).await;
-            drop(place);
-            let Err(error) = handled else {
-                break Outcome::Finished;
-            };
-            let random = shared.client.inner.cluster.random();
-            let ConsumedRecord {
-                topic,
-                partition,
-                offset,
-                ..
-            } = &job.record;
-            let decision = shared.config.retry.decide(attempt, &error, random);
-            tracing::warn!(
-                group = &*shared.config.group, %topic, %partition, %offset, attempt, %error,
-                ?decision, "a handler failed"
-            );
-            let pause = match decision {
+            let pause = match self.decide(first, attempt, &error) {
                 Decision::Retry(pause) => pause,
-                Decision::Skip => break Outcome::Finished,
+                Decision::Skip => break vec![Outcome::Finished],
                 Decision::DeadLetter => {
-                    break self.dead_letter(job, attempt, &error.to_string()).await;
+                    let error = error.to_string();
+                    break vec![self.dead_letter(first, attempt, &error).await];
                 }
                 Decision::Block(pause) => {
                     // Each time: another key of the partition may have let it go on.
-                    shared.set_blocked(job.ticket.tp, true);
+                    self.shared.set_blocked(first.ticket.tp, true);
                     blocked = true;
                     pause
                 }
             };
             tokio::select! {
                 () = sleep(pause) => {}
-                () = job.cancel.cancelled() => break Outcome::Abandoned,
+                () = first.cancel.cancelled() => break abandoned(&together),
             }
         };
         if blocked {
-            shared.set_blocked(job.ticket.tp, false);
+            self.shared.set_blocked(first.ticket.tp, false);
         }
-        outcome
+        outcomes
     }
 
-    async fn handle(&self, job: &Job, attempt: u32) -> Result<(), HandlerError> {
-        let record = GroupRecord {
+    fn decide(&self, job: &Job, attempt: u32, error: &HandlerError) -> Decision {
+        let random = self.shared.client.inner.cluster.random();
+        let ConsumedRecord {
+            topic,
+            partition,
+            offset,
+            ..
+        } = &job.record;
+        let decision = self.shared.config.retry.decide(attempt, error, random);
+        tracing::warn!(
+            group = &*self.shared.config.group, %topic, %partition, %offset, attempt, %error,
+            ?decision, "a handler failed"
+        );
+        decision
+    }
+
+    /// Only the first record may have been tried before.
+    async fn handle(&self, jobs: &[&Job], attempt: u32) -> Chunk {
+        let record = |(at, job): (usize, &&Job)| GroupRecord {
             record: job.record.clone(),
-            attempt,
+            attempt: if at == 0 { attempt } else { 1 },
             redriven: job.redriven,
             receipt: None,
         };
+        let records: Vec<GroupRecord> = jobs.iter().enumerate().map(record).collect();
         let handler = &self.handler;
         // A handler that panics must not take its lane with it.
-        match AssertUnwindSafe(async { handler(record).await })
+        match AssertUnwindSafe(async { handler(records).await })
             .catch_unwind()
             .await
         {
-            Ok(outcome) => outcome,
+            Ok(chunk) => chunk,
             Err(panic) => {
                 let text = panic.downcast_ref::<&str>().map(ToString::to_string);
                 let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
                 let text = text.unwrap_or_else(|| "no message".to_owned());
-                Err(HandlerError::retryable(format!(
-                    "the handler panicked: {text}"
-                )))
+                let error = HandlerError::retryable(format!("the handler panicked: {text}"));
+                Chunk::failed(0, error)
             }
         }
     }
@@ -286,6 +365,10 @@ impl Crew {
             () = job.cancel.cancelled() => Outcome::Abandoned,
         }
     }
+}
+
+fn abandoned(jobs: &[&Job]) -> Vec<Outcome> {
+    jobs.iter().map(|_| Outcome::Abandoned).collect()
 }
 
 /// What is left of a record that was taken out.

@@ -73,6 +73,8 @@ pub(crate) struct Queue<B> {
     pub recovering: bool,
     /// The timer that is set for this partition.
     pub timer: Option<Duration>,
+    /// Its topic was deleted: nothing is sent any more, and what waits to be has its outcome.
+    pub deleted: Option<Refusal>,
 }
 
 impl<B> Queue<B> {
@@ -86,6 +88,7 @@ impl<B> Queue<B> {
             failures: 0,
             recovering: false,
             timer: None,
+            deleted: None,
         }
     }
 
@@ -184,15 +187,36 @@ impl<B> Queue<B> {
 
     /// Ends every batch: unknown where it may be written, rejected otherwise.
     pub(crate) fn end_all(&mut self, refusal: &Refusal, done: &mut Vec<(B, Outcome)>) {
-        while let Some(slot) = self.slots.front() {
-            let unknown = slot.maybe_written || matches!(slot.state, State::Sent { .. });
-            let outcome = if unknown {
-                Outcome::Unknown(refusal.clone())
-            } else {
-                Outcome::Rejected(refusal.clone())
-            };
-            self.resolve(0, outcome, done);
+        while !self.slots.is_empty() {
+            self.end(0, refusal, done);
         }
+    }
+
+    /// Ends what would have to be sent (again) to a topic that was deleted. What is out on a stream may
+    /// still have been written before, and is answered there.
+    pub(crate) fn end_if_deleted(&mut self, done: &mut Vec<(B, Outcome)>) {
+        let Some(refusal) = self.deleted.clone() else {
+            return;
+        };
+        let waits = |slot: &Slot<B>| slot.state == State::Waiting;
+        while let Some(index) = self.slots.iter().position(waits) {
+            self.end(index, &refusal, done);
+        }
+        self.slots.retain(Slot::open_or_numbered);
+    }
+
+    /// Ends a batch without a verdict of its own: unknown where it may be written, rejected otherwise.
+    fn end(&mut self, index: usize, refusal: &Refusal, done: &mut Vec<(B, Outcome)>) -> bool {
+        let unknown = self
+            .slots
+            .get(index)
+            .is_some_and(|slot| slot.maybe_written || matches!(slot.state, State::Sent { .. }));
+        let outcome = if unknown {
+            Outcome::Unknown(refusal.clone())
+        } else {
+            Outcome::Rejected(refusal.clone())
+        };
+        self.resolve(index, outcome, done)
     }
 
     fn index_of(&self, id: u64) -> Option<usize> {
@@ -288,15 +312,9 @@ impl<B> Queue<B> {
             let Some(slot) = self.slots.get(index) else {
                 break;
             };
-            let unknown = slot.maybe_written || matches!(slot.state, State::Sent { .. });
             let refusal = slot.last.clone().unwrap_or_else(Refusal::deadline);
-            let outcome = if unknown {
-                Outcome::Unknown(refusal)
-            } else {
-                Outcome::Rejected(refusal)
-            };
             let numbered = slot.sequence.is_some();
-            gap |= self.resolve(index, outcome, done);
+            gap |= self.end(index, &refusal, done);
             if !numbered {
                 self.slots.retain(Slot::open_or_numbered);
             }

@@ -6,7 +6,9 @@
 //! - a batch has exactly one outcome;
 //! - a batch keeps producer id, epoch and sequence over all attempts, unless every attempt was
 //!   certainly rejected and a new epoch began;
-//! - a new epoch begins only when no batch of the old one may still be written and unreported.
+//! - a new epoch begins only when no batch of the old one may still be written and unreported;
+//! - a new id begins only when nothing that was given up as unknown can still arrive: brokers turn away an old
+//!   epoch of an id, and know nothing of an id before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -20,7 +22,7 @@ pub(crate) use super::verdict::{
     AttemptId, Identity, Item, Outcome, Outgoing, Refusal, RefusalKind, Verdict,
 };
 use crate::backoff::{self, Jitter};
-use crate::error::Cause;
+use crate::error::{Cause, ErrorCode};
 
 #[derive(Debug)]
 pub(crate) struct Batch<R: Item> {
@@ -54,6 +56,8 @@ pub(crate) struct Machine<R: Item> {
     identity: Option<Identity>,
     epoch_needed: bool,
     fenced: Option<Refusal>,
+    /// Something sent under the present id ended as unknown: it may still be on its way.
+    left_behind: bool,
     done: Vec<(Batch<R>, Outcome)>,
     unresolved: usize,
     next_id: u64,
@@ -73,6 +77,7 @@ impl<R: Item> Machine<R> {
             identity: None,
             epoch_needed: false,
             fenced: None,
+            left_behind: false,
             done: Vec::new(),
             unresolved: 0,
             next_id: 0,
@@ -136,7 +141,7 @@ impl<R: Item> Machine<R> {
             .or_insert_with(Queue::new)
             .slots
             .push_back(slot);
-        self.look_at(tp, now);
+        self.with(tp, now, |_, _| ());
     }
 
     /// After anything changed: takes in a batch whose linger time is over when there is room,
@@ -177,7 +182,12 @@ impl<R: Item> Machine<R> {
         let queue = self.queues.get_mut(&tp)?;
         let before = self.done.len();
         let answer = change(queue, &mut self.done);
-        self.unresolved -= self.done.len() - before;
+        queue.end_if_deleted(&mut self.done);
+        let ended = self.done.get(before..).unwrap_or_default();
+        self.unresolved -= ended.len();
+        self.left_behind |= ended
+            .iter()
+            .any(|(_, outcome)| matches!(outcome, Outcome::Unknown(_)));
         self.look_at(tp, now);
         Some(answer)
     }
@@ -236,6 +246,15 @@ impl<R: Item> Machine<R> {
         }
         queue.retry_at = Duration::ZERO;
         self.look_at(tp, now);
+    }
+
+    /// The partition's topic was deleted, for certain: nobody leads it any more, and nobody ever will.
+    pub(crate) fn topic_deleted(&mut self, tp: TopicPartition, cause: Cause, now: Duration) {
+        let kind = RefusalKind::Fatal;
+        let queue = self.queues.entry(tp).or_insert_with(Queue::new);
+        queue.leader = None;
+        queue.deleted = Some(Refusal { kind, cause });
+        self.with(tp, now, |_, _| ());
     }
 
     /// Partitions that have something to send or to wait for.
@@ -363,12 +382,13 @@ impl<R: Item> Machine<R> {
         }
     }
 
-    /// Whether a new producer id is needed now: there is none, or its epochs are used up.
+    /// Whether a new producer id is needed now: there is none, or its epochs are used up and nothing sent
+    /// under it can still arrive.
     pub(crate) fn wants_identity(&self) -> bool {
         self.fenced.is_none()
             && match self.identity {
                 None => true,
-                Some(identity) => self.may_renumber() && identity.with_next_epoch().is_none(),
+                Some(_) => self.is_used_up() && !self.left_behind,
             }
     }
 
@@ -377,8 +397,25 @@ impl<R: Item> Machine<R> {
         self.epoch_needed && !self.queues.values().any(Queue::undecided)
     }
 
-    /// The id is this producer's alone, so the next epoch is too: nobody needs to be asked.
+    /// Whether the next epoch is due and the id has none left.
+    fn is_used_up(&self) -> bool {
+        let next = self.identity.and_then(Identity::with_next_epoch);
+        self.identity.is_some() && next.is_none() && self.may_renumber()
+    }
+
+    /// The id is this producer's alone, so the next epoch is too: nobody needs to be asked. A producer that
+    /// has used up all epochs ends, if what it gave up could be written behind what it would send next.
     fn raise_epoch(&mut self, now: Duration) {
+        if self.fenced.is_none() && self.left_behind && self.is_used_up() {
+            let message = "this producer has used up its epochs, and a record whose outcome is unknown may \
+                           still arrive: start another producer";
+            let cause = Cause::Broker {
+                code: ErrorCode::ProducerFenced,
+                message: message.to_owned(),
+            };
+            self.abandon(&cause, now);
+            return;
+        }
         let next = self.identity.and_then(Identity::with_next_epoch);
         if let Some(next) = next
             && self.fenced.is_none()
@@ -390,6 +427,9 @@ impl<R: Item> Machine<R> {
 
     /// A new id or epoch. What has no outcome yet was never written, and is numbered from 0.
     pub(crate) fn granted(&mut self, identity: Identity, now: Duration) {
+        if self.identity.is_none_or(|before| before.id != identity.id) {
+            self.left_behind = false;
+        }
         self.identity = Some(identity);
         self.epoch_needed = false;
         let partitions: Vec<_> = self.queues.keys().copied().collect();

@@ -113,6 +113,19 @@ impl World {
         }
     }
 
+    /// Goes through `steps`, then heals and checks.
+    fn after(steps: &[(u8, u32)]) -> Self {
+        let mut world = Self::new();
+        world.tell_leaders();
+        world.grant();
+        for (action, choice) in steps {
+            world.step(*action, *choice);
+        }
+        world.settle();
+        world.check();
+        world
+    }
+
     fn step(&mut self, action: u8, choice: u32) {
         let partition = choice % PARTITIONS;
         let node = 1 + choice % NODES;
@@ -293,28 +306,14 @@ proptest! {
 
     #[test]
     fn outcomes_tell_the_truth(steps in prop::collection::vec((0_u8..34, any::<u32>()), 0..400)) {
-        let mut world = World::new();
-        world.tell_leaders();
-        world.grant();
-        for (action, choice) in steps {
-            world.step(action, choice);
-        }
-        world.settle();
-        world.check();
+        World::after(&steps);
     }
 
     #[test]
     fn without_faults_everything_is_acknowledged(
         steps in prop::collection::vec((0_u8..21, any::<u32>()), 0..300),
     ) {
-        let mut world = World::new();
-        world.tell_leaders();
-        world.grant();
-        for (action, choice) in steps {
-            world.step(action, choice);
-        }
-        world.settle();
-        world.check();
+        let world = World::after(&steps);
         let acknowledged = |outcome: &Outcome| matches!(outcome, Outcome::Acknowledged { .. });
         prop_assert!(world.outcomes.values().all(|(_, outcome, _)| acknowledged(outcome)));
         prop_assert_eq!(world.next_producer, 1);
@@ -352,4 +351,143 @@ fn at_most_five_batches_are_out_and_the_window_spans_from_the_oldest() {
     assert!(!world.wire.is_empty());
     world.settle();
     world.check();
+}
+
+/// Steps that the property test found.
+const LATE: [(u8, u32); 61] = [
+    (22, 114_275_486),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (23, 0),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (6, 177_012_350),
+    (0, 0),
+    (27, 0),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (0, 1_755_852_311),
+    (0, 2_950_000_321),
+    (0, 27_713_407),
+    (6, 0),
+    (6, 785_937),
+    (24, 100_668_154),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (30, 1_973_011_470),
+    (24, 82_140_630),
+    (24, 1_724_041_738),
+    (0, 1_660_949_538),
+    (30, 1_224_430_988),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (30, 2_234_238_204),
+    (0, 0),
+    (24, 418_061_798),
+    (30, 2_747_424_430),
+    (16, 0),
+    (0, 0),
+    (0, 0),
+    (0, 0),
+    (11, 0),
+    (0, 0),
+    (6, 380_405_969),
+    (0, 0),
+    (29, 0),
+    (16, 0),
+    (24, 3_167_734_732),
+    (6, 173_849_399),
+    (21, 16_146_365),
+    (30, 128_226_636),
+    (31, 0),
+    (6, 839_124_740),
+    (0, 0),
+    (11, 1_622_832_829),
+];
+
+/// A batch that was given up stayed on its way while the epochs of its id ran out, and arrived behind what was
+/// sent under the next id.
+#[test]
+fn nothing_that_was_given_up_arrives_behind_a_new_id() {
+    let world = World::after(&LATE);
+    assert_eq!(world.next_producer, 1);
+}
+
+/// A machine that knows a leader for partition 0, and one record handed over to it.
+fn with_one_record() -> World {
+    let mut world = World::new();
+    world.tell_leaders();
+    world.grant();
+    world.append(0);
+    world.pass(Duration::from_millis(5));
+    world
+}
+
+fn delete(world: &mut World) {
+    let cause = Cause::Broker {
+        code: ErrorCode::TopicDeleted,
+        message: String::new(),
+    };
+    world.machine.topic_deleted(tp(0), cause, world.now);
+    world.collect();
+}
+
+fn outcome(world: &World, value: u64) -> Option<&'static str> {
+    Some(match &world.outcomes.get(&value)?.1 {
+        Outcome::Acknowledged { .. } => "acknowledged",
+        Outcome::Rejected(refusal) => {
+            assert_eq!(refusal.cause.code(), Some(ErrorCode::TopicDeleted));
+            "rejected"
+        }
+        Outcome::Unknown(refusal) => {
+            assert_eq!(refusal.cause.code(), Some(ErrorCode::TopicDeleted));
+            "unknown"
+        }
+    })
+}
+
+#[test]
+fn what_was_never_sent_is_rejected_as_soon_as_its_topic_is_deleted() {
+    let mut world = with_one_record();
+    delete(&mut world);
+    assert_eq!(outcome(&world, 0), Some("rejected"));
+    // A record whose sender did not know yet.
+    world.append(0);
+    world.pass(Duration::from_millis(5));
+    world.collect();
+    assert_eq!(outcome(&world, 1), Some("rejected"));
+    assert!(world.machine.is_idle());
+}
+
+#[test]
+fn what_was_sent_before_its_topic_was_deleted_has_its_answer_or_is_unknown() {
+    for answered in [true, false] {
+        let mut world = with_one_record();
+        world.take(1);
+        delete(&mut world);
+        assert_eq!(outcome(&world, 0), None, "its answer is on the way");
+        if answered {
+            world.serve(0, None);
+            world.deliver();
+        } else {
+            world.lose(1); // and nobody is left to be asked
+        }
+        world.collect();
+        let expected = if answered { "acknowledged" } else { "unknown" };
+        assert_eq!(outcome(&world, 0), Some(expected));
+        assert!(world.machine.is_idle());
+    }
 }

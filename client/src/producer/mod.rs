@@ -239,8 +239,7 @@ impl Producer {
         };
         let tp = TopicPartition::new(topic.id, partition);
         let closed = shared.act(|machine, now| {
-            let leader = shared.cluster.view().leader(tp.topic, tp.partition);
-            machine.set_leader(tp, leader, now);
+            shared::tell(machine, &shared.cluster.view(), tp, now);
             machine.append(tp, pending, size, limit, now)
         });
         if closed && sticky {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use highwater_proto::v1::{self, log_client::LogClient};
-use highwater_proto::{NodeId, PartitionId, TimestampMs, TopicId};
+use highwater_proto::{NodeId, PartitionId, TimestampMs, TopicId, TopicPartition};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
@@ -22,6 +22,7 @@ use crate::connect::Task;
 use crate::error::SendError;
 use crate::record::{Delivery, ProducerRecord};
 use crate::rpc::{self, CallFailure};
+use crate::view::ClusterView;
 
 /// A record that waits for its outcome.
 #[derive(Debug)]
@@ -212,6 +213,19 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     }
 }
 
+/// Says to `machine` who leads the partition, or that nobody ever will again.
+pub(super) fn tell(
+    machine: &mut Machine<Pending>,
+    view: &ClusterView,
+    tp: TopicPartition,
+    now: Duration,
+) {
+    match view.deleted(tp.topic) {
+        Some(cause) => machine.topic_deleted(tp, cause, now),
+        None => machine.set_leader(tp, view.leader(tp.topic, tp.partition), now),
+    }
+}
+
 const IDLE: Duration = Duration::from_secs(60);
 
 type Look = (Option<Duration>, Vec<NodeId>, bool);
@@ -223,7 +237,7 @@ fn look(shared: &Shared, leaders_changed: bool) -> Look {
         let view = shared.cluster.view();
         let partitions: Vec<_> = machine.partitions().collect();
         for tp in partitions {
-            machine.set_leader(tp, view.leader(tp.topic, tp.partition), now);
+            tell(&mut machine, &view, tp, now);
         }
     }
     machine.tick(now);

@@ -6,7 +6,11 @@
 //! `[[:latest KEY END]]`, END being the first offset not yet visible; a replica's content is
 //! `:f :digest` with `[[:digest KEY REPLICA END HASH]]`; a group's offset is written by
 //! `:f :commit` with `[[:commit KEY GROUP OFFSET]]` and read by `:f :committed` with
-//! `[[:committed KEY GROUP]]`, answered `[[:committed KEY GROUP OFFSET]]`.
+//! `[[:committed KEY GROUP]]`, answered `[[:committed KEY GROUP OFFSET]]`; records are deleted by
+//! `:f :trim` with `[[:trim KEY BEFORE]]`, answered `[[:trim KEY BEFORE START]]`; the first offset kept
+//! is asked for by `:f :earliest`, answered `[[:earliest KEY START]]`; topics are deleted by `:f :delete`
+//! with `[[:delete KEY]]`; `:f :compacted` with `[[:compacted KEY KEYS TOMBSTONES]]` says that only the
+//! latest record of each key is kept.
 #![deny(clippy::indexing_slicing)]
 
 use std::io::{self, BufRead, Write};
@@ -131,6 +135,10 @@ fn from_datum(map: &Datum<'_>) -> Result<Option<Operation>, String> {
         Some("digest") => Function::Digest,
         Some("commit") => Function::Commit,
         Some("committed") => Function::Committed,
+        Some("trim") => Function::Trim,
+        Some("earliest") => Function::Earliest,
+        Some("delete") => Function::Delete,
+        Some("compacted") => Function::Compacted,
         // Crashes, partition dumps and the like of other harnesses say nothing to these checks.
         _ => return Ok(None),
     };
@@ -218,6 +226,9 @@ fn steps_of(steps: &Datum<'_>) -> Result<Vec<Action>, String> {
             }
             (Some("digest"), rest) => actions.push(digest_of(rest)?),
             (Some("commit" | "committed"), rest) => actions.push(committed_of(name, rest)?),
+            (Some("trim" | "earliest" | "delete" | "compacted"), rest) => {
+                actions.push(kept_of(name, rest)?);
+            }
             _ => return Err(format!("{step:?} is not a step")),
         }
     }
@@ -267,6 +278,31 @@ fn committed_of(name: &Datum<'_>, rest: &[Datum<'_>]) -> Result<Action, String> 
         Some(offset) if commit => Action::Commit { key, group, offset },
         offset => Action::Committed { key, group, offset },
     })
+}
+
+/// What is kept of a partition: `[:trim KEY BEFORE]` and `[:earliest KEY]`, both answered with one more
+/// offset; `[:delete KEY]`; `[:compacted KEY KEYS TOMBSTONES]`.
+fn kept_of(name: &Datum<'_>, rest: &[Datum<'_>]) -> Result<Action, String> {
+    let offset = |datum: &Datum<'_>| unsigned(datum, "offset").map(Offset);
+    let answer = |rest: &[Datum<'_>]| rest.first().map(offset).transpose();
+    match (name.text(), rest) {
+        (Some("trim"), [key, before, rest @ ..]) => Ok(Action::Trim {
+            key: key_of(key)?,
+            before: offset(before)?,
+            start: answer(rest)?,
+        }),
+        (Some("earliest"), [key, rest @ ..]) => Ok(Action::Earliest {
+            key: key_of(key)?,
+            start: answer(rest)?,
+        }),
+        (Some("delete"), [key]) => Ok(Action::Delete(key_of(key)?)),
+        (Some("compacted"), [key, keys, tombstones]) => Ok(Action::Compacted {
+            key: key_of(key)?,
+            keys: small(keys, "number of keys")?.max(1),
+            tombstones: small(tombstones, "number of tombstones")?,
+        }),
+        _ => Err(format!("{name:?} {rest:?} is not a step")),
+    }
 }
 
 /// `[:send KEY VALUE]`, or `[:send KEY [OFFSET VALUE]]` once acknowledged.

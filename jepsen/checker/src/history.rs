@@ -8,7 +8,7 @@ use thiserror::Error;
 macro_rules! number {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
         #[serde(transparent)]
         pub struct $name(pub $inner);
 
@@ -75,6 +75,14 @@ pub enum Function {
     Commit,
     /// Asks how far a group has processed a partition.
     Committed,
+    /// Deletes the first records of a partition.
+    Trim,
+    /// Asks the leader for the first offset kept.
+    Earliest,
+    /// Deletes a topic.
+    Delete,
+    /// Says that only the latest record of each key of a partition is kept.
+    Compacted,
 }
 
 /// One step of an operation.
@@ -134,6 +142,35 @@ pub enum Action {
         /// The answer; absent also when none was stored.
         offset: Option<Offset>,
     },
+    /// A request to delete what lies below an offset. One by retention ends unknown: it takes
+    /// place when it does.
+    Trim {
+        /// Of which partition.
+        key: Key,
+        /// The first offset to be kept.
+        before: Offset,
+        /// The answer: the first offset that is kept now.
+        start: Option<Offset>,
+    },
+    /// A request for the first offset kept.
+    Earliest {
+        /// Of which partition.
+        key: Key,
+        /// The answer.
+        start: Option<Offset>,
+    },
+    /// A partition whose topic is deleted.
+    Delete(Key),
+    /// Of the values that leave the same remainder when divided by `keys`, only the latest is kept.
+    Compacted {
+        /// Of which partition.
+        key: Key,
+        /// How many keys its records have.
+        keys: u32,
+        /// One value of so many of a record key is a tombstone: it removes the key, and then itself
+        /// may go. 0: none is.
+        tombstones: u32,
+    },
     /// A partition that an assignment or subscription names.
     Use(Key),
 }
@@ -149,6 +186,10 @@ impl Action {
             | Self::Digest { key, .. }
             | Self::Commit { key, .. }
             | Self::Committed { key, .. }
+            | Self::Trim { key, .. }
+            | Self::Earliest { key, .. }
+            | Self::Compacted { key, .. }
+            | Self::Delete(key)
             | Self::Use(key) => key,
         }
     }

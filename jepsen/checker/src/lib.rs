@@ -23,6 +23,7 @@ mod checks;
 mod datum;
 mod edn;
 mod format;
+mod gone;
 mod history;
 mod model;
 mod nemesis;

@@ -3,6 +3,7 @@
 //! Values and offsets are numbered by their rank, so that every table is a plain vector. Building
 //! costs a few sorts; each check is then one pass.
 
+use crate::gone::Gone;
 use crate::history::{
     Action, Entry, Function, History, HistoryError, Key, Kind, Offset, Process, Value,
 };
@@ -53,6 +54,8 @@ pub(crate) struct Seen {
 /// What the records of one value went through.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ValueFacts {
+    /// The value's number.
+    pub number: u32,
     /// Position of the earliest invocation that sends it, or `NONE`: nobody did.
     pub first_invoke: u32,
     /// Some send of it did not certainly fail.
@@ -83,6 +86,8 @@ pub(crate) struct Partition {
     pub seen: Vec<Seen>,
     /// (rank, value), ascending, each pair once.
     pub log: Vec<(u32, u32)>,
+    /// What of it need not be there any more.
+    pub gone: Gone,
 }
 
 impl Partition {
@@ -95,6 +100,7 @@ impl Partition {
             sent: Vec::new(),
             seen: Vec::new(),
             log: Vec::new(),
+            gone: Gone::default(),
         }
     }
 
@@ -159,6 +165,7 @@ impl<'a> Model<'a> {
         model.number_offsets();
         model.collect_reads();
         model.lay_out_logs();
+        model.note_gone();
         Ok(model)
     }
 
@@ -247,7 +254,8 @@ impl<'a> Model<'a> {
         for partition in &mut self.partitions {
             partition.values.sort_unstable();
             partition.values.dedup();
-            let unknown = ValueFacts {
+            let unknown = |number| ValueFacts {
+                number,
                 first_invoke: NONE,
                 possible: false,
                 committed: false,
@@ -256,7 +264,7 @@ impl<'a> Model<'a> {
                 first_rank: NONE,
                 last_rank: NONE,
             };
-            partition.facts = vec![unknown; partition.values.len()];
+            partition.facts = (0..number(partition.values.len())).map(unknown).collect();
         }
     }
 

@@ -14,6 +14,10 @@ pub(crate) fn to_datum(entry: &Entry<'_>) -> Datum<'static> {
         Function::Digest => "digest",
         Function::Commit => "commit",
         Function::Committed => "committed",
+        Function::Trim => "trim",
+        Function::Earliest => "earliest",
+        Function::Delete => "delete",
+        Function::Compacted => "compacted",
     };
     let kind = match entry.kind {
         Kind::Invoke => "invoke",
@@ -68,9 +72,13 @@ fn steps_to_datum(entry: &Entry<'_>) -> Datum<'static> {
                 step.extend(end.map(|end| Datum::unsigned(end.0)));
                 steps.push(Datum::List(step));
             }
-            Action::Digest { .. } | Action::Commit { .. } | Action::Committed { .. } => {
-                steps.push(stored_to_datum(action));
-            }
+            Action::Digest { .. }
+            | Action::Commit { .. }
+            | Action::Committed { .. }
+            | Action::Trim { .. }
+            | Action::Earliest { .. }
+            | Action::Delete(_)
+            | Action::Compacted { .. } => steps.push(stored_to_datum(action)),
             Action::Use(key) => steps.push(key_datum(key)),
         }
     }
@@ -85,7 +93,7 @@ fn steps_to_datum(entry: &Entry<'_>) -> Datum<'static> {
     Datum::List(steps)
 }
 
-/// What replicas and groups hold.
+/// What replicas and groups hold, and what is kept.
 fn stored_to_datum(action: &Action) -> Datum<'static> {
     let number = |number: u32| Datum::Int(i64::from(number));
     let mut step = match *action {
@@ -109,6 +117,20 @@ fn stored_to_datum(action: &Action) -> Datum<'static> {
             step.extend(offset.map(|offset| Datum::unsigned(offset.0)));
             step
         }
+        Action::Trim { before, start, .. } => {
+            let mut step = vec![Datum::word("trim"), Datum::unsigned(before.0)];
+            step.extend(start.map(|start| Datum::unsigned(start.0)));
+            step
+        }
+        Action::Earliest { start, .. } => {
+            let mut step = vec![Datum::word("earliest")];
+            step.extend(start.map(|start| Datum::unsigned(start.0)));
+            step
+        }
+        Action::Delete(_) => vec![Datum::word("delete")],
+        Action::Compacted {
+            keys, tombstones, ..
+        } => vec![Datum::word("compacted"), number(keys), number(tombstones)],
         _ => Vec::new(),
     };
     // The key comes second in every step.

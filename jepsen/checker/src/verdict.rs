@@ -39,11 +39,19 @@ pub enum Anomaly {
     GroupRegress,
     /// Two replicas hold different records below the same offset.
     ReplicaDivergence,
+    /// Records came back that had been deleted.
+    TrimRegress,
+    /// Records went that nobody had asked to delete.
+    OverTrim,
+    /// Of a key, an older record was read than the latest, or none.
+    StaleKey,
+    /// A record of a deleted topic appeared in another one.
+    Revenant,
 }
 
 impl Anomaly {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 18] = [
         Self::InconsistentOffset,
         Self::Duplicate,
         Self::LostWrite,
@@ -58,6 +66,10 @@ impl Anomaly {
         Self::StaleLatest,
         Self::GroupRegress,
         Self::ReplicaDivergence,
+        Self::TrimRegress,
+        Self::OverTrim,
+        Self::StaleKey,
+        Self::Revenant,
     ];
 
     /// Its name in reports.
@@ -78,6 +90,10 @@ impl Anomaly {
             Self::StaleLatest => "stale-latest",
             Self::GroupRegress => "group-regress",
             Self::ReplicaDivergence => "replica-divergence",
+            Self::TrimRegress => "trim-regress",
+            Self::OverTrim => "over-trim",
+            Self::StaleKey => "stale-key",
+            Self::Revenant => "revenant",
         }
     }
 }

@@ -4,7 +4,7 @@ use highwater_checker::{
     Anomaly, Conclusion, Fault, History, Notation, Options, SubVia, Verdict, check, read, write,
 };
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 19] = [
     "inconsistent-offset",
     "duplicate",
     "lost-write",
@@ -19,6 +19,10 @@ const NAMES: [&str; 15] = [
     "stale-latest",
     "group-regress",
     "replica-divergence",
+    "trim-regress",
+    "over-trim",
+    "stale-key",
+    "revenant",
     "vacuous",
 ];
 
@@ -49,6 +53,10 @@ fn every_planted_anomaly_is_found_and_no_other() {
         // What readers passed over, nobody polled either.
         let expected = match anomaly {
             Anomaly::LostWrite => vec!["lost-write", "unseen"],
+            // Whoever passes the latest record of a key skips it.
+            Anomaly::StaleKey => vec!["poll-skip", "stale-key"],
+            // Nobody sent it there.
+            Anomaly::Revenant => vec!["phantom", "revenant"],
             other => vec![other.name()],
         };
         assert_eq!(found(&verdict), expected, "{verdict}");
@@ -127,6 +135,19 @@ fn a_record_acknowledged_within_an_unknown_operation_must_be_kept() {
 fn a_group_that_passes_what_nobody_polled_is_found() {
     let verdict = judge("group-regress");
     assert_eq!(verdict.count(Anomaly::GroupRegress), 2, "{verdict}");
+}
+
+#[test]
+fn what_was_deleted_comes_back_neither_in_answers_nor_to_readers() {
+    let verdict = judge("trim-regress");
+    assert_eq!(verdict.count(Anomaly::TrimRegress), 2, "{verdict}");
+}
+
+#[test]
+fn what_a_tombstone_removed_does_not_live_again() {
+    let verdict = judge("stale-tombstone");
+    assert_eq!(found(&verdict), ["stale-key"], "{verdict}");
+    assert_eq!(verdict.count(Anomaly::StaleKey), 1, "{verdict}");
 }
 
 #[test]

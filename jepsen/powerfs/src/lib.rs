@@ -11,7 +11,7 @@ mod mount;
 mod table;
 
 pub use control::{
-    Control, ControlError, Fault, FaultId, FaultKind, FaultStatus, Loss, LossReport, Request,
-    Response, Stats,
+    Control, ControlError, Fault, FaultId, FaultKind, FaultStatus, Flipped, Loss, LossReport,
+    Place, Request, Response, Stats,
 };
 pub use mount::{MountError, Mounted, Options, mount, release_stale, serve};

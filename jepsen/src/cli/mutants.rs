@@ -54,8 +54,8 @@ pub(super) fn run(mut arguments: MutantsArgs, verb: &[&str]) -> anyhow::Result<E
         let mut told = |outcome: &mutants::Outcome| {
             let what = if outcome.caught { "caught" } else { "MISSED" };
             eprintln!(
-                "{}: {what} after {:.0} s, {}",
-                outcome.mutant, outcome.seconds, outcome.by
+                "{}: {what} after {:.0} s, {}; control: {}",
+                outcome.mutant, outcome.seconds, outcome.by, outcome.control
             );
         };
         mutants::run(&trial, &stop, &mut told).await
@@ -65,7 +65,7 @@ pub(super) fn run(mut arguments: MutantsArgs, verb: &[&str]) -> anyhow::Result<E
         let text = format!("{:#}\n", serde_json::to_value(&outcomes)?);
         fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let all = outcomes.iter().all(|outcome| outcome.caught);
+    let all = outcomes.iter().all(mutants::Outcome::proves);
     Ok(if all {
         ExitCode::SUCCESS
     } else {

@@ -11,12 +11,14 @@ use super::progress::Progress;
 use crate::cluster::binary;
 use crate::run::RunConfig;
 use crate::schedule::{Kind, parse_kinds};
+use crate::settings::Checkpoints;
 use crate::{recovery, soak};
 
 /// A run's settings.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
-    /// Kinds of faults, or groups of them: kill, pause, partition, power, composite, transfer, all, none
+    /// Kinds of faults, or groups of them: kill, pause, partition,
+    /// link, power, composite, disk, bad-disk, restart, members, clock, transfer, storm, all, none
     #[arg(long, value_name = "KIND,...", default_value = "all", value_parser = kinds)]
     faults: Kinds,
     #[command(flatten)]
@@ -60,6 +62,13 @@ pub(super) struct Common {
     /// dead letters
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(..=20))]
     groups: u32,
+    /// Leaves out the topics beside the main one: with deleted records, retention, compaction, and one
+    /// that is deleted and made again
+    #[arg(long)]
+    no_asides: bool,
+    /// How often shards are checkpointed, and how large the log is
+    #[arg(long, value_name = "HOW", default_value = "by-seed")]
+    checkpoints: Checkpoints,
     /// Where the history, the logs, the timeline and the report go; must be empty or not exist
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -88,16 +97,6 @@ fn kinds(text: &str) -> Result<Kinds, String> {
     parse_kinds(text).map(Kinds)
 }
 
-/// Keeps a broker under test small: a run should not fill the disk, and should see checkpoints,
-/// recycled files and followers that fell behind.
-const SETTINGS: [(&str, &str); 5] = [
-    ("wal.budget_bytes", "256MiB"),
-    ("wal.file_bytes", "4MiB"),
-    ("storage.reserve_bytes", "128MiB"),
-    ("storage.checkpoint_interval_ms", "5s"),
-    ("storage.checkpoint_bytes", "4MiB"),
-];
-
 pub(super) fn run(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<ExitCode> {
     let config = config(arguments, verb)?;
     super::runtime()?.block_on(async {
@@ -116,6 +115,7 @@ pub(super) fn run(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<ExitCode
         progress.end();
         let report = report?;
         println!("{}", recovery::by_kind(&report.recovery));
+        println!("{}", recovery::availability(&report.recovery));
         println!("{}", recovery::beside_others(&report.recovery));
         print!("{}", report.judgement);
         println!(
@@ -152,10 +152,7 @@ impl Common {
             self.rate.is_finite() && self.rate > 0.0,
             "--rate must be more than 0"
         );
-        let settings = SETTINGS
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        let mut settings: Vec<(String, String)> = settings.collect();
+        let mut settings: Vec<(String, String)> = Vec::new();
         for setting in &self.set {
             let Some((key, value)) = setting.split_once('=') else {
                 anyhow::bail!("--set {setting} has no value: write --set SECTION.KEY=VALUE");
@@ -179,10 +176,12 @@ impl Common {
             brokers: self.brokers.parse()?,
             partitions: self.partitions,
             groups: self.groups,
+            asides: !self.no_asides,
             executable,
             disk_server: super::disk_server(verb)?,
             bootstrap: Vec::new(),
             settings,
+            checkpoints: self.checkpoints,
             environment: Vec::new(),
         })
     }

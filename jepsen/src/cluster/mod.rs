@@ -1,6 +1,10 @@
 //! The brokers under test: their network, their processes, their disks.
 
 pub mod binary;
+pub mod clock;
+mod ground;
+pub mod link;
+mod members;
 pub mod network;
 pub mod node;
 mod probe;
@@ -11,26 +15,26 @@ pub mod storage;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use std::sync::atomic::AtomicBool;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::sleep;
 
+use ground::addresses;
+pub use ground::{can_make_namespaces, can_mount};
 use highwater_powerfs::{Loss, LossReport};
 use network::Network;
 use node::{Death, Node, Spec};
-pub use probe::{caught_up, metrics};
+pub use probe::{caught_up, clock_trouble, metrics};
 use slot::Slot;
 use storage::PowerDisk;
 
 /// Between two looks at a condition of the whole cluster.
 const POLL: Duration = Duration::from_millis(50);
-
-const GRPC_PORT: u16 = 9094;
-const ADMIN_PORT: u16 = 9644;
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -39,6 +43,8 @@ pub struct ClusterSpec {
     pub executable: PathBuf,
     /// How many brokers.
     pub brokers: u32,
+    /// Whether there is one more, which does not run and may join.
+    pub spare: bool,
     /// Where data and logs go.
     pub directory: PathBuf,
     /// Each broker in a network namespace of its own.
@@ -48,6 +54,8 @@ pub struct ClusterSpec {
     pub disks: Option<Vec<OsString>>,
     /// Settings of every broker as (`section.key`, value).
     pub settings: Vec<(String, String)>,
+    /// Whether every broker gets a wall clock of its own, that can be set.
+    pub clocks: bool,
     /// Variables of the environment of every broker.
     pub environment: Vec<(String, String)>,
 }
@@ -60,7 +68,12 @@ pub struct Cluster {
     network: Option<Network>,
     slot: Option<Mutex<Slot>>,
     disks: BTreeMap<u32, Mutex<PowerDisk>>,
+    /// The files that say how far each broker's clock is ahead.
+    clocks: BTreeMap<u32, PathBuf>,
     deaths: Mutex<Vec<Death>>,
+    /// A broker that does not belong to the cluster all the time, and whether it does now.
+    spare: Option<u32>,
+    spare_joined: AtomicBool,
 }
 
 impl Cluster {
@@ -79,7 +92,10 @@ impl Cluster {
             network: None,
             slot: None,
             disks: BTreeMap::new(),
+            clocks: BTreeMap::new(),
             deaths: Mutex::new(Vec::new()),
+            spare: spec.spare.then_some(spec.brokers + 1),
+            spare_joined: AtomicBool::new(false),
         };
         let number = slot.as_ref().map(Slot::number);
         cluster.slot = slot.map(Mutex::new);
@@ -91,15 +107,15 @@ impl Cluster {
     }
 
     async fn build(&mut self, spec: &ClusterSpec, slot: Option<u8>) -> anyhow::Result<()> {
-        let numbers: Vec<u32> = (1..=spec.brokers).collect();
+        let numbers: Vec<u32> = (1..=spec.brokers).chain(self.spare).collect();
         if let Some(slot) = slot {
             self.network = Some(Network::create(slot, &numbers).await?);
         }
         let addresses = addresses(&numbers, self.network.as_ref())?;
-        let join: Vec<String> = addresses
-            .values()
-            .map(|(grpc, _)| grpc.to_string())
-            .collect();
+        let founders = addresses
+            .iter()
+            .filter(|(node, _)| Some(**node) != self.spare);
+        let join: Vec<String> = founders.map(|(_, (grpc, _))| grpc.to_string()).collect();
         for (node, (grpc, admin)) in &addresses {
             let data_dir = spec.directory.join(format!("broker-{node}"));
             fs::create_dir_all(&data_dir)
@@ -107,6 +123,12 @@ impl Cluster {
             if let Some(program) = &spec.disks {
                 self.mount(*node, program, &spec.directory, &data_dir)
                     .await?;
+            }
+            let mut environment = spec.environment.clone();
+            if spec.clocks {
+                let file = clock::file(&spec.directory, *node);
+                environment.extend(clock::environment(&file)?);
+                self.clocks.insert(*node, file);
             }
             let network = self.network.as_ref();
             let spec = Spec {
@@ -120,12 +142,12 @@ impl Cluster {
                 admin: *admin,
                 join: join.join(","),
                 settings: spec.settings.clone(),
-                environment: spec.environment.clone(),
+                environment,
             };
             self.nodes.insert(*node, Mutex::new(Node::new(spec)));
         }
-        for node in self.nodes.values() {
-            node.lock().await.start()?;
+        for node in self.members() {
+            self.node(node).await?.start()?;
         }
         Ok(())
     }
@@ -158,11 +180,40 @@ impl Cluster {
     pub async fn lose_power(&self, node: u32, loss: Loss) -> anyhow::Result<LossReport> {
         let broker = self.node(node).await?;
         anyhow::ensure!(broker.pid().is_none(), "broker {node} still runs");
-        let disk = self
-            .disks
-            .get(&node)
-            .context("the disk cannot lose power")?;
-        disk.lock().await.lose_power(loss).await
+        self.disk(node).await?.lose_power(loss).await
+    }
+
+    /// The disk of a broker, alone for the holder of the answer.
+    ///
+    /// # Errors
+    /// When it is a plain directory.
+    pub async fn disk(&self, node: u32) -> anyhow::Result<MutexGuard<'_, PowerDisk>> {
+        let disk = self.disks.get(&node);
+        let disk = disk.context("the disk cannot be broken on purpose")?;
+        Ok(disk.lock().await)
+    }
+
+    /// Sets how many seconds a broker's wall clock is ahead of the machine's; it shows within a
+    /// second.
+    ///
+    /// # Errors
+    /// When the broker has no clock of its own, or it cannot be written.
+    pub fn set_clock(&self, node: u32, ahead_s: i64) -> anyhow::Result<()> {
+        let file = self.clocks.get(&node);
+        clock::set(file.context("the broker has no clock of its own")?, ahead_s)
+    }
+
+    /// A broker's machine loses power while the broker waits for its disk: what it waits for must
+    /// not come to its end first, so the disk goes before the process is gone.
+    ///
+    /// # Errors
+    /// When it does not run, cannot be killed, or its disk cannot lose power.
+    pub async fn tear(&self, node: u32, loss: Loss) -> anyhow::Result<LossReport> {
+        let mut broker = self.node(node).await?;
+        broker.send_kill()?;
+        let report = self.disk(node).await?.lose_power(loss).await;
+        broker.kill().await?;
+        report
     }
 
     /// A broker's process id, while it is meant to run.
@@ -178,16 +229,14 @@ impl Cluster {
         Ok(self.node(node).await?.spec().admin)
     }
 
-    /// The brokers' numbers.
-    #[must_use]
-    pub fn numbers(&self) -> Vec<u32> {
-        self.nodes.keys().copied().collect()
-    }
-
     /// The brokers' addresses for clients.
     pub async fn addresses(&self) -> Vec<String> {
         let mut addresses = Vec::new();
-        for node in self.nodes.values() {
+        for (_, node) in self
+            .nodes
+            .iter()
+            .filter(|(node, _)| Some(**node) != self.spare)
+        {
             addresses.push(node.lock().await.spec().grpc.to_string());
         }
         addresses
@@ -235,8 +284,8 @@ impl Cluster {
     /// When the system refuses.
     pub async fn revive(&self) -> anyhow::Result<()> {
         self.notice_deaths().await;
-        for node in self.nodes.values() {
-            let mut node = node.lock().await;
+        for node in self.members() {
+            let mut node = self.node(node).await?;
             if node.is_paused() {
                 node.resume()?;
             } else if !node.is_up() {
@@ -255,8 +304,8 @@ impl Cluster {
         let given_up = Instant::now() + patience;
         loop {
             let mut missing = Vec::new();
-            for (number, node) in &self.nodes {
-                let mut node = node.lock().await;
+            for number in self.members() {
+                let mut node = self.node(number).await?;
                 if let Some(death) = node.ended() {
                     let text = format!("broker {number} ended ({}):\n{}", death.status, death.tail);
                     self.deaths.lock().await.push(death);
@@ -298,73 +347,4 @@ impl Cluster {
         }
         trouble
     }
-}
-
-/// Addresses for clients and for health. Without a network of their own the brokers take ports of
-/// the loopback address that are free now and lie outside the range for outgoing connections.
-fn addresses(
-    nodes: &[u32],
-    network: Option<&Network>,
-) -> anyhow::Result<BTreeMap<u32, (SocketAddr, SocketAddr)>> {
-    let mut addresses = BTreeMap::new();
-    if let Some(network) = network {
-        for node in nodes {
-            let ip = network.address(*node).into();
-            let at = |port| SocketAddr::new(ip, port);
-            addresses.insert(*node, (at(GRPC_PORT), at(ADMIN_PORT)));
-        }
-        return Ok(addresses);
-    }
-    // All are held until all are chosen, so that none is chosen twice.
-    let mut held = Vec::new();
-    for node in nodes {
-        let mut free = || -> anyhow::Result<SocketAddr> {
-            for _ in 0..64 {
-                let port = rand::random_range(20_000..32_000);
-                if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-                    let address = listener.local_addr()?;
-                    held.push(listener);
-                    return Ok(address);
-                }
-            }
-            bail!("no free port")
-        };
-        addresses.insert(*node, (free()?, free()?));
-    }
-    Ok(addresses)
-}
-
-/// Whether namespaces can be made here; otherwise why not.
-///
-/// # Errors
-/// One sentence.
-pub fn can_make_namespaces() -> Result<(), String> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("network namespaces need root".to_owned());
-    }
-    for program in ["ip", "nft", "nsenter"] {
-        if shell::find(program).is_none() {
-            return Err(format!(
-                "`{program}` is not there (packages iproute2, nftables, util-linux)"
-            ));
-        }
-    }
-    if !Path::new("/run").is_dir() {
-        return Err("there is no /run".to_owned());
-    }
-    Ok(())
-}
-
-/// Whether file systems can be mounted here; otherwise why not.
-///
-/// # Errors
-/// One sentence.
-pub fn can_mount() -> Result<(), String> {
-    if !rustix::process::geteuid().is_root() {
-        return Err("mounting a file system needs root".to_owned());
-    }
-    if !Path::new("/dev/fuse").exists() {
-        return Err("there is no /dev/fuse".to_owned());
-    }
-    Ok(())
 }

@@ -85,7 +85,7 @@ impl Network {
         ip(&["-n", &own, "link", "set", "lo", "up"]).await
     }
 
-    fn namespace(&self, node: u32) -> String {
+    pub(super) fn namespace(&self, node: u32) -> String {
         format!("hwj{}-n{node}", self.slot)
     }
 
@@ -159,7 +159,12 @@ impl Network {
         Ok(())
     }
 
-    async fn nft(&self, node: u32, arguments: &[&str], input: &str) -> anyhow::Result<String> {
+    pub(super) async fn nft(
+        &self,
+        node: u32,
+        arguments: &[&str],
+        input: &str,
+    ) -> anyhow::Result<String> {
         let namespace = self.namespace(node);
         let mut all = vec!["netns", "exec", &namespace, "nft"];
         all.extend(arguments);
@@ -168,7 +173,7 @@ impl Network {
 }
 
 /// The sum of all packet counters in a listing of rules.
-fn packets(listing: &Value) -> u64 {
+pub(super) fn packets(listing: &Value) -> u64 {
     match listing {
         Value::Object(fields) => fields
             .iter()
@@ -182,7 +187,7 @@ fn packets(listing: &Value) -> u64 {
     }
 }
 
-async fn ip(arguments: &[&str]) -> anyhow::Result<()> {
+pub(super) async fn ip(arguments: &[&str]) -> anyhow::Result<()> {
     shell::run("ip", arguments).await.map(drop)
 }
 

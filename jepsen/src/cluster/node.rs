@@ -21,6 +21,9 @@ const POLL: Duration = Duration::from_millis(20);
 /// stopped answering cannot be killed; that is an error of the harness.
 const DEATH: Duration = Duration::from_secs(20);
 
+/// How long a broker may take to stop in order; its own bounds add up to less.
+const STOP: Duration = Duration::from_secs(40);
+
 /// Everything that stays the same from start to start.
 #[derive(Debug, Clone)]
 pub struct Spec {
@@ -197,6 +200,46 @@ impl Node {
             bail!("broker {node} ended by itself ({status}) before it was killed");
         }
         Ok(pid)
+    }
+
+    /// Sends SIGKILL and waits for nothing; [`Node::kill`] does, later.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn send_kill(&self) -> anyhow::Result<()> {
+        self.signal(Signal::KILL).map(drop)
+    }
+
+    /// Says whether its next end, by itself, is no surprise.
+    pub const fn expect_end(&mut self, expected: bool) {
+        self.may_end = expected;
+    }
+
+    /// Stops it in order (SIGTERM) and waits until it is gone. An end that is none in order counts
+    /// as one by itself.
+    ///
+    /// # Errors
+    /// When it does not run, or does not end in time; it is then killed.
+    pub async fn terminate(&mut self) -> anyhow::Result<u32> {
+        let pid = self.signal(Signal::TERM)?;
+        let mut child = self.child.take().context("it runs")?;
+        match timeout(STOP, child.wait()).await {
+            Ok(status) => {
+                let status = status?;
+                if !status.success() {
+                    self.death = Some(self.death_by(status));
+                }
+                Ok(pid)
+            }
+            Err(_elapsed) => {
+                child.kill().await?;
+                bail!(
+                    "broker {} did not stop within {} s of SIGTERM",
+                    self.spec.node,
+                    STOP.as_secs()
+                )
+            }
+        }
     }
 
     /// Stops it in its tracks (SIGSTOP) and waits until the kernel shows it as stopped.

@@ -27,12 +27,28 @@ pub async fn caught_up(admin: SocketAddr) -> Result<(), String> {
         .map_or(Ok(()), |line| Err(line.to_owned()))
 }
 
+/// What a broker finds wrong with its own wall clock; nothing when nothing is. Cancellation-safe.
+pub async fn clock_trouble(admin: SocketAddr) -> Result<Option<String>, String> {
+    let (_, body) = answer(admin, "/healthz?verbose").await?;
+    let wrong = |line: &&str| !line.starts_with("ok ") && line.contains(" clock: ");
+    Ok(body.lines().find(wrong).map(str::to_owned))
+}
+
 /// All metrics, in the text format of Prometheus. Cancellation-safe.
 pub async fn metrics(admin: SocketAddr) -> Result<String, String> {
     match answer(admin, "/metrics").await? {
         (200, body) => Ok(body),
         (status, _) => Err(format!("status {status}")),
     }
+}
+
+/// A number among metrics; a counter that never counted is not there.
+pub(super) fn number(metrics: &str, name: &str) -> Option<u64> {
+    let of_name = |line: &str| {
+        let rest = line.strip_prefix(name)?.strip_prefix(' ')?;
+        rest.trim().parse().ok()
+    };
+    metrics.lines().find_map(of_name)
 }
 
 async fn answer(admin: SocketAddr, path: &str) -> Result<(u16, String), String> {
@@ -60,4 +76,22 @@ async fn answer(admin: SocketAddr, path: &str) -> Result<(u16, String), String> 
 fn one_line(body: &str) -> String {
     let lines = body.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_off_the_metrics() {
+        let text = "# TYPE highwater_damaged_ranges gauge\nhighwater_damaged_ranges 3\n";
+        assert_eq!(number(text, "highwater_damaged_ranges"), Some(3));
+        assert_eq!(
+            number(
+                "highwater_damaged_ranges_total 3\n",
+                "highwater_damaged_ranges"
+            ),
+            None
+        );
+    }
 }

@@ -6,7 +6,9 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use highwater_powerfs::{Control, ControlError, Loss, LossReport};
+use highwater_powerfs::{
+    Control, ControlError, Fault, FaultId, FaultStatus, Flipped, Loss, LossReport, Place, Stats,
+};
 use tokio::process::{Child, Command};
 
 use super::shell;
@@ -75,6 +77,49 @@ impl PowerDisk {
     /// When the server does not answer, or something still has files open there.
     pub async fn lose_power(&self, loss: Loss) -> anyhow::Result<LossReport> {
         self.ask(move |control| control.power_loss(loss)).await
+    }
+
+    /// Sets a fault.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn add_fault(&self, fault: Fault) -> anyhow::Result<FaultId> {
+        self.ask(move |control| control.add_fault(fault)).await
+    }
+
+    /// Takes all faults back, lets stalled syncs finish, and says what each fault did.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn clear_faults(&self) -> anyhow::Result<Vec<FaultStatus>> {
+        self.ask(|control| control.clear_faults()).await
+    }
+
+    /// Counts.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn stats(&self) -> anyhow::Result<Stats> {
+        self.ask(|control| control.stats()).await
+    }
+
+    /// Flips a bit of a file that matches a pattern.
+    ///
+    /// # Errors
+    /// When none of them holds anything.
+    pub async fn rot(&self, pattern: &str, place: Place, seed: u64) -> anyhow::Result<Flipped> {
+        let pattern = pattern.to_owned();
+        self.ask(move |control| control.rot(&pattern, place, seed))
+            .await
+    }
+
+    /// Flips a bit that was flipped before.
+    ///
+    /// # Errors
+    /// When its file is gone.
+    pub async fn flip_back(&self, flipped: Flipped) -> anyhow::Result<()> {
+        self.ask(move |control| control.flip_bit(&flipped.path, flipped.offset, flipped.bit))
+            .await
     }
 
     /// Unmounts and waits for the server's end.

@@ -1,4 +1,5 @@
-//! Known-bad brokers: a harness that never fails proves nothing, so each of these must fail.
+//! Known-bad brokers: a harness that never fails proves nothing, so each of these must fail. Nor does one that
+//! always fails: the same broker with nothing broken must pass under the same faults from the same seed.
 //!
 //! The broker's profile `mutant` builds in all of them; one is chosen at start by a variable of
 //! the environment.
@@ -20,6 +21,7 @@ pub use table::{Chance, Finding, MUTANTS, Mutant};
 
 use crate::run::{Event, Listener, Report, RunConfig};
 use crate::schedule::parse_kinds;
+use crate::settings::Checkpoints;
 use crate::verdict::word;
 
 /// Chooses the mutant when the broker starts.
@@ -42,8 +44,18 @@ pub struct Outcome {
     pub seconds: f64,
     /// What gave it away.
     pub by: String,
+    /// The verdict on the broker that breaks nothing, under what caught the mutant; empty if nothing did.
+    pub control: String,
     /// Seeds of the runs.
     pub seeds: Vec<u64>,
+}
+
+impl Outcome {
+    /// Whether the mutant was told from a good broker.
+    #[must_use]
+    pub fn proves(&self) -> bool {
+        self.caught && self.control == word(Conclusion::Pass)
+    }
 }
 
 /// Runs of each mutant before it counts as missed, unless told otherwise.
@@ -101,10 +113,11 @@ async fn try_one(
         runs: 0,
         seconds: 0.0,
         by: String::new(),
+        control: String::new(),
         seeds: Vec::new(),
     };
     while outcome.runs < trial.runs && !outcome.caught && !stop.is_cancelled() {
-        let config = config(trial, mutant, outcome.runs)?;
+        let config = config(trial, mutant, outcome.runs, true)?;
         outcome.seeds.push(config.seed);
         outcome.runs += 1;
         let _ = fs::remove_dir_all(&config.out);
@@ -120,17 +133,37 @@ async fn try_one(
         }
     }
     outcome.seconds = began.elapsed().as_secs_f64();
+    if outcome.caught && !stop.is_cancelled() {
+        let config = config(trial, mutant, outcome.runs - 1, false)?;
+        let _ = fs::remove_dir_all(&config.out);
+        let quiet: Listener = Arc::new(|_: Event<'_>| {});
+        let report = crate::run::run(&config, stop, &quiet).await;
+        outcome.control = match report {
+            Ok(report) if report.judgement.conclusion() == Conclusion::Pass => {
+                word(Conclusion::Pass).to_owned()
+            }
+            Ok(report) => evidence(&report),
+            Err(error) => shortened(format!("no run: {error:#}")),
+        };
+    }
     Ok(outcome)
 }
 
-fn config(trial: &Trial, mutant: &Mutant, run: u32) -> anyhow::Result<RunConfig> {
+/// The settings of a run of a mutant, or of the broker that breaks nothing under what that mutant meets.
+fn config(trial: &Trial, mutant: &Mutant, run: u32, broken: bool) -> anyhow::Result<RunConfig> {
     let mut config = trial.config.clone();
     config.kinds = parse_kinds(&mutant.faults.join(",")).map_err(anyhow::Error::msg)?;
     config.seed = config.seed.wrapping_add(run.into());
-    config.out = config.out.join(format!("{}-{run}", mutant.name));
-    config
-        .environment
-        .push((VARIABLE.to_owned(), mutant.name.to_owned()));
+    let directory = if broken {
+        config
+            .environment
+            .push((VARIABLE.to_owned(), mutant.name.to_owned()));
+        format!("{}-{run}", mutant.name)
+    } else {
+        format!("{}-control", mutant.name)
+    };
+    config.out = config.out.join(directory);
+    config.checkpoints = Checkpoints::Usual;
     for (key, value) in mutant.settings {
         config.settings.retain(|(known, _)| known != key);
         config
@@ -176,7 +209,7 @@ fn shortened(text: String) -> String {
 pub fn table(outcomes: &[Outcome]) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED);
-    table.set_header(["mutant", "faults", "", "runs", "after", "by"]);
+    table.set_header(["mutant", "faults", "", "runs", "after", "by", "control"]);
     for outcome in outcomes {
         table.add_row([
             outcome.mutant.clone(),
@@ -188,10 +221,15 @@ pub fn table(outcomes: &[Outcome]) -> String {
                 Duration::from_secs_f64(outcome.seconds).as_secs_f64()
             ),
             outcome.by.clone(),
+            outcome.control.clone(),
         ]);
     }
     let caught = outcomes.iter().filter(|outcome| outcome.caught).count();
-    format!("{table}\n{caught} of {} caught", outcomes.len())
+    let passed = outcomes.iter().filter(|outcome| outcome.proves()).count();
+    format!(
+        "{table}\n{caught} of {} caught; {passed} of the controls passed",
+        outcomes.len()
+    )
 }
 
 /// Where the broker with the mutants lies, built if need be.

@@ -1,5 +1,7 @@
 //! The known-bad brokers: what shows each of them, and how. `jepsen/MUTANTS.md` says why.
 
+use crate::settings::TINY as SMALL;
+
 /// A mutant of the broker, by what it takes to notice it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mutant {
@@ -32,6 +34,8 @@ pub enum Finding {
     NoRecovery,
     /// A broker was let in that should have been refused.
     Admitted,
+    /// A broker went on where it should have ended.
+    WentOn,
 }
 
 /// How a mutant is found.
@@ -45,16 +49,8 @@ pub enum Chance {
     Directed,
 }
 
-/// Small log files, so that they are recycled, and many checkpoints.
-const SMALL: &[(&str, &str)] = &[
-    ("wal.file_bytes", "1MiB"),
-    ("wal.budget_bytes", "4MiB"),
-    ("storage.checkpoint_bytes", "256KiB"),
-    ("storage.checkpoint_interval_ms", "2s"),
-];
-
 /// All of them.
-pub const MUTANTS: [Mutant; 8] = [
+pub const MUTANTS: [Mutant; 12] = [
     Mutant {
         name: "ack-before-fsync",
         breaks: "an entry is acknowledged after its sync",
@@ -140,5 +136,45 @@ pub const MUTANTS: [Mutant; 8] = [
         findings: &[Finding::Admitted, Finding::Divergence],
         seconds: 60,
         chance: Chance::Directed,
+    },
+    Mutant {
+        name: "retry-fsync",
+        breaks: "a sync that failed ends the broker",
+        faults: &["fsync-error"],
+        settings: &[],
+        anomalies: &["lost-write", "unseen", "inconsistent-offset"],
+        findings: &[Finding::WentOn, Finding::Divergence, Finding::Death],
+        seconds: 60,
+        chance: Chance::Sure,
+    },
+    Mutant {
+        name: "unverified-reads",
+        breaks: "what is read is what was written",
+        faults: &["bit-flip"],
+        settings: &[],
+        anomalies: &["phantom", "replica-divergence"],
+        findings: &[Finding::Divergence],
+        seconds: 60,
+        chance: Chance::Likely,
+    },
+    Mutant {
+        name: "compacts-the-latest",
+        breaks: "the latest record of each key survives compaction",
+        faults: &["kill-follower"],
+        settings: &[],
+        anomalies: &["stale-key", "unseen", "lost-write", "poll-skip"],
+        findings: &[],
+        seconds: 60,
+        chance: Chance::Sure,
+    },
+    Mutant {
+        name: "trims-too-much",
+        breaks: "records go only as far as somebody asked",
+        faults: &["kill-follower"],
+        settings: &[],
+        anomalies: &["over-trim", "unseen", "lost-write", "poll-skip"],
+        findings: &[],
+        seconds: 30,
+        chance: Chance::Sure,
     },
 ];

@@ -9,6 +9,9 @@ use tokio::time::{Instant, sleep_until};
 use super::{Nemesis, Proof, Site, Started};
 use crate::schedule::Kind;
 
+/// How long a group may take to say who coordinates it.
+const ASKING: Duration = Duration::from_secs(2);
+
 /// Some brokers die at once and stay dead.
 pub(super) struct Kill {
     kind: Kind,
@@ -28,8 +31,9 @@ impl Kill {
         }
     }
 
-    fn targets(&self, site: &Site) -> Vec<u32> {
+    async fn targets(&self, site: &Site) -> Vec<u32> {
         match self.kind {
+            Kind::KillCoordinator => coordinator(site, self.pick).await.into_iter().collect(),
             Kind::KillLeader => site
                 .leader(self.pick)
                 .map(|(_, leader)| leader)
@@ -53,7 +57,7 @@ impl Kill {
 #[async_trait]
 impl Nemesis for Kill {
     async fn start(&mut self, site: &Site) -> anyhow::Result<Option<Started>> {
-        let targets = self.targets(site);
+        let targets = self.targets(site).await;
         if targets.is_empty() {
             return Ok(None);
         }
@@ -92,6 +96,16 @@ impl Nemesis for Kill {
     fn restarted(&self) -> Vec<u32> {
         self.restarted.clone()
     }
+}
+
+/// Who coordinates one of the groups, by chance; nobody when the group does not answer in time.
+async fn coordinator(site: &Site, pick: u64) -> Option<u32> {
+    let count = site.groups.len() as u64;
+    let at = usize::try_from(pick.checked_rem(count)?).ok()?;
+    let groups = site.client.groups().timeout(ASKING);
+    let described = groups.describe(site.groups.get(at)?).await.ok()?;
+    let coordinator = described.summary?.coordinator;
+    site.nodes.contains(&coordinator).then_some(coordinator)
 }
 
 /// One broker dies as soon as it is back.

@@ -1,13 +1,28 @@
 //! Faults: how each begins, lasts and is undone, and what proves that it was there.
 
 mod amnesia;
+mod bad_disk;
+mod clock;
+mod come_and_go;
+mod fsync_error;
+mod half_open;
 mod kill;
 mod kingmaker;
 mod laggard;
+mod link;
 mod partition;
 mod pause;
+mod plans;
 mod power;
+mod replace;
+mod restart;
+mod rot;
+mod rotten_start;
+mod silent_death;
+mod storm;
+mod torn;
 mod transfer;
+mod whole;
 mod wipe;
 
 use std::collections::BTreeSet;
@@ -44,8 +59,14 @@ pub struct Site {
     pub recorder: Arc<Recorder>,
     /// For requests to the cluster.
     pub client: Client,
+    /// The topic.
+    pub topic: String,
     /// Partitions of the topic.
     pub partitions: u32,
+    /// Consumer groups of the topic, by name.
+    pub groups: Vec<String>,
+    /// The one broker of this run whose disk may rot.
+    pub rots: u32,
     /// Times at which brokers had caught up after a restart, as (fault, nanoseconds it took).
     pub rejoined: Arc<Mutex<Vec<(u32, u64)>>>,
 }
@@ -170,9 +191,11 @@ pub struct Record {
 fn of(planned: &Planned) -> Box<dyn Nemesis> {
     let pick = planned.pick;
     match planned.kind {
-        Kind::KillFollower | Kind::KillLeader | Kind::KillMajority | Kind::KillAll => {
-            Box::new(kill::Kill::new(planned.kind, pick))
-        }
+        Kind::KillFollower
+        | Kind::KillLeader
+        | Kind::KillCoordinator
+        | Kind::KillMajority
+        | Kind::KillAll => Box::new(kill::Kill::new(planned.kind, pick)),
         Kind::CrashLoop => Box::new(kill::CrashLoop::new(pick)),
         Kind::Pause => Box::new(pause::Pause::new(pick)),
         Kind::IsolateLeader
@@ -182,11 +205,26 @@ fn of(planned: &Planned) -> Box<dyn Nemesis> {
         | Kind::OneWay
         | Kind::Flapping
         | Kind::ClientSide => Box::new(partition::Partition::new(planned)),
+        Kind::SlowLink | Kind::Reorder | Kind::Duplicate => Box::new(link::BadLink::new(planned)),
+        Kind::HalfOpen => Box::new(half_open::HalfOpen::new(planned)),
+        Kind::SilentDeath => Box::new(silent_death::SilentDeath::new(planned)),
+        Kind::ComeAndGo => Box::new(come_and_go::ComeAndGo::default()),
+        Kind::Replace => Box::new(replace::Replace::new(pick)),
         Kind::PowerLoss | Kind::PowerLossAll => Box::new(power::PowerLoss::new(planned)),
         Kind::Laggard => Box::new(laggard::Laggard::new(planned)),
         Kind::Amnesia => Box::new(amnesia::Amnesia::new(planned)),
         Kind::Kingmaker => Box::new(kingmaker::Kingmaker::new(planned)),
         Kind::Wipe => Box::new(wipe::Wipe::new(pick)),
+        Kind::TornSectors => Box::new(torn::TornSectors::new(pick)),
+        Kind::FsyncError => Box::new(fsync_error::FsyncError::new(pick)),
+        Kind::DiskFull | Kind::SlowFsync | Kind::StalledFsync => {
+            Box::new(bad_disk::BadDisk::new(planned.kind, pick))
+        }
+        Kind::BitFlip => Box::new(rot::BitFlip::new(pick)),
+        Kind::RottenStart => Box::new(rotten_start::RottenStart::new(pick)),
+        Kind::RollingRestart => Box::new(restart::RollingRestart::new(pick)),
+        Kind::ClockJump => Box::new(clock::ClockJump::new(pick)),
+        Kind::RebalanceStorm => Box::new(storm::RebalanceStorm::new(pick)),
         Kind::TransferLeaders => Box::new(transfer::TransferLeaders::new(pick)),
     }
 }

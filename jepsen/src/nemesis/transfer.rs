@@ -9,16 +9,21 @@ use rand::{Rng as _, SeedableRng as _};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
+use super::whole::Whole;
 use super::{Nemesis, Proof, Site, Started};
 
 /// Bound of one transfer.
 const TRANSFER: Duration = Duration::from_secs(3);
+
+/// A whole cluster moves one of many leaders within this time.
+const MOVED_AFTER: Duration = Duration::from_secs(4);
 
 /// A storm of transfers.
 pub(super) struct TransferLeaders {
     random: StdRng,
     asked: u32,
     moved: u32,
+    whole: Whole,
 }
 
 impl TransferLeaders {
@@ -27,6 +32,7 @@ impl TransferLeaders {
             random: StdRng::seed_from_u64(pick),
             asked: 0,
             moved: 0,
+            whole: Whole::default(),
         }
     }
 }
@@ -49,6 +55,9 @@ impl Nemesis for TransferLeaders {
                 // A broker that is down or cut off cannot take over: such a refusal is no trouble.
                 let moved = admin.transfer_leader(ShardId(shard), NodeId(*to)).await;
                 self.moved += u32::from(moved.is_ok());
+                if self.moved == 0 {
+                    self.whole.look(site).await?;
+                }
             }
             sleep_until(until.min(Instant::now() + pause)).await;
         }
@@ -56,11 +65,20 @@ impl Nemesis for TransferLeaders {
     }
 
     async fn heal(&mut self, _site: &Site) -> anyhow::Result<Proof> {
+        let whole = self.whole.longest();
+        let stuck = self.moved == 0 && whole >= MOVED_AFTER;
+        let finding = format!(
+            "none of {} transfers succeeded in {:.1} s in which the cluster was whole",
+            self.asked,
+            whole.as_secs_f64()
+        );
         Ok(Proof {
             active: self.moved > 0,
-            refused: self.moved == 0,
-            finding: None,
-            detail: json!({"asked": self.asked, "moved": self.moved}),
+            refused: self.moved == 0 && !stuck,
+            finding: stuck.then_some(finding),
+            detail: json!({
+                "asked": self.asked, "moved": self.moved, "whole-s": whole.as_secs_f64(),
+            }),
         })
     }
 }

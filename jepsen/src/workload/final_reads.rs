@@ -12,8 +12,9 @@ use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use highwater_checker::{Action, Function, Hash, Key, Kind, Offset, Operation};
 use highwater_client::{At, Client, ConsumedRecord, Consumer, NodeId, ReadFrom, Start};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
+use super::collect::collect;
 use super::consumer::read_of;
 use super::{CALM_REQUEST, Shared};
 
@@ -196,27 +197,15 @@ async fn consumer(
 
 /// Records that come, and why no more can.
 async fn poll(consumer: &mut Consumer, given_up: Instant) -> (Vec<ConsumedRecord>, Option<String>) {
-    let mut records = Vec::new();
     let patience = STILL.min(given_up.saturating_duration_since(Instant::now()));
-    let mut next = match timeout(patience, consumer.next()).await {
+    let next = match timeout(patience, consumer.next()).await {
         Ok(next) => Ok(next),
         Err(_) => {
             let what = format!("no record came for {} s", patience.as_secs());
-            return (records, Some(what));
+            return (Vec::new(), Some(what));
         }
     };
-    let end = Instant::now() + COLLECT;
-    while let Ok(Some(item)) = next {
-        match item {
-            Ok(record) => records.push(record),
-            Err(error) => return (records, Some(error.to_string())),
-        }
-        if records.len() >= MOST {
-            break;
-        }
-        next = timeout_at(end, consumer.next()).await;
-    }
-    (records, None)
+    collect(consumer, next, (COLLECT, MOST)).await
 }
 
 fn take(

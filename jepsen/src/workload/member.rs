@@ -79,6 +79,8 @@ struct Member {
     changes: Arc<AtomicU64>,
     /// That count when the poll before the present one began.
     changes_before: u64,
+    /// Read after a change that the poll before the present one must not span.
+    held: Option<GroupRecord>,
     /// The first offset behind what this process is done with.
     positions: BTreeMap<u32, u64>,
 }
@@ -113,6 +115,7 @@ impl Member {
             process: Process(0),
             changes,
             changes_before: 0,
+            held: None,
             positions: BTreeMap::new(),
         };
         member.begin();
@@ -160,18 +163,28 @@ impl Member {
         true
     }
 
-    /// One poll; whether the member can go on.
+    /// One poll; whether the member can go on. Between two records of a poll no partition comes or
+    /// goes: a partition that was lost and came back begins again where the group is.
     async fn poll(&mut self) -> bool {
         let recorder = Arc::clone(&self.shared.recorder);
         let changes = self.changes.load(Ordering::SeqCst);
         recorder.invoke(self.process, Function::Poll, Vec::new());
-        let mut records: Vec<GroupRecord> = Vec::new();
+        let mut records: Vec<GroupRecord> = self.held.take().into_iter().collect();
+        let mut seen = changes;
         let mut whole = true;
         let mut next = timeout(WAIT, self.consumer.next()).await;
         let end = Instant::now() + COLLECT;
         while let Ok(item) = next {
             match item {
-                Some(Ok(record)) => records.push(record),
+                Some(Ok(record)) => {
+                    let now = self.changes.load(Ordering::SeqCst);
+                    if now != seen && !records.is_empty() {
+                        self.held = Some(record);
+                        break;
+                    }
+                    seen = now;
+                    records.push(record);
+                }
                 Some(Err(GroupError::Partition(error))) => {
                     self.shared
                         .complain(format!("process {}: {error}", self.process));

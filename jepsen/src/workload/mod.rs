@@ -1,6 +1,8 @@
 //! The clients: single-threaded processes that write, read, and ask for ends.
 
+mod aside;
 mod body;
+mod collect;
 mod consumer;
 mod final_reads;
 mod groups;
@@ -28,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::history::Recorder;
 
+pub use aside::{AsideCounts, finish_asides};
 pub use final_reads::{FinalReads, final_reads};
 pub use groups::finish_groups;
 pub use liveness::liveness;
@@ -59,6 +62,8 @@ pub struct Plan {
     pub rate: f64,
     /// Consumer groups beside them; with any, also one that has dead letters.
     pub groups: u32,
+    /// Topics beside the main one, whose records are deleted, compacted, or that are deleted whole.
+    pub asides: bool,
     /// Of every choice that the clients make.
     pub seed: u64,
 }
@@ -89,6 +94,8 @@ pub struct Shared {
     troubles: AtomicU64,
     letters: letters::Letters,
     groups: Mutex<GroupCounts>,
+    aside: aside::Aside,
+    asides: Mutex<AsideCounts>,
 }
 
 /// What was done to members of groups, and how many dead letters there were.
@@ -116,6 +123,8 @@ impl Shared {
             troubles: AtomicU64::new(0),
             letters: letters::Letters::default(),
             groups: Mutex::default(),
+            aside: aside::Aside::default(),
+            asides: Mutex::default(),
         }
     }
 
@@ -152,6 +161,9 @@ impl Shared {
             let created = letters::create_topic(self, &client).await;
             created.context("cannot create the topic of the dead letters")?;
         }
+        if self.plan.asides {
+            aside::create_topics(self, &client).await?;
+        }
         Ok(())
     }
 
@@ -179,6 +191,15 @@ impl Shared {
         all.clone()
     }
 
+    /// The consumer groups of the topic, by name.
+    #[must_use]
+    pub fn group_names(&self) -> Vec<String> {
+        let groups = 0..self.plan.groups;
+        groups
+            .map(|number| member::Group::of(self, number).name)
+            .collect()
+    }
+
     fn disturbed(&self, how: &'static str) {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         *groups.disturbances.entry(how).or_default() += 1;
@@ -194,6 +215,17 @@ impl Shared {
     pub fn group_counts(&self) -> GroupCounts {
         let groups = self.groups.lock();
         groups.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note_asides(&self, counts: AsideCounts) {
+        *self.asides.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+    }
+
+    /// What became of the topics beside the main one.
+    #[must_use]
+    pub fn aside_counts(&self) -> AsideCounts {
+        let asides = self.asides.lock();
+        asides.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn complain(&self, what: String) {
@@ -247,6 +279,7 @@ impl Clients {
             tasks.spawn(latest::run(Arc::clone(shared), number, stop.clone()));
         }
         groups::start(shared, stop, &mut tasks);
+        aside::start(shared, stop, &mut tasks);
         Self { tasks }
     }
 

@@ -13,6 +13,7 @@ mod error;
 mod header;
 mod record;
 mod record_batch;
+mod retain;
 mod varint;
 mod zstd;
 
@@ -24,3 +25,4 @@ pub use error::{AppendError, BatchError, DecompressError, RecordError};
 pub use header::{BatchHeader, HEAD_LEN, HEADER_LEN, LENGTH_END};
 pub use record::{DecodeLimits, Header, Record, RecordIter};
 pub use record_batch::{RecordBatch, SplitBatches, StampedBatch, split_batches};
+pub use retain::Retained;

@@ -76,6 +76,10 @@ impl RecordIter {
             ended: false,
         }
     }
+    /// Bytes of the records that are still to come.
+    pub(super) fn left(&self) -> usize {
+        self.rest.len()
+    }
     fn next_record(&mut self) -> Result<Record, RecordError> {
         let len = take_i32(&mut self.rest, "record length")?;
         let mut body = take(&mut self.rest, required(len, "record")?, "record")?;

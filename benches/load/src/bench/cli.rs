@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
+use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 
 use super::coordinate::{Subject, measure};
@@ -127,7 +128,16 @@ fn parse_keys(text: &str) -> Result<KeyDistributor, String> {
 ///
 /// # Errors
 /// What kept it from running.
-pub async fn run(bench: Bench, broker: Option<PathBuf>, verb: &[&str]) -> anyhow::Result<()> {
+pub fn run<'a>(
+    bench: Bench,
+    broker: Option<PathBuf>,
+    verb: &'a [&'a str],
+) -> BoxFuture<'a, anyhow::Result<()>> {
+    // Boxed here, so that its code is made once, in this crate.
+    Box::pin(dispatch(bench, broker, verb))
+}
+
+async fn dispatch(bench: Bench, broker: Option<PathBuf>, verb: &[&str]) -> anyhow::Result<()> {
     match bench.command {
         None => drive(&bench.run, broker, verb).await,
         Some(Command::Worker { connection }) => worker::serve(&Highwater { connection }).await,

@@ -53,6 +53,28 @@ pub fn replace_durably<D: Disk>(disk: &D, path: &Path, content: &[u8]) -> io::Re
     disk.sync_dir(dir).map_err(SyncFailed::wrap(dir))
 }
 
+/// Makes durable what `path` shows, before anything is built on it. A process that ended between
+/// the rename and its sync left a name that only the page cache knows, and after a failed sync the
+/// cache takes it for clean: so it is replaced by itself. Nothing happens if there is no such file.
+///
+/// # Errors
+/// Those of the file system. The caller must stop the process when [`SyncFailed::is_in`] it.
+pub fn settle<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
+    let Some(content) = read_if_exists(disk, path)? else {
+        return Ok(());
+    };
+    match replace_durably(disk, path, &content) {
+        // There is no room for a second one, so this one is synced where it is.
+        Err(error) if is_full(&error) => {
+            let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+            let file = disk.open(path, OpenMode::Write)?;
+            file.sync_data().map_err(SyncFailed::wrap(path))?;
+            disk.sync_dir(dir).map_err(SyncFailed::wrap(dir))
+        }
+        settled => settled,
+    }
+}
+
 /// The content of `path`, or `None` if nothing has that name.
 ///
 /// # Errors

@@ -14,11 +14,11 @@ mod worker;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, DiskFile, OpenMode};
-pub use durable::{SyncFailed, read_if_exists, replace_durably};
+pub use durable::{SyncFailed, read_if_exists, replace_durably, settle};
 pub use net::{Listener, Net, TcpNet};
 pub use os_disk::OsDisk;
 pub use sim_disk::{Call, CallKind, Loss, SimDisk, SimFile};
-pub use worker::{Job, Worker, WorkerHandle, WorkerJoin, WorkerStopped, Workers};
+pub use worker::{Job, Worker, WorkerHandle, WorkerJoin, WorkerStopped, Workers, slow_tasks};
 
 /// The four surroundings of a broker, as one type parameter.
 pub trait Env: Clone + Send + Sync + 'static {

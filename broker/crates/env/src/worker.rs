@@ -2,6 +2,8 @@
 //! task in simulation, so that both run the same code.
 
 use std::io;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -29,6 +31,17 @@ pub enum Workers {
     Threads,
     /// A task of the current runtime for each worker (simulation: one thread, deterministic).
     Tasks,
+}
+
+/// What [`slow_tasks`] was given.
+static SLOWNESS: OnceLock<fn(&str) -> Duration> = OnceLock::new();
+
+/// Has every worker that is driven as a task wait, before it does the jobs it took, for what
+/// `slowness` says to its name. For simulations, where file calls take no time by themselves: what
+/// a disk takes is told here, and everything else goes on meanwhile.
+pub fn slow_tasks(slowness: fn(&str) -> Duration) {
+    // The first one stays: a process is a simulation or it is none.
+    let _ = SLOWNESS.set(slowness);
 }
 
 /// The sending side of a worker's queue, and its join.
@@ -83,15 +96,22 @@ impl Workers {
                     .spawn(body)?;
                 WorkerJoin::Thread(thread)
             }
-            Self::Tasks => WorkerJoin::Task(tokio::spawn(async move {
-                let mut batch = Vec::new();
-                while jobs.recv_many(&mut batch, MAX_JOBS_PER_RUN).await > 0 {
-                    if !worker.run(&mut batch) {
-                        break;
+            Self::Tasks => {
+                let name = name.to_owned();
+                WorkerJoin::Task(tokio::spawn(async move {
+                    let mut batch = Vec::new();
+                    while jobs.recv_many(&mut batch, MAX_JOBS_PER_RUN).await > 0 {
+                        let slowness = SLOWNESS.get().map_or(Duration::ZERO, |of| of(&name));
+                        if !slowness.is_zero() {
+                            tokio::time::sleep(slowness).await;
+                        }
+                        if !worker.run(&mut batch) {
+                            break;
+                        }
                     }
-                }
-                worker.stop();
-            })),
+                    worker.stop();
+                }))
+            }
         };
         Ok((WorkerHandle { queue }, join))
     }

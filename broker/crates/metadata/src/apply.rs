@@ -35,14 +35,17 @@ impl Image {
                 partitions,
                 replication_factor,
                 configs,
-            } => self
-                .check_topic(name, *partitions, *replication_factor, configs)
-                .map(|_| ()),
+            } => {
+                self.admits(command)?;
+                self.check_topic(name, *partitions, *replication_factor, configs)
+                    .map(|_| ())
+            }
             other => self.clone().try_apply(other).map(|_| ()),
         }
     }
 
     fn try_apply(&mut self, command: &MetadataCommand) -> Result<MetadataReply, Refusal> {
+        self.admits(command)?;
         match command {
             MetadataCommand::CreateCluster {
                 cluster_id,
@@ -90,6 +93,7 @@ impl Image {
             MetadataCommand::CancelPlan { plan } => self.cancel_plan(*plan),
             MetadataCommand::RemoveBroker { broker } => self.remove_broker(*broker),
             MetadataCommand::ConfirmExpelled { broker } => Ok(self.expelled(*broker)),
+            MetadataCommand::RaiseLevel { level } => Ok(self.raise_level(*level)),
         }
     }
 

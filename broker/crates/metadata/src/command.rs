@@ -8,6 +8,7 @@ use highwater_proto::v1::ErrorCode;
 use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
 use prost::Message;
 
+use crate::level::MetadataLevel;
 use crate::plan::{MoveStep, PlanKind};
 use crate::wire;
 
@@ -120,6 +121,11 @@ pub enum MetadataCommand {
         /// Which one.
         broker: NodeId,
     },
+    /// Commands of this level may be written from here on: every broker knows them.
+    RaiseLevel {
+        /// The level.
+        level: MetadataLevel,
+    },
 }
 
 /// Why a command changed nothing.
@@ -190,9 +196,16 @@ impl MetadataCommand {
             reason,
         };
         let message = wire::Command::decode(bytes).map_err(|e| failed(e.to_string()))?;
-        message
+        let command = message
             .try_into()
-            .map_err(|reason: &str| failed(reason.to_owned()))
+            .map_err(|reason: &str| failed(reason.to_owned()))?;
+        match command {
+            Self::RaiseLevel { level } if !level.is_known() => Err(failed(format!(
+                "it raises the level to level {level}, this release knows levels up to {}",
+                MetadataLevel::LATEST
+            ))),
+            known => Ok(known),
+        }
     }
 }
 

@@ -9,6 +9,8 @@ use crate::command::Refusal;
 
 /// The largest batch that any topic may accept.
 const LARGEST_BATCH: u64 = 64 << 20;
+/// The whole, in millionths.
+const PPM: u32 = 1_000_000;
 /// The smallest sensible segment.
 const SMALLEST_SEGMENT: i64 = 64 << 10;
 
@@ -27,6 +29,46 @@ pub struct TopicSettings {
     pub retention_ms: i64,
     /// What lies beyond this size may go.
     pub retention_bytes: i64,
+    /// What becomes of old records.
+    pub cleanup: CleanupPolicy,
+    /// A record without value is kept this long after its first compaction.
+    pub delete_retention_ms: i64,
+    /// The log is compacted when more than this part of it is new, in millionths.
+    pub min_dirty_ppm: u32,
+    /// Records younger than this are not compacted.
+    pub min_compaction_lag_ms: i64,
+    /// The log is compacted when a record that may be is this old.
+    pub max_compaction_lag_ms: i64,
+}
+
+/// What becomes of old records (`cleanup.policy`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CleanupPolicy {
+    /// They go by age and size.
+    pub delete: bool,
+    /// Only the latest of each key is kept.
+    pub compact: bool,
+}
+
+impl CleanupPolicy {
+    fn read(key: &str, value: &str) -> Result<Self, Refusal> {
+        let mut policy = Self {
+            delete: false,
+            compact: false,
+        };
+        for word in value.split(',').map(str::trim) {
+            match word {
+                "delete" => policy.delete = true,
+                "compact" => policy.compact = true,
+                _ => {
+                    return Err(invalid(format!(
+                        "{key}={value}: give delete, compact, or compact,delete"
+                    )));
+                }
+            }
+        }
+        Ok(policy)
+    }
 }
 
 /// What a batch must keep to.
@@ -36,6 +78,8 @@ pub struct WriteLimits {
     pub max_message_bytes: usize,
     /// The broker's clock decides timestamps.
     pub log_append_time: bool,
+    /// Every record needs a key.
+    pub keyed: bool,
 }
 
 impl Default for TopicSettings {
@@ -47,6 +91,14 @@ impl Default for TopicSettings {
             segment_ms: 7 * 24 * 3_600_000,
             retention_ms: 7 * 24 * 3_600_000,
             retention_bytes: -1,
+            cleanup: CleanupPolicy {
+                delete: true,
+                compact: false,
+            },
+            delete_retention_ms: 24 * 3_600_000,
+            min_dirty_ppm: PPM / 2,
+            min_compaction_lag_ms: 0,
+            max_compaction_lag_ms: i64::MAX,
         }
     }
 }
@@ -61,6 +113,10 @@ impl TopicSettings {
         for (key, value) in configs {
             settings.set(key, value)?;
         }
+        if settings.min_compaction_lag_ms > settings.max_compaction_lag_ms {
+            let text = "min.compaction.lag.ms must not be above max.compaction.lag.ms";
+            return Err(invalid(text.to_owned()));
+        }
         Ok(settings)
     }
     /// What a batch must keep to.
@@ -69,11 +125,13 @@ impl TopicSettings {
         let Self {
             max_message_bytes,
             log_append_time,
+            cleanup,
             ..
         } = *self;
         WriteLimits {
             max_message_bytes,
             log_append_time,
+            keyed: cleanup.compact,
         }
     }
 
@@ -107,14 +165,11 @@ impl TopicSettings {
                     "batches are kept as producers compress them; leave it at 'producer'",
                 ));
             }
-            "cleanup.policy" if value == "delete" => {}
-            "cleanup.policy" => {
-                return Err(unsupported(
-                    key,
-                    value,
-                    "only 'delete' exists in this release",
-                ));
-            }
+            "cleanup.policy" => self.cleanup = CleanupPolicy::read(key, value)?,
+            "delete.retention.ms" => self.delete_retention_ms = number(key, value, 0)?,
+            "min.cleanable.dirty.ratio" => self.min_dirty_ppm = ratio(key, value)?,
+            "min.compaction.lag.ms" => self.min_compaction_lag_ms = number(key, value, 0)?,
+            "max.compaction.lag.ms" => self.max_compaction_lag_ms = number(key, value, 1)?,
             "min.insync.replicas" => {
                 return Err(unsupported(
                     key,
@@ -128,12 +183,16 @@ impl TopicSettings {
     }
 }
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 12] = [
     "retention.ms",
     "retention.bytes",
     "segment.bytes",
     "segment.ms",
     "cleanup.policy",
+    "delete.retention.ms",
+    "min.cleanable.dirty.ratio",
+    "min.compaction.lag.ms",
+    "max.compaction.lag.ms",
     "max.message.bytes",
     "compression.type",
     "message.timestamp.type",
@@ -163,6 +222,14 @@ fn number(key: &str, value: &str, least: i64) -> Result<i64, Refusal> {
         _ => Err(invalid(format!(
             "{key}={value}: give a whole number of at least {least}"
         ))),
+    }
+}
+
+/// A part of the whole, in millionths.
+fn ratio(key: &str, value: &str) -> Result<u32, Refusal> {
+    match value.parse::<f64>() {
+        Ok(ratio) if (0.0..=1.0).contains(&ratio) => Ok((ratio * f64::from(PPM)).round() as u32),
+        _ => Err(invalid(format!("{key}={value}: give a number from 0 to 1"))),
     }
 }
 

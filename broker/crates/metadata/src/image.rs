@@ -6,6 +6,7 @@ use std::sync::Arc;
 use highwater_proto::{NodeId, ProducerId, ShardId, TopicId, murmur2};
 
 use crate::command::NewBroker;
+use crate::level::MetadataLevel;
 use crate::plan::{BrokerState, Floor, Plan};
 use crate::topic::Topic;
 
@@ -50,6 +51,8 @@ pub struct Image {
     pub(crate) retired: BTreeSet<String>,
     pub(crate) plan: Option<Arc<Plan>>,
     pub(crate) next_plan: u64,
+    /// Which commands the log may hold.
+    pub(crate) level: MetadataLevel,
 }
 
 /// A page of topics by name.

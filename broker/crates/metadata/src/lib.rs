@@ -7,6 +7,7 @@ mod apply;
 mod command;
 mod configs;
 mod image;
+mod level;
 mod lifecycle;
 mod placement;
 mod plan;
@@ -19,8 +20,10 @@ mod wire_life;
 mod wire_topics;
 
 pub use command::{DecodeError, MetadataCommand, MetadataReply, NewBroker, Refusal};
-pub use configs::{TopicSettings, WriteLimits};
+pub use configs::{CleanupPolicy, TopicSettings, WriteLimits};
 pub use image::{BrokerInfo, Image, ShardInfo, TopicsPage};
+pub use level::{MetadataLevel, release};
+pub use placement::fewer_shards;
 pub use plan::{BrokerState, Floor, Move, MoveState, MoveStep, Plan, PlanKind};
 pub use topic::Topic;
 

@@ -1,6 +1,7 @@
 //! Placement: pure functions from who is there and what is placed to where the next goes.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use highwater_proto::{NodeId, ShardId, TopicId};
 
@@ -15,12 +16,25 @@ const REPLICATED_PER_BROKER: usize = 8;
 /// Shards of one replica per founder. Their topics trade safety for little; two spread the work of
 /// one broker over its cores.
 const SINGLE_PER_BROKER: usize = 2;
+/// What [`fewer_shards`] was given.
+static FEWER: OnceLock<usize> = OnceLock::new();
+
+/// Has every class of new clusters so many shards per broker. For simulations, which run all the
+/// groups of a cluster on one processor, and hold this the same for every broker of theirs.
+pub fn fewer_shards(per_broker: usize) {
+    // The first one stays: a process is a simulation or it is none.
+    let _ = FEWER.set(per_broker);
+}
+
 /// Replicas of a shard, and how many such shards there are for each broker.
-const CLASSES: [(usize, usize); 3] = [
-    (3, REPLICATED_PER_BROKER),
-    (5, REPLICATED_PER_BROKER),
-    (1, SINGLE_PER_BROKER),
-];
+fn classes() -> [(usize, usize); 3] {
+    let of = |usual| FEWER.get().copied().unwrap_or(usual);
+    [
+        (3, of(REPLICATED_PER_BROKER)),
+        (5, of(REPLICATED_PER_BROKER)),
+        (1, of(SINGLE_PER_BROKER)),
+    ]
+}
 
 /// Replicas of a consumer group.
 const GROUP_CLASS: u32 = 3;
@@ -28,7 +42,7 @@ const GROUP_CLASS: u32 = 3;
 /// The shards of a new cluster: class 1 for everyone, class 3 and 5 where enough brokers are.
 pub(crate) fn first_shards(brokers: &BTreeMap<NodeId, NewBroker>) -> BTreeMap<ShardId, ShardInfo> {
     let mut shards = BTreeMap::new();
-    for class in CLASSES {
+    for class in classes() {
         add_class(&mut shards, brokers, class);
     }
     shards
@@ -54,7 +68,7 @@ pub(crate) fn add_missing_classes(image: &mut Image, takes: usize) {
         .filter(|(id, _)| image.state(**id) == BrokerState::Active)
         .map(|(id, broker)| (*id, broker.clone()))
         .collect();
-    for (class, per_broker) in CLASSES {
+    for (class, per_broker) in classes() {
         if takes >= class && !image.has_class(class as u32) {
             add_class(&mut image.shards, &active, (class, per_broker));
         }

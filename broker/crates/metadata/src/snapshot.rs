@@ -11,6 +11,7 @@ use prost::Message;
 use crate::command::{DecodeError, NewBroker};
 use crate::configs::TopicSettings;
 use crate::image::{Image, ShardInfo};
+use crate::level::MetadataLevel;
 use crate::placement;
 use crate::plan::{Floor, Plan};
 use crate::topic::Topic;
@@ -18,12 +19,14 @@ use crate::wire;
 use crate::wire_life::{Place, StoredLearner, StoredPlan, StoredState};
 
 /// The version written; all up to it can be read.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 /// Written as long as nothing is there that only a later version can say: an older release still
 /// reads it.
 const PLAIN_VERSION: u32 = 1;
-/// Written as long as no topic was altered and none is growing.
+/// Written as long as no topic was altered and none is growing, at the first level.
 const LIFE_VERSION: u32 = 2;
+/// Written at the first level.
+const TOPICS_VERSION: u32 = 3;
 
 impl Image {
     /// All of it; equal images give equal bytes.
@@ -64,6 +67,11 @@ impl Image {
             retired: self.retired.iter().cloned().collect(),
             plan: self.plan.as_deref().map(StoredPlan::from),
             next_plan: self.next_plan,
+            level: if self.level == MetadataLevel::FIRST {
+                0
+            } else {
+                self.level.0
+            },
         };
         snapshot.encode_to_vec().into()
     }
@@ -78,8 +86,10 @@ impl Image {
     }
     fn version_to_write(&self) -> u32 {
         let changed = |topic: &Arc<Topic>| topic.config_version > 0 || topic.growing_from > 0;
-        if self.topics.values().any(changed) {
+        if self.level > MetadataLevel::FIRST {
             VERSION
+        } else if self.topics.values().any(changed) {
+            TOPICS_VERSION
         } else if self.is_plain() {
             PLAIN_VERSION
         } else {
@@ -113,7 +123,15 @@ impl Image {
                 snapshot.version
             )));
         }
+        let level = MetadataLevel(snapshot.level.max(MetadataLevel::FIRST.0));
+        if !level.is_known() {
+            return Err(failed(format!(
+                "it has level {level}, this release knows levels up to {}",
+                MetadataLevel::LATEST
+            )));
+        }
         let mut image = Self {
+            level,
             cluster_id: Some(snapshot.cluster_id).filter(|id| !id.is_empty()),
             next_topic: snapshot.next_topic,
             next_producer: snapshot.next_producer,

@@ -207,7 +207,12 @@ fn bad_topics_are_refused_with_a_stable_code() {
             with("max.message.bytes", "999999999"),
             ErrorCode::InvalidConfig,
         ),
-        (with("cleanup.policy", "compact"), ErrorCode::Unsupported),
+        (with("cleanup.policy", "shrink"), ErrorCode::InvalidConfig),
+        (
+            with("min.cleanable.dirty.ratio", "1.5"),
+            ErrorCode::InvalidConfig,
+        ),
+        (with("delete.retention.ms", "-1"), ErrorCode::InvalidConfig),
         (with("min.insync.replicas", "2"), ErrorCode::Unsupported),
         (with("compression.type", "zstd"), ErrorCode::Unsupported),
     ] {
@@ -367,5 +372,40 @@ fn the_mutant_breaks_its_rule() {
     highwater_mutant::fails(
         highwater_mutant::Mutant::WipedBrokerVotes,
         "tests::another_disk_under_a_known_id_is_refused_and_an_address_may_change",
+    );
+}
+
+#[test]
+fn what_becomes_of_old_records_is_read_as_kafka_writes_it() {
+    let read = |configs: &[(&str, &str)]| {
+        let configs = configs
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        crate::TopicSettings::read(&configs.collect())
+    };
+    let defaults = read(&[]).expect("valid");
+    let policy = |delete, compact| crate::CleanupPolicy { delete, compact };
+    assert_eq!(defaults.cleanup, policy(true, false));
+    assert_eq!(
+        (defaults.delete_retention_ms, defaults.min_dirty_ppm),
+        (86_400_000, 500_000)
+    );
+    for (value, expected) in [
+        ("delete", policy(true, false)),
+        ("compact", policy(false, true)),
+        ("compact,delete", policy(true, true)),
+        ("delete, compact", policy(true, true)),
+    ] {
+        let settings = read(&[("cleanup.policy", value)]).expect(value);
+        assert_eq!(settings.cleanup, expected);
+        assert_eq!(settings.write_limits().keyed, expected.compact);
+    }
+    let lags = [
+        ("min.compaction.lag.ms", "10"),
+        ("max.compaction.lag.ms", "9"),
+    ];
+    assert_eq!(
+        read(&lags).expect_err("contradiction").code,
+        ErrorCode::InvalidConfig
     );
 }

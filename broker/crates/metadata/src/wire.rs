@@ -8,6 +8,7 @@ use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
 use prost::{Message, Oneof};
 
 use crate::command::{MetadataCommand, MetadataReply, NewBroker, Refusal};
+use crate::level::MetadataLevel;
 use crate::wire_life::{AdvanceMove, StartPlan, StoredLearner, StoredPlan, StoredState};
 use crate::wire_topics::{AddPartitions, AlterTopic};
 
@@ -15,7 +16,7 @@ use crate::wire_topics::{AddPartitions, AlterTopic};
 pub(crate) struct Command {
     #[prost(
         oneof = "CommandKind",
-        tags = "1, 2, 3, 4, 5, 6, 20, 21, 22, 23, 24, 30, 31, 32"
+        tags = "1, 2, 3, 4, 5, 6, 20, 21, 22, 23, 24, 30, 31, 32, 40"
     )]
     pub kind: Option<CommandKind>,
 }
@@ -50,6 +51,8 @@ pub(crate) enum CommandKind {
     AlterTopic(AlterTopic),
     #[prost(message, tag = "32")]
     AddPartitions(AddPartitions),
+    #[prost(uint32, tag = "40")]
+    RaiseLevel(u32),
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -156,6 +159,8 @@ pub(crate) struct Snapshot {
     pub next_plan: u64,
     #[prost(uint32, repeated, tag = "24")]
     pub group_shards: Vec<u32>,
+    #[prost(uint32, tag = "30")]
+    pub level: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -277,6 +282,7 @@ impl From<&MetadataCommand> for Command {
             MetadataCommand::CancelPlan { plan } => CommandKind::CancelPlan(*plan),
             MetadataCommand::RemoveBroker { broker } => CommandKind::RemoveBroker(broker.0),
             MetadataCommand::ConfirmExpelled { broker } => CommandKind::ConfirmExpelled(broker.0),
+            MetadataCommand::RaiseLevel { level } => CommandKind::RaiseLevel(level.0),
             MetadataCommand::DeleteTopic { topic } => CommandKind::DeleteTopic(topic.0),
             MetadataCommand::AlterTopic { topic, set, unset } => {
                 CommandKind::AlterTopic(AlterTopic::new(*topic, set, unset))
@@ -336,6 +342,9 @@ impl TryFrom<Command> for MetadataCommand {
                 },
                 CommandKind::ConfirmExpelled(broker) => Self::ConfirmExpelled {
                     broker: NodeId(broker),
+                },
+                CommandKind::RaiseLevel(level) => Self::RaiseLevel {
+                    level: MetadataLevel(level),
                 },
                 CommandKind::DeleteTopic(topic) => Self::DeleteTopic {
                     topic: TopicId(topic),

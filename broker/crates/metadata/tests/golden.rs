@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use highwater_metadata::{
-    Floor, Image, MetadataCommand, MetadataReply, MoveStep, NewBroker, PlanKind, Refusal,
+    Floor, Image, MetadataCommand, MetadataLevel, MetadataReply, MoveStep, NewBroker, PlanKind,
+    Refusal,
 };
 use highwater_proto::v1::ErrorCode;
 use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
@@ -273,5 +274,19 @@ fn commands_about_topics_and_a_snapshot_of_version_3() {
     let topic = image.topic(TopicId(2)).expect("there");
     assert!(topic.config_version() == 1 && !topic.is_complete());
     let stored = golden("v3.snapshot", &image.encode_snapshot());
+    assert_eq!(Image::decode_snapshot(&stored), Ok(image));
+}
+
+#[test]
+fn a_raised_level_and_a_snapshot_of_version_4() {
+    let raise = MetadataCommand::RaiseLevel {
+        level: MetadataLevel::GATED,
+    };
+    let stored = golden("v4.raise_level.command", &raise.encode());
+    assert_eq!(MetadataCommand::decode(&stored), Ok(raise.clone()));
+    let mut image = image();
+    image.apply(&raise);
+    assert_eq!(image.level(), MetadataLevel::GATED);
+    let stored = golden("v4.snapshot", &image.encode_snapshot());
     assert_eq!(Image::decode_snapshot(&stored), Ok(image));
 }

@@ -28,11 +28,19 @@ pub enum Mutant {
     RecycleDropsVote,
     /// A broker whose disk was wiped comes back as if nothing had happened, and votes.
     WipedBrokerVotes,
+    /// A sync that failed is tried again, and what it says then is believed.
+    RetryFsync,
+    /// Batches are served, and stored ranges found whole, whatever their checksums say.
+    UnverifiedReads,
+    /// Compaction takes the latest record of each key with the others.
+    CompactsTheLatest,
+    /// Whoever deletes some records of a partition deletes all.
+    TrimsTooMuch,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 12] = [
         Self::AckBeforeFsync,
         Self::AckAtLeaderAlone,
         Self::VoteNotFsynced,
@@ -41,6 +49,10 @@ impl Mutant {
         Self::SkipDirectoryFsync,
         Self::RecycleDropsVote,
         Self::WipedBrokerVotes,
+        Self::RetryFsync,
+        Self::UnverifiedReads,
+        Self::CompactsTheLatest,
+        Self::TrimsTooMuch,
     ];
 
     /// What it is called.
@@ -55,6 +67,10 @@ impl Mutant {
             Self::SkipDirectoryFsync => "skip-directory-fsync",
             Self::RecycleDropsVote => "recycle-drops-vote",
             Self::WipedBrokerVotes => "wiped-broker-votes",
+            Self::RetryFsync => "retry-fsync",
+            Self::UnverifiedReads => "unverified-reads",
+            Self::CompactsTheLatest => "compacts-the-latest",
+            Self::TrimsTooMuch => "trims-too-much",
         }
     }
 }

@@ -59,6 +59,15 @@ impl Checkpoints {
 /// The checkpoint, as the state machine's task and the one that makes checkpoints share it.
 pub(crate) type CurrentCheckpoint = Arc<Mutex<Checkpoints>>;
 
+/// Has a state machine load its last checkpoint, which is durable then.
+pub(crate) async fn load<S: StateMachine>(machine: &mut S) -> io::Result<Option<Current>> {
+    let Some(stored) = machine.load().await? else {
+        return Ok(None);
+    };
+    let meta = decode_meta(&stored.raft_meta).map_err(io::Error::other)?;
+    Ok(Some(Current { meta, stored }))
+}
+
 /// A frozen state and what must be durable before it may be.
 pub(crate) struct FrozenState<F> {
     pub frozen: F,
@@ -87,21 +96,18 @@ fn position(id: &LogId) -> Position {
 }
 
 impl<S: StateMachine> Adapter<S> {
-    /// Loads the state machine's last checkpoint.
-    pub(crate) async fn load(node: NodeId, mut machine: S, log: Arc<Shared>) -> io::Result<Self> {
-        let stored = machine.load().await?;
-        let current = match stored {
-            None => None,
-            Some(stored) => {
-                let meta = decode_meta(&stored.raft_meta).map_err(io::Error::other)?;
-                Some(Current { meta, stored })
-            }
-        };
+    /// A state machine that has loaded `current`.
+    pub(crate) fn new(
+        node: NodeId,
+        machine: S,
+        current: Option<Current>,
+        log: Arc<Shared>,
+    ) -> Self {
         let meta = current
             .as_ref()
             .map(|current| current.meta.clone())
             .unwrap_or_default();
-        Ok(Self {
+        Self {
             node,
             machine,
             applied: meta.last_log_id,
@@ -112,7 +118,7 @@ impl<S: StateMachine> Adapter<S> {
             })),
             log,
             continuous: true,
-        })
+        }
     }
     #[cfg(test)]
     pub(crate) fn tolerate_gaps(&mut self) {

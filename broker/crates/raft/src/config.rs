@@ -101,9 +101,17 @@ impl Timings {
             ms(self.election_min),
             ms(self.election_max),
         );
+        // openraft's own clock sends no heartbeats (see `beat.rs`); from this follows how often it
+        // looks at the election timeout, and for how long it waits for the answer to a heartbeat.
+        let clock = (least * 2 / 3).max(1);
+        let tick = (clock * 13 / 64).max(1);
+        // Whom an append has reached in this time needs no heartbeat.
+        let reached = (heartbeat / 2).min(least.saturating_sub(clock + tick + 1));
         let config = Config {
             cluster_name: "highwater".to_owned(),
-            heartbeat_interval: heartbeat,
+            heartbeat_interval: clock,
+            enable_heartbeat: false,
+            heartbeat_min_interval: Some(reached),
             election_timeout_min: least,
             election_timeout_max: most,
             install_snapshot_timeout: ms(self.install_deadline),
@@ -117,7 +125,7 @@ impl Timings {
             enable_pre_vote: Some(true),
             // At least the lease and one longest election: a leader without a quorum must fall
             // silent long enough for the others to elect.
-            quorum_loss_probe_interval: Some(2 * most + heartbeat),
+            quorum_loss_probe_interval: Some(2 * most + clock),
             enable_leader_restore: Some(false),
             ..Config::default()
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use highwater_env::Env;
 use highwater_proto::{NodeId, ShardId};
@@ -13,7 +13,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::adapter::Adapter;
+use crate::adapter::{self, Adapter};
+use crate::beat::beat;
 use crate::cache::EntryCache;
 use crate::config::{GroupsConfig, Peers};
 use crate::error::StartError;
@@ -27,12 +28,13 @@ use crate::machine::StateMachine;
 use crate::network::{Lanes, Network};
 use crate::propose::{Leadership, Proposer};
 use crate::replica::{Control, Replica, VoteFloor};
+use crate::rotten;
 use crate::status::{GroupStatus, Recovery, publish};
-use crate::store::LogStore;
+use crate::store::{LogStore, VOTES};
 
 /// The started groups, for the lanes that come in.
 pub(crate) struct Registry {
-    groups: RwLock<BTreeMap<u32, Arc<dyn Inbound>>>,
+    groups: RwLock<BTreeMap<u32, Arc<dyn Control>>>,
     /// Lanes that come in end when it becomes true.
     closed: watch::Sender<bool>,
 }
@@ -45,13 +47,17 @@ impl Registry {
         }
     }
     pub(crate) fn get(&self, group: u32) -> Option<Arc<dyn Inbound>> {
-        self.groups.read().get(&group).cloned()
+        let found = self.groups.read().get(&group).cloned();
+        found.map(|group| group as Arc<dyn Inbound>)
+    }
+    pub(crate) fn all(&self) -> Vec<Arc<dyn Control>> {
+        self.groups.read().values().cloned().collect()
     }
     pub(crate) fn remove(&self, group: ShardId) {
         self.groups.write().remove(&group.0);
     }
-    fn insert(&self, group: ShardId, inbound: Arc<dyn Inbound>) {
-        self.groups.write().insert(group.0, inbound);
+    fn insert(&self, group: ShardId, control: Arc<dyn Control>) {
+        self.groups.write().insert(group.0, control);
     }
     /// Becomes true when no lane may come in any more.
     pub(crate) fn closed(&self) -> watch::Receiver<bool> {
@@ -122,6 +128,8 @@ pub struct Groups<E: Env> {
     cache: EntryCache,
     lanes: Arc<LaneSet<E>>,
     registry: Arc<Registry>,
+    /// The clock of the heartbeats starts with the first group.
+    beating: Arc<Once>,
 }
 
 impl<E: Env> Clone for Groups<E> {
@@ -132,6 +140,7 @@ impl<E: Env> Clone for Groups<E> {
             cache: self.cache.clone(),
             lanes: Arc::clone(&self.lanes),
             registry: Arc::clone(&self.registry),
+            beating: Arc::clone(&self.beating),
         }
     }
 }
@@ -168,6 +177,7 @@ impl<E: Env> Groups<E> {
             cache,
             lanes,
             registry,
+            beating: Arc::new(Once::new()),
         }
     }
 
@@ -213,6 +223,7 @@ impl<E: Env> Groups<E> {
         let (metrics, leadership) = (raft.metrics(), Leadership(raft.server_metrics()));
         let replica = Arc::new(Replica {
             raft,
+            leadership: leadership.clone(),
             log: Arc::clone(&shared),
             current,
             checkpointing: Arc::default(),
@@ -231,6 +242,10 @@ impl<E: Env> Groups<E> {
         let (proposer, task) = Proposer::start(Arc::clone(&control), leadership.clone());
         tasks.spawn(task);
         self.registry.insert(group, replica);
+        self.beating.call_once(|| {
+            let beat = beat(Arc::clone(&self.registry), self.config.timings.heartbeat);
+            self.lanes.tasks.lock().spawn(beat);
+        });
         let inner = Inner {
             id: group,
             node: self.config.node_id,
@@ -252,16 +267,21 @@ impl<E: Env> Groups<E> {
     async fn recover<S: StateMachine>(
         &self,
         group: ShardId,
-        machine: S,
+        mut machine: S,
     ) -> Result<(LogStore, Adapter<S>), StartError> {
-        let recovered = self.journal.recovered(GroupId(group.0));
         let log = |reason: String| StartError::Log { group, reason };
+        let current = adapter::load(&mut machine)
+            .await
+            .map_err(|source| StartError::Checkpoint { group, source })?;
+        let covered = current.as_ref().and_then(|c| c.meta.last_log_id);
+        rotten::give_up(&*self.journal, group, covered)
+            .await
+            .map_err(|error| log(error.to_string()))?;
+        let recovered = self.journal.recovered(GroupId(group.0));
         let (journal, cache) = (Arc::clone(&self.journal), self.cache.clone());
         let mut store = LogStore::open(group, journal, cache, &recovered)
             .map_err(|error| log(error.to_string()))?;
-        let adapter = Adapter::load(self.config.node_id, machine, store.shared())
-            .await
-            .map_err(|source| StartError::Checkpoint { group, source })?;
+        let adapter = Adapter::new(self.config.node_id, machine, current, store.shared());
         refuse_gap(&mut store, &adapter)
             .await
             .map_err(|error| log(error.to_string()))?;
@@ -294,6 +314,7 @@ impl<E: Env> Groups<E> {
         self.journal
             .submit(wal_group, vec![Op::Forget], then)
             .await?;
+        tracing::debug!(target: VOTES, group = group.0, "forgotten");
         let forgotten = durable.await.map_err(std::io::Error::other)?;
         forgotten.map_err(std::io::Error::other)
     }

@@ -21,6 +21,8 @@ pub(crate) struct Recovered {
     pub last_index: Option<u64>,
     pub vote: Option<Bytes>,
     pub committed: Option<Bytes>,
+    /// The last entry that had rotted when the log was opened; a checkpoint is said to cover it.
+    pub unreadable: Option<u64>,
 }
 
 /// A log shared by all groups.
@@ -82,6 +84,7 @@ impl<E: Env> Journal for WalJournal<E> {
             purged: bounds.purged.as_ref().map(|(_, meta)| meta.clone()),
             first_index: bounds.first.map(|first| first.0),
             last_index: bounds.last.map(|last| last.0),
+            unreadable: bounds.unreadable.map(|index| index.0),
         }
     }
     fn workers(&self) -> Workers {

@@ -6,6 +6,7 @@
 
 mod adapter;
 mod append_stream;
+mod beat;
 mod cache;
 mod checkpoint;
 mod codec;
@@ -25,6 +26,7 @@ mod propose;
 mod reader;
 mod replica;
 mod reshape;
+mod rotten;
 mod runtime;
 mod status;
 mod store;
@@ -45,5 +47,6 @@ pub use lane::service::RaftService;
 pub use machine::{Frozen, Position, StateMachine, StoredCheckpoint};
 pub use replica::VoteFloor;
 pub use reshape::{Goal, NextChange};
+pub use rotten::last_covered;
 pub use runtime::fix_randomness;
 pub use status::{GroupStatus, Role};

@@ -20,6 +20,7 @@ use crate::codec::SnapshotBody;
 use crate::error::{CheckpointError, MembershipError, ProposeError, PurgeError};
 use crate::inbound::{Answer, Inbound};
 use crate::machine::{Position, StateMachine};
+use crate::propose::Leadership;
 use crate::store::Shared;
 use crate::types::{
     AppendRequest, AppendResponse, Command, Node, Reply, SnapshotResponse, TransferRequest,
@@ -43,6 +44,8 @@ pub(crate) trait Control: Inbound {
     /// Answers with the last entry covered.
     fn checkpoint(&self) -> BoxFuture<'static, Result<Option<u64>, CheckpointError>>;
     fn purge(&self, upto: u64) -> BoxFuture<'_, Result<(), PurgeError>>;
+    /// Sends heartbeats, if this replica leads.
+    fn beat(&self) -> BoxFuture<'_, ()>;
     fn shutdown(&self) -> BoxFuture<'_, ()>;
     fn set_floor(&self, floor: VoteFloor);
 }
@@ -90,6 +93,7 @@ pub(crate) type Written = BoxFuture<'static, Result<bytes::Bytes, ProposeError>>
 /// A running replica.
 pub(crate) struct Replica<S: StateMachine> {
     pub(crate) raft: RaftOf<S>,
+    pub(crate) leadership: Leadership,
     pub(crate) log: Arc<Shared>,
     pub(crate) current: CurrentCheckpoint,
     /// Held while a checkpoint is made or received.
@@ -103,6 +107,7 @@ impl<S: StateMachine> Clone for Replica<S> {
     fn clone(&self) -> Self {
         Self {
             raft: self.raft.clone(),
+            leadership: self.leadership.clone(),
             log: Arc::clone(&self.log),
             current: Arc::clone(&self.current),
             checkpointing: Arc::clone(&self.checkpointing),
@@ -227,6 +232,17 @@ impl<S: StateMachine> Control for Replica<S> {
             let covered = covered.ok_or(PurgeError::NoCheckpoint)?.index();
             let purged = self.raft.trigger().purge_log(upto.min(covered)).await;
             purged.map_err(|error| PurgeError::Stopped(error.to_string()))
+        })
+    }
+
+    fn beat(&self) -> BoxFuture<'_, ()> {
+        if self.leadership.check().is_err() {
+            return std::future::ready(()).boxed();
+        }
+        Box::pin(async move {
+            if let Err(error) = self.raft.trigger().heartbeat().await {
+                tracing::debug!(group = self.log.group.0, %error, "no heartbeats");
+            }
         })
     }
 

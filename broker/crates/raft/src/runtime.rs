@@ -1,5 +1,8 @@
 //! tokio for openraft, with a source of randomness that a simulation can fix. openraft draws from
 //! it the election timeouts and the phases of its ticks, nothing else.
+//!
+//! The ticks of all groups of a broker fall together here: 25 groups that each wake 25 times a
+//! second in a phase of their own were most of what an idle broker did.
 
 use std::future::Future;
 use std::time::Duration;
@@ -8,12 +11,14 @@ use futures_util::FutureExt as _;
 #[allow(deprecated)] // the same type; its own crate would be one more dependency
 use openraft::impls::TokioRuntime;
 use openraft::rt::deterministic_rng::DeterministicRng;
-use openraft::{AsyncRuntime, OptionalSend};
+use openraft::{AsyncRuntime, Instant as _, OptionalSend};
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, Id};
 
 #[allow(deprecated)]
 type Tokio = TokioRuntime;
 type Seeded = DeterministicRng<Tokio>;
+type Instant = <Tokio as AsyncRuntime>::Instant;
 
 /// The state of the fixed sequence; `None`: real randomness.
 static FIXED: Mutex<Option<u64>> = Mutex::new(None);
@@ -35,6 +40,36 @@ fn next_seed() -> u64 {
     }
 }
 
+/// How far apart the moments are at which groups tick: openraft's tick with the default timings.
+const GRID: Duration = Duration::from_millis(40);
+/// A wait below this is no tick and ends when it was asked to.
+const NO_TICK: Duration = Duration::from_millis(2);
+
+/// Where the grid of each runtime begins. By runtime, because the clocks of simulated brokers are
+/// not comparable.
+static GRIDS: Mutex<Vec<(Id, Instant)>> = Mutex::new(Vec::new());
+
+/// The first moment on the grid of this runtime that is not before `deadline`.
+fn on_grid(deadline: Instant) -> Instant {
+    if deadline.saturating_duration_since(Instant::now()) < NO_TICK {
+        return deadline;
+    }
+    let runtime = Handle::current().id();
+    let mut grids = GRIDS.lock();
+    let known = grids.iter().find(|(id, _)| *id == runtime);
+    let Some((_, begin)) = known else {
+        grids.push((runtime, deadline));
+        return deadline;
+    };
+    let past = deadline.saturating_duration_since(*begin).as_nanos() % GRID.as_nanos();
+    // Below GRID, so it fits.
+    let past = Duration::from_nanos(u64::try_from(past).unwrap_or_default());
+    if past.is_zero() {
+        return deadline;
+    }
+    deadline + (GRID - past)
+}
+
 /// The runtime that openraft's tasks run on.
 #[derive(Debug)]
 pub(crate) struct Runtime(Tokio);
@@ -43,7 +78,7 @@ impl AsyncRuntime for Runtime {
     type JoinError = <Tokio as AsyncRuntime>::JoinError;
     type JoinHandle<T: OptionalSend + 'static> = <Tokio as AsyncRuntime>::JoinHandle<T>;
     type Sleep = <Tokio as AsyncRuntime>::Sleep;
-    type Instant = <Tokio as AsyncRuntime>::Instant;
+    type Instant = Instant;
     type TimeoutError = <Tokio as AsyncRuntime>::TimeoutError;
     type Timeout<R, T: Future<Output = R> + OptionalSend> = <Tokio as AsyncRuntime>::Timeout<R, T>;
     type ThreadLocalRng = <Seeded as AsyncRuntime>::ThreadLocalRng;
@@ -63,7 +98,7 @@ impl AsyncRuntime for Runtime {
         Tokio::sleep(duration)
     }
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        Tokio::sleep_until(deadline)
+        Tokio::sleep_until(on_grid(deadline))
     }
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
         duration: Duration,

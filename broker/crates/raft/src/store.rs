@@ -107,6 +107,9 @@ fn submission_len(entries: &[Entry]) -> usize {
     fitting.count().max(1)
 }
 
+/// Where it is told what replicas remember of their votes: the simulator holds them to it.
+pub(crate) const VOTES: &str = "highwater_raft::votes";
+
 /// The log of one group. openraft's core owns it and calls it from one task.
 pub(crate) struct LogStore {
     shared: Arc<Shared>,
@@ -155,6 +158,8 @@ impl LogStore {
         {
             state.committed = Some(id);
         }
+        let term = vote.map_or(0, |vote| vote.leader_id.term);
+        tracing::debug!(target: VOTES, group = group.0, term, "recovered");
         let flushed = watch::Sender::new(Flushed::default());
         let shared = Shared {
             group,

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use highwater_env::{Disk as _, Env, Loss, OsEnv, SimDisk, SystemClock, TcpNet, Workers};
+use highwater_env::{Disk as _, Env, Loss, OsEnv};
 use highwater_proto::{NodeId, ShardId};
 use highwater_wal::{GroupId, Wal, WalConfig};
 use openraft::StorageError;
@@ -15,7 +15,7 @@ use super::LogStore;
 use crate::adapter::Adapter;
 use crate::cache::EntryCache;
 use crate::journal::{Journal, WalJournal};
-use crate::testing::command;
+use crate::testing::{SimEnv, command};
 use crate::toy::Toy;
 use crate::types::{Command, Entry, TypeConfig, Vote, log_id};
 
@@ -51,9 +51,9 @@ impl StoreBuilder<TypeConfig, LogStore, Adapter<Toy>, Guard> for Builder {
     async fn build(&self) -> Result<(Guard, LogStore, Adapter<Toy>), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().unwrap();
         let (wal, store) = open(dir.path(), self.cache_bytes);
-        let mut adapter = Adapter::load(NodeId(0), Toy::new(dir.path()), store.shared())
-            .await
-            .unwrap();
+        let mut machine = Toy::new(dir.path());
+        let current = crate::adapter::load(&mut machine).await.unwrap();
+        let mut adapter = Adapter::new(NodeId(0), machine, current, store.shared());
         adapter.tolerate_gaps();
         Ok(((dir, wal), store, adapter))
     }
@@ -145,31 +145,6 @@ async fn a_limited_read_stops_near_a_mebibyte_and_yields_at_least_one() {
                 .is_empty()
         );
         wal.close().await;
-    }
-}
-
-/// A disk that forgets what was not synced, and a log driven by tasks.
-#[derive(Clone, Default)]
-struct SimEnv {
-    disk: SimDisk,
-}
-
-impl Env for SimEnv {
-    type Disk = SimDisk;
-    type Clock = SystemClock;
-    type Net = TcpNet;
-
-    fn disk(&self) -> &SimDisk {
-        &self.disk
-    }
-    fn clock(&self) -> &SystemClock {
-        &SystemClock
-    }
-    fn net(&self) -> &TcpNet {
-        &TcpNet
-    }
-    fn workers(&self) -> Workers {
-        Workers::Tasks
     }
 }
 

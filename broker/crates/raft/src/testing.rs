@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use highwater_env::{Disk as _, Env, Net, OsDisk, OsEnv, SystemClock, TcpNet, Workers};
+use highwater_env::{Disk as _, Env, Net, OsDisk, OsEnv, SimDisk, SystemClock, TcpNet, Workers};
 use highwater_proto::{NodeId, Payload, ShardId};
 use highwater_wal::{Wal, WalConfig};
 use parking_lot::Mutex;
@@ -87,6 +87,31 @@ impl Env for TestEnv {
     }
     fn workers(&self) -> Workers {
         Workers::Threads
+    }
+}
+
+/// A disk that forgets what was not synced, and a log driven by tasks.
+#[derive(Clone, Default)]
+pub(crate) struct SimEnv {
+    pub(crate) disk: SimDisk,
+}
+
+impl Env for SimEnv {
+    type Disk = SimDisk;
+    type Clock = SystemClock;
+    type Net = TcpNet;
+
+    fn disk(&self) -> &SimDisk {
+        &self.disk
+    }
+    fn clock(&self) -> &SystemClock {
+        &SystemClock
+    }
+    fn net(&self) -> &TcpNet {
+        &TcpNet
+    }
+    fn workers(&self) -> Workers {
+        Workers::Tasks
     }
 }
 

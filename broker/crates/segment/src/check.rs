@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 
 use highwater_env::{Disk, DiskFile, OpenMode};
+use highwater_mutant::mutant;
 use highwater_proto::Offset;
 
 use crate::error::ReadError;
@@ -108,7 +109,8 @@ impl<D: Disk> SegmentCheck<D> {
             self.file = Some(file);
             return Ok(Checked::Some(bytes));
         }
-        if self.sum.clone().finalize() != self.wanted.checksum {
+        let sum = self.sum.clone().finalize();
+        if mutant!(UnverifiedReads => false; else sum != self.wanted.checksum) {
             return Err(self.first_bad(&file));
         }
         Ok(Checked::Whole(bytes))
@@ -116,16 +118,7 @@ impl<D: Disk> SegmentCheck<D> {
     fn open(&self) -> Result<D::File, ReadError> {
         let path = self.segment.name.log_path();
         let opened = self.reader.shared.files.disk().open(&path, OpenMode::Read);
-        opened.map_err(|source| {
-            ReadError::File(match source.kind() {
-                io::ErrorKind::NotFound => FileError::Missing { path },
-                _ => FileError::Io {
-                    operation: "open",
-                    path,
-                    source,
-                },
-            })
-        })
+        opened.map_err(|source| ReadError::File(FileError::of_open(path, source)))
     }
     /// Names the first batch that is not what it was. The sum covers more than the batches' own
     /// checksums do: their offsets and epochs.

@@ -57,6 +57,31 @@ fn every_flipped_bit_is_found_wherever_it_lies() {
     }
 }
 
+/// Nothing below the watermark would mean that compaction has left nothing, and be skipped.
+#[test]
+fn a_read_of_a_batch_with_a_flipped_bit_fails_and_is_never_empty() {
+    const LAST_OFFSET_DELTA: u64 = 23;
+    let disk = SimDisk::new();
+    let log = three(&disk);
+    let reader = log.reader().verifying();
+    let first = *reader.segments().first().expect("one");
+    let (segment, _) = reader.segment(first.base_offset).expect("there");
+    let path = segment.name.log_path();
+    let end = reader.next_offset();
+    for (at, bit) in (LAST_OFFSET_DELTA..LAST_OFFSET_DELTA + 4).flat_map(|at| [(at, 0), (at, 5)]) {
+        disk.flip_bit(&path, at, bit).expect("flipped");
+        let error = reader.read(first.base_offset, 1, end).expect_err("found");
+        assert!(matches!(error, ReadError::Damaged(_)), "{at}: {error}");
+        disk.flip_bit(&path, at, bit).expect("flipped back");
+    }
+    assert!(
+        !reader
+            .read(first.base_offset, 1, end)
+            .expect("whole")
+            .is_empty()
+    );
+}
+
 #[test]
 fn what_is_behind_the_last_batch_does_not_count() {
     let disk = SimDisk::new();

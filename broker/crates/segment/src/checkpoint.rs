@@ -14,8 +14,10 @@ use prost::Message;
 use crate::manifest::{ManifestError, PartitionManifest, PartitionMessage};
 
 const MAGIC: &[u8; 8] = b"HWCHKPT\n";
-/// The version written. All versions up to it can be read.
-const VERSION: u32 = 1;
+/// The newest version. All versions up to it can be read.
+const VERSION: u32 = 2;
+/// What is written when no log was compacted: releases before compaction read it.
+const WITHOUT_COMPACTION: u32 = 1;
 const HEADER_LEN: usize = 24;
 
 /// A shard, frozen at one place of its log.
@@ -114,7 +116,12 @@ impl Checkpoint {
         let body = message.encode_to_vec();
         let mut out = Vec::with_capacity(HEADER_LEN + body.len());
         out.put_slice(MAGIC);
-        out.put_u32(VERSION);
+        let compacted = self.partitions.iter().any(|(_, m)| m.needs_compaction());
+        out.put_u32(if compacted {
+            VERSION
+        } else {
+            WITHOUT_COMPACTION
+        });
         out.put_u64(body.len() as u64);
         let mut crc = crc32fast::Hasher::new();
         crc.update(&out);

@@ -6,7 +6,7 @@ use highwater_env::OsDisk;
 use highwater_proto::{Offset, TimestampMs};
 
 use super::*;
-use crate::SegmentManifest;
+use crate::{Compacted, SegmentManifest};
 
 fn sample() -> Checkpoint {
     let segment = |base: u64, sealed| SegmentManifest {
@@ -17,11 +17,13 @@ fn sample() -> Checkpoint {
         last_append_time: TimestampMs(1_700_000_000_005),
         sealed,
         checksum: 0xdead_beef,
+        version: 0,
     };
     let full = PartitionManifest {
         log_start: Offset(110),
         next_offset: Offset(200),
         segments: vec![segment(100, true), segment(150, false)],
+        compacted: Compacted::default(),
     };
     let at = |partition| TopicPartition::new(TopicId(42), PartitionId(partition));
     Checkpoint {
@@ -36,6 +38,25 @@ fn golden_file_of_version_1() {
     let golden = Bytes::from_static(include_bytes!("../golden/v1.checkpoint"));
     assert_eq!(sample().encode(), golden);
     assert_eq!(Checkpoint::decode(&golden), Ok(sample()));
+}
+
+/// The same, with the first segment compacted.
+fn compacted() -> Checkpoint {
+    let mut sample = sample();
+    let manifest = &mut sample.partitions[0].1;
+    manifest.segments[0].version = 3;
+    manifest.compacted = Compacted {
+        generation: 77,
+        upto: Offset(150),
+    };
+    sample
+}
+
+#[test]
+fn golden_file_of_version_2_which_releases_before_compaction_refuse() {
+    let golden = Bytes::from_static(include_bytes!("../golden/v2.checkpoint"));
+    assert_eq!(compacted().encode(), golden);
+    assert_eq!(Checkpoint::decode(&golden), Ok(compacted()));
 }
 
 #[test]

@@ -77,6 +77,20 @@ pub enum FileError {
     Fault(#[from] Arc<SegmentFault>),
 }
 
+impl FileError {
+    /// Why a file could not be opened.
+    pub(crate) fn of_open(path: PathBuf, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::NotFound => Self::Missing { path },
+            _ => Self::Io {
+                operation: "open",
+                path,
+                source,
+            },
+        }
+    }
+}
+
 /// An open segment file.
 pub(crate) struct OpenFile<D: Disk> {
     pub file: D::File,
@@ -206,16 +220,7 @@ impl<D: Disk> FileCache<D> {
         let path = name.log_path();
         let file = match self.disk.open(&path, mode) {
             Ok(file) => file,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                return Err(FileError::Missing { path });
-            }
-            Err(source) => {
-                return Err(FileError::Io {
-                    operation: "open",
-                    path,
-                    source,
-                });
-            }
+            Err(source) => return Err(FileError::of_open(path, source)),
         };
         match file.len() {
             Ok(found) if found < min_len => Err(FileError::Short {

@@ -1,4 +1,5 @@
-//! Names of directories and files: one directory per partition, files named by base offset.
+//! Names of directories and files: one directory per partition, files named by base offset, and by a
+//! version where compaction, or a replica that is filled anew, writes what lies there already.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -58,6 +59,8 @@ pub(crate) struct SegmentName {
     pub dir: Arc<Path>,
     /// The first offset it may hold.
     pub base: Offset,
+    /// Tells apart what was written for the same offsets; 0 is what was appended.
+    pub version: u64,
 }
 
 impl SegmentName {
@@ -67,8 +70,11 @@ impl SegmentName {
     }
     /// One of the segment's files.
     pub(crate) fn path(&self, extension: &str) -> PathBuf {
-        self.dir
-            .join(format!("{:0DIGITS$}.{extension}", self.base.0))
+        let (base, version) = (self.base.0, self.version);
+        self.dir.join(match version {
+            0 => format!("{base:0DIGITS$}.{extension}"),
+            _ => format!("{base:0DIGITS$}-{version}.{extension}"),
+        })
     }
     /// All names that the segment's files may have, but for an index on its way to its own.
     pub(crate) fn all_paths(&self) -> [PathBuf; 4] {
@@ -83,21 +89,29 @@ impl SegmentName {
 
 /// The partition and base offset of the segment that a file belongs to, by its path.
 pub(crate) fn parse_segment_path(path: &Path) -> Option<(TopicPartition, Offset)> {
-    Some((
-        parse_partition_dir(path.parent()?)?,
-        parse_segment_file(path)?,
-    ))
+    let (base, _) = parse_segment_file(path)?;
+    Some((parse_partition_dir(path.parent()?)?, base))
 }
 
-/// The base offset in a file's name, if the name is one that a segment has.
-pub(crate) fn parse_segment_file(path: &Path) -> Option<Offset> {
+/// The base offset and version in a file's name, if the name is one that a segment has.
+pub(crate) fn parse_segment_file(path: &Path) -> Option<(Offset, u64)> {
     let name = path.file_name()?.to_str()?;
     let (stem, extension) = name.split_once('.')?;
-    if !EXTENSIONS.contains(&extension) || stem.len() != DIGITS {
+    if !EXTENSIONS.contains(&extension) {
         return None;
     }
-    if !stem.bytes().all(|b| b.is_ascii_digit()) {
+    let (base, version) = match stem.split_once('-') {
+        Some((base, version)) => (base, Some(version)),
+        None => (stem, None),
+    };
+    if base.len() != DIGITS || !base.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    stem.parse().ok().map(Offset)
+    let base = Offset(base.parse().ok()?);
+    let Some(text) = version else {
+        return Some((base, 0));
+    };
+    // Only the one spelling that is written.
+    let version: u64 = text.parse().ok()?;
+    (version > 0 && version.to_string() == text).then_some((base, version))
 }

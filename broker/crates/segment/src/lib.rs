@@ -4,6 +4,7 @@
 //! - [`PartitionReader`] reads them from many threads.
 //! - [`FileCache`] bounds open descriptors over all partitions and knows what is dirty.
 //! - [`SegmentStore`] owns all logs of a broker behind two workers.
+//! - [`Compaction`] keeps the latest record of each key.
 //! - [`SegmentCheck`] finds what rotted, [`Mend`] puts it back from another replica's bytes.
 //! - [`PartitionManifest`] and [`Checkpoint`] say what counts after a restart.
 //!
@@ -14,6 +15,7 @@
 mod append;
 mod check;
 mod checkpoint;
+mod compact;
 mod config;
 mod decode;
 mod error;
@@ -45,13 +47,17 @@ mod trim;
 pub use append::AppendBatch;
 pub use check::{Checked, SegmentCheck};
 pub use checkpoint::{Checkpoint, CheckpointError, ReadCheckpointError};
+pub use compact::{
+    Begun, CompactError, Compaction, CompactionOptions, CompactionProgress, CompactionStats,
+    CompactionTask, Pin, PinnedPiece, Replaced, Replacement,
+};
 pub use config::SegmentConfig;
 pub use error::{AppendError, Damage, OpenError, ReadError};
 pub use fault::{OnFatal, SegmentFault};
 pub use file_cache::{FileCache, FileCacheConfig, FileError};
 pub use layout::{LogIdentity, partition_dir};
 pub use log::PartitionLog;
-pub use manifest::{ManifestError, PartitionManifest, SegmentManifest};
+pub use manifest::{Compacted, ManifestError, PartitionManifest, SegmentManifest};
 pub use mend::{Mend, MendError};
 pub use reader::PartitionReader;
 pub use retention::Retention;

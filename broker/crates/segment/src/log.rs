@@ -47,6 +47,9 @@ pub struct PartitionLog<D: Disk> {
     pub(crate) preallocation: Preallocation,
     /// Segments that were trimmed but that a durable manifest may still name.
     pub(crate) retired: Vec<Arc<Segment>>,
+    /// Of the segments that are begun: not 0 after the log was begun anew, because files with the
+    /// plain names may still count.
+    pub(crate) version: u64,
 }
 
 impl<D: Disk> PartitionLog<D> {
@@ -140,6 +143,7 @@ impl<D: Disk> PartitionLog<D> {
             owner: self.shared.owner,
             dir: self.shared.dir.clone(),
             base,
+            version: self.version,
         };
         self.shared.files.create(&name)?;
         let segment = Arc::new(Segment::empty(name));
@@ -296,6 +300,7 @@ impl<D: Disk> PartitionLog<D> {
                 .values()
                 .filter_map(|s| s.to_manifest())
                 .collect(),
+            compacted: view.compacted,
         }
     }
     /// Makes everything appended so far durable, names included.

@@ -21,6 +21,8 @@ pub struct SegmentManifest {
     pub sealed: bool,
     /// CRC-32 (ISO-HDLC) of the bytes that count.
     pub checksum: u32,
+    /// Which of the files for these offsets it is; 0 is the one that was appended to.
+    pub version: u64,
 }
 
 /// A partition's log.
@@ -32,6 +34,17 @@ pub struct PartitionManifest {
     pub next_offset: Offset,
     /// Segments by base offset.
     pub segments: Vec<SegmentManifest>,
+    /// What compaction has done.
+    pub compacted: Compacted,
+}
+
+/// How far a log is compacted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Compacted {
+    /// Which compaction it was; they count up. 0: none.
+    pub generation: u64,
+    /// Everything below is as that compaction left it.
+    pub upto: Offset,
 }
 
 /// A manifest that cannot be used.
@@ -110,12 +123,20 @@ impl PartitionManifest {
     pub fn size_bytes(&self) -> u64 {
         self.segments.iter().map(|segment| segment.len_bytes).sum()
     }
-    /// Whether it names the segment with this base offset.
+    /// Whether it names the file with this base offset and version.
     #[must_use]
-    pub fn names(&self, base_offset: Offset) -> bool {
-        self.segments
-            .binary_search_by_key(&base_offset, |segment| segment.base_offset)
-            .is_ok()
+    pub fn names(&self, base_offset: Offset, version: u64) -> bool {
+        let found = self
+            .segments
+            .binary_search_by_key(&base_offset, |segment| segment.base_offset);
+        found
+            .ok()
+            .and_then(|at| self.segments.get(at))
+            .is_some_and(|segment| segment.version == version)
+    }
+    /// Whether a release that does not know compaction would misread it.
+    pub(crate) fn needs_compaction(&self) -> bool {
+        self.compacted != Compacted::default() || self.segments.iter().any(|s| s.version != 0)
     }
 }
 
@@ -136,6 +157,8 @@ pub(crate) struct SegmentMessage {
     sealed: bool,
     #[prost(fixed32, tag = "7")]
     checksum: u32,
+    #[prost(uint64, tag = "8")]
+    version: u64,
 }
 
 /// [`PartitionManifest`] as stored.
@@ -147,6 +170,10 @@ pub(crate) struct PartitionMessage {
     next_offset: u64,
     #[prost(message, repeated, tag = "3")]
     segments: Vec<SegmentMessage>,
+    #[prost(uint64, tag = "4")]
+    compaction: u64,
+    #[prost(uint64, tag = "5")]
+    compacted_upto: u64,
 }
 
 impl From<&PartitionManifest> for PartitionMessage {
@@ -159,11 +186,14 @@ impl From<&PartitionManifest> for PartitionMessage {
             last_append_time: s.last_append_time.0,
             sealed: s.sealed,
             checksum: s.checksum,
+            version: s.version,
         };
         Self {
             log_start: manifest.log_start.0,
             next_offset: manifest.next_offset.0,
             segments: manifest.segments.iter().map(segment).collect(),
+            compaction: manifest.compacted.generation,
+            compacted_upto: manifest.compacted.upto.0,
         }
     }
 }
@@ -178,11 +208,16 @@ impl From<PartitionMessage> for PartitionManifest {
             last_append_time: TimestampMs(s.last_append_time),
             sealed: s.sealed,
             checksum: s.checksum,
+            version: s.version,
         };
         Self {
             log_start: Offset(message.log_start),
             next_offset: Offset(message.next_offset),
             segments: message.segments.into_iter().map(segment).collect(),
+            compacted: Compacted {
+                generation: message.compaction,
+                upto: Offset(message.compacted_upto),
+            },
         }
     }
 }

@@ -44,7 +44,7 @@ pub enum MendError {
         /// What differs.
         found: String,
     },
-    /// The segment was trimmed meanwhile: nobody needs it any more.
+    /// The segment was trimmed or compacted meanwhile: nobody needs it any more.
     #[error("partition {0}: the segment is gone")]
     Gone(TopicPartition),
     /// The file system refused.
@@ -148,6 +148,11 @@ impl<D: Disk> Mend<D> {
                 "{len} bytes with checksum {sum:08x}, not {} with {:08x}",
                 self.wanted.len_bytes, self.wanted.checksum
             )));
+        }
+        if !self.reader.shared.view.read().has(&self.segment) {
+            let partition = self.reader.shared.owner.partition;
+            self.give_up();
+            return Err(MendError::Gone(partition));
         }
         self.sync(&self.file, &self.path)?;
         let now = self.segment.extent();

@@ -218,7 +218,7 @@ fn check_read(reader: &PartitionReader<OsDisk>, life: &Life, offset: Offset, sta
 
 /// A power loss: what was not synced is gone, cut short, or garbage; indexes were never synced.
 fn spoil(path: &Path, manifest: &PartitionManifest, seed: u8) {
-    let Some(base) = parse_segment_file(path) else {
+    let Some((base, _)) = parse_segment_file(path) else {
         return;
     };
     let is_log = path.extension().is_some_and(|e| e == "log");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 use highwater_env::{Disk, OpenMode};
 use highwater_proto::Offset;
@@ -14,7 +14,7 @@ use crate::file_cache::FileCache;
 use crate::layout::{LogIdentity, SegmentName};
 use crate::log::{Growing, PartitionLog};
 use crate::manifest::PartitionManifest;
-use crate::reader::{PartitionShared, View};
+use crate::reader::{PartitionShared, Versions, View};
 use crate::segment::Segment;
 
 impl<D: Disk> PartitionLog<D> {
@@ -45,16 +45,20 @@ impl<D: Disk> PartitionLog<D> {
             source,
         })?;
         let dir: Arc<Path> = dir.into();
-        let name = |base| SegmentName {
+        let name = |base, version| SegmentName {
             id: files.new_id(),
             owner,
             dir: dir.clone(),
             base,
+            version,
         };
         let segments: Vec<_> = manifest
             .segments
             .iter()
-            .map(|s| (s, Arc::new(Segment::from_manifest(name(s.base_offset), s))))
+            .map(|s| {
+                let name = name(s.base_offset, s.version);
+                (s, Arc::new(Segment::from_manifest(name, s)))
+            })
             .collect();
         let growing = segments
             .last()
@@ -71,6 +75,8 @@ impl<D: Disk> PartitionLog<D> {
                 .into_iter()
                 .map(|(s, segment)| (s.base_offset.0, segment))
                 .collect(),
+            compacted: manifest.compacted,
+            resets: 0,
         };
         let log = Self::with_view(files, owner, (dir, config), (view, manifest.next_offset));
         Ok(Self { growing, ..log })
@@ -81,7 +87,10 @@ impl<D: Disk> PartitionLog<D> {
         (dir, config): (Arc<Path>, SegmentConfig),
         (view, next_offset): (View, Offset),
     ) -> Self {
+        let versions = view.segments.values().map(|s| s.name.version).max();
         let shared = PartitionShared {
+            versions: Versions::above(versions.unwrap_or(0)),
+            pins: AtomicUsize::new(0),
             files: files.clone(),
             config,
             owner,
@@ -94,6 +103,7 @@ impl<D: Disk> PartitionLog<D> {
             growing: None,
             preallocation: Preallocation::new(&config),
             retired: Vec::new(),
+            version: 0,
         }
     }
     /// Opens every file once: is it there, and long enough?

@@ -4,21 +4,23 @@
 //! Readers take no lock that a writer holds over I/O: they read up to the length that the writer
 //! published after its write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use highwater_env::{Disk, DiskFile};
+use highwater_mutant::mutant;
 use highwater_proto::{Offset, TopicPartition};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::config::SegmentConfig;
 use crate::error::ReadError;
 use crate::file_cache::FileCache;
 use crate::header::BatchHead;
 use crate::layout::LogIdentity;
+use crate::manifest::Compacted;
 use crate::scan::{FoundBatch, Scanner};
 use crate::segment::{Extent, Segment};
 
@@ -28,6 +30,17 @@ pub(crate) struct View {
     pub log_start: Offset,
     /// By base offset.
     pub segments: BTreeMap<u64, Arc<Segment>>,
+    pub compacted: Compacted,
+    /// How often the log was begun anew.
+    pub resets: u64,
+}
+
+impl View {
+    /// Whether the segment still counts: it was neither trimmed nor replaced.
+    pub(crate) fn has(&self, segment: &Segment) -> bool {
+        let at = self.segments.get(&segment.name.base.0);
+        at.is_some_and(|now| now.name.id == segment.name.id)
+    }
 }
 
 /// What the writer and the readers of a partition share.
@@ -39,6 +52,49 @@ pub(crate) struct PartitionShared<D: Disk> {
     pub view: RwLock<View>,
     /// Written up to here.
     pub next_offset: AtomicU64,
+    /// Of files that are written besides those that are appended to.
+    pub versions: Versions,
+    /// Whoever copies compacted segments: they are not replaced meanwhile.
+    pub pins: AtomicUsize,
+}
+
+impl<D: Disk> PartitionShared<D> {
+    pub(crate) fn is_pinned(&self) -> bool {
+        self.pins.load(Ordering::SeqCst) > 0
+    }
+}
+
+/// Versions of a partition's files.
+pub(crate) struct Versions {
+    next: AtomicU64,
+    /// Whose files no log has yet.
+    busy: Mutex<BTreeSet<u64>>,
+}
+
+impl Versions {
+    /// Above all that a manifest names.
+    pub(crate) fn above(newest: u64) -> Self {
+        Self {
+            next: AtomicU64::new(newest + 1),
+            busy: Mutex::default(),
+        }
+    }
+    /// One that no file has.
+    pub(crate) fn fresh(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+    /// One that no file has, and whose files are in use before any log has them.
+    pub(crate) fn take(&self) -> u64 {
+        let version = self.fresh();
+        self.busy.lock().insert(version);
+        version
+    }
+    pub(crate) fn give_back(&self, version: u64) {
+        self.busy.lock().remove(&version);
+    }
+    pub(crate) fn is_busy(&self, version: u64) -> bool {
+        self.busy.lock().contains(&version)
+    }
 }
 
 /// Reads one partition, from any number of threads. All calls block on positional file reads.
@@ -106,24 +162,40 @@ impl<D: Disk> PartitionReader<D> {
     /// # Errors
     /// [`ReadError::BelowStart`], and whatever is wrong with the files.
     pub fn read(&self, from: Offset, max_bytes: usize, end: Offset) -> Result<Bytes, ReadError> {
+        let (bytes, _) = self.read_with_segment(from, max_bytes, end)?;
+        Ok(bytes)
+    }
+    /// The same, with the segment that was read.
+    pub(crate) fn read_with_segment(
+        &self,
+        from: Offset,
+        max_bytes: usize,
+        end: Offset,
+    ) -> Result<(Bytes, Option<Arc<Segment>>), ReadError> {
+        let nothing = Ok((Bytes::new(), None));
         let mut from = from;
         loop {
             let Some(segment) = self.segment_at(from)? else {
-                return Ok(Bytes::new());
+                return nothing;
             };
             let extent = segment.extent();
             // A gap between segments, or one that was rolled at this moment.
             if from >= extent.next_offset {
                 match self.base_after(segment.name.base) {
                     Some(next) => from = from.max(next),
-                    None => return Ok(Bytes::new()),
+                    None => return nothing,
                 }
                 continue;
             }
             if from.max(segment.name.base) >= end {
-                return Ok(Bytes::new());
+                return nothing;
             }
-            return self.read_segment(&segment, &extent, from, (max_bytes, end));
+            match self.try_read_segment(&segment, &extent, from, (max_bytes, end)) {
+                // Replaced by compaction since we looked: what lies there now is read.
+                Err(_) if self.was_replaced(&segment) => {}
+                Ok(bytes) => return Ok((bytes, Some(segment))),
+                Err(error) => return Err(self.explain(&segment, error)),
+            }
         }
     }
 
@@ -147,10 +219,21 @@ impl<D: Disk> PartitionReader<D> {
             .next()
             .map(|(base, _)| Offset(*base))
     }
-    /// Puts the right word to an error: files of a segment that was trimmed meanwhile may be gone.
+    /// How often the log was begun anew.
+    #[must_use]
+    pub fn resets(&self) -> u64 {
+        self.shared.view.read().resets
+    }
+    /// Whether compaction has put something else into the place of a segment.
+    pub(crate) fn was_replaced(&self, segment: &Segment) -> bool {
+        let view = self.shared.view.read();
+        !view.has(segment) && segment.extent().next_offset > view.log_start
+    }
+    /// Puts the right word to an error: files of a segment that was trimmed or replaced meanwhile may
+    /// be gone.
     pub(crate) fn explain(&self, segment: &Segment, error: ReadError) -> ReadError {
         let view = self.shared.view.read();
-        if view.segments.contains_key(&segment.name.base.0) {
+        if view.has(segment) {
             error
         } else {
             ReadError::BelowStart {
@@ -159,16 +242,6 @@ impl<D: Disk> PartitionReader<D> {
         }
     }
 
-    fn read_segment(
-        &self,
-        segment: &Segment,
-        extent: &Extent,
-        from: Offset,
-        limits: (usize, Offset),
-    ) -> Result<Bytes, ReadError> {
-        self.try_read_segment(segment, extent, from, limits)
-            .map_err(|error| self.explain(segment, error))
-    }
     fn try_read_segment(
         &self,
         segment: &Segment,
@@ -210,6 +283,7 @@ impl<D: Disk> PartitionReader<D> {
         let file = segment.file(files, extent)?;
         let mut scanner = Scanner::new(&file.file, start, extent.len, segment.name.base.0);
         while let Some(found) = scanner.next_batch().map_err(|e| segment.scan_error(e))? {
+            ends_within(segment, extent, &found.head, found.position)?;
             if found.head.next_offset > from.0 {
                 return Ok(Some(found));
             }
@@ -234,6 +308,7 @@ impl<D: Disk> PartitionReader<D> {
             let position = first.position + taken as u64;
             let head = BatchHead::parse_stored(rest, extent.len - position, least)
                 .map_err(|reason| segment.damage(position, reason))?;
+            ends_within(segment, extent, &head, position)?;
             let Some(batch) = usize::try_from(head.total_len)
                 .ok()
                 .and_then(|n| rest.get(..n))
@@ -243,7 +318,8 @@ impl<D: Disk> PartitionReader<D> {
             if head.next_offset > end.0 {
                 break;
             }
-            if self.verify && !head.checksum_fits(batch) {
+            let fits = mutant!(UnverifiedReads => true; else head.checksum_fits(batch));
+            if self.verify && !fits {
                 return Err(segment.damage(position, "a batch does not fit its checksum"));
             }
             taken += batch.len();
@@ -251,4 +327,18 @@ impl<D: Disk> PartitionReader<D> {
         }
         Ok((taken, least))
     }
+}
+
+/// A batch that claims offsets behind the segment's last is bad. Were it taken for one that nobody may
+/// see yet, its reader would be told that nothing is there, and go on behind it.
+fn ends_within(
+    segment: &Segment,
+    extent: &Extent,
+    head: &BatchHead,
+    position: u64,
+) -> Result<(), ReadError> {
+    if head.next_offset > extent.next_offset.0 {
+        return Err(segment.damage(position, "a batch ends behind the segment's last offset"));
+    }
+    Ok(())
 }

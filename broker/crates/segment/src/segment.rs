@@ -97,6 +97,7 @@ impl Segment {
             last_append_time: tail.last_append_time,
             sealed: tail.sealed,
             checksum: tail.checksum,
+            version: self.name.version,
         })
     }
     pub(crate) fn extent(&self) -> Extent {

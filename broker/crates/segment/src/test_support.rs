@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes};
 use highwater_env::{Disk, OsDisk};
-use highwater_proto::{Offset, PartitionId, ShardId, TimestampMs, TopicId, TopicPartition};
+use highwater_proto::batch::{BatchBuilder, Compression, RecordBatch};
+use highwater_proto::{
+    LeaderEpoch, Offset, PartitionId, ShardId, TimestampMs, TopicId, TopicPartition,
+};
 
 use crate::{
     AppendBatch, FileCache, FileCacheConfig, LogIdentity, PartitionLog, SegmentConfig,
@@ -74,6 +77,36 @@ pub(crate) fn batch(base: u64, timestamps: &[i64], value_len: usize) -> AppendBa
         last_offset: Offset(base + timestamps.len() as u64 - 1),
         max_timestamp: TimestampMs(max),
         append_time: TimestampMs(max),
+        new_segment: false,
+    }
+}
+
+/// A record of a keyed batch: key and value, each of which may be missing.
+pub(crate) type Keyed<'a> = (Option<&'a str>, Option<&'a str>);
+
+/// A batch of such records, appended at `time`.
+pub(crate) fn keyed(
+    base: u64,
+    time: i64,
+    compression: Compression,
+    records: &[Keyed<'_>],
+) -> AppendBatch {
+    let mut builder = BatchBuilder::new(compression);
+    for (key, value) in records {
+        let none: [(&[u8], Option<&[u8]>); 0] = [];
+        let (key, value) = (key.map(str::as_bytes), value.map(str::as_bytes));
+        let added = builder.append(TimestampMs(time), key, value, none);
+        added.expect("fits");
+    }
+    let batch = RecordBatch::validate(builder.build(), usize::MAX).expect("valid");
+    let stamped = batch.stamp(Offset(base), LeaderEpoch(1));
+    AppendBatch {
+        head: stamped.head,
+        body: stamped.body,
+        base_offset: Offset(base),
+        last_offset: Offset(base + records.len() as u64 - 1),
+        max_timestamp: TimestampMs(time),
+        append_time: TimestampMs(time),
         new_segment: false,
     }
 }

@@ -11,6 +11,13 @@ use crate::reader::PartitionReader;
 use crate::scan::{FoundBatch, ScanError, Scanner};
 use crate::segment::Segment;
 
+/// What a walk over the segments came to.
+enum Looked {
+    Found(Option<(Offset, TimestampMs)>),
+    /// Compaction replaced a segment meanwhile: look again.
+    Replaced,
+}
+
 impl<D: Disk> PartitionReader<D> {
     /// The first record (by offset) below `end` whose timestamp is `timestamp` or later, with its
     /// timestamp; `None` if there is none.
@@ -22,6 +29,15 @@ impl<D: Disk> PartitionReader<D> {
         timestamp: TimestampMs,
         end: Offset,
     ) -> Result<Option<(Offset, TimestampMs)>, ReadError> {
+        loop {
+            match self.look_up(timestamp, end)? {
+                Looked::Found(found) => return Ok(found),
+                Looked::Replaced => {}
+            }
+        }
+    }
+
+    fn look_up(&self, timestamp: TimestampMs, end: Offset) -> Result<Looked, ReadError> {
         let (log_start, segments) = {
             let view = self.shared.view.read();
             (
@@ -42,7 +58,8 @@ impl<D: Disk> PartitionReader<D> {
             }
             match self.find_in_segment(&segment, timestamp, (log_start, end)) {
                 Ok(None) => {}
-                Ok(found) => return Ok(found),
+                Ok(found) => return Ok(Looked::Found(found)),
+                Err(_) if self.was_replaced(&segment) => return Ok(Looked::Replaced),
                 // Trimmed since we looked: what it held no longer counts.
                 Err(error) => match self.explain(&segment, error) {
                     ReadError::BelowStart { .. } => {}
@@ -50,7 +67,7 @@ impl<D: Disk> PartitionReader<D> {
                 },
             }
         }
-        Ok(None)
+        Ok(Looked::Found(None))
     }
 
     fn find_in_segment(

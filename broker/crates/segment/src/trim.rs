@@ -4,6 +4,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use highwater_env::Disk;
@@ -11,7 +12,8 @@ use highwater_proto::Offset;
 
 use crate::layout::parse_segment_file;
 use crate::log::PartitionLog;
-use crate::manifest::PartitionManifest;
+use crate::manifest::{Compacted, PartitionManifest};
+use crate::segment::Segment;
 
 impl<D: Disk> PartitionLog<D> {
     /// Moves the log's start up (never down). Segments that lie wholly below it leave the log, and
@@ -48,13 +50,37 @@ impl<D: Disk> PartitionLog<D> {
             .next_offset
             .fetch_max(log_start.0, Ordering::AcqRel);
     }
+    /// Begins the log anew, empty, at `log_start`, which may lie below its end: what another replica
+    /// has of it is about to take its place. Files wait for [`Self::take_unlinkable`]; nothing that a
+    /// durable manifest names is written over, because the new ones have another version.
+    pub fn begin_anew(&mut self, log_start: Offset) {
+        let mut view = self.shared.view.write();
+        let gone = std::mem::take(&mut view.segments);
+        self.retired.extend(gone.into_values());
+        view.log_start = log_start;
+        view.compacted = Compacted::default();
+        view.resets += 1;
+        self.growing = None;
+        self.version = self.shared.versions.fresh();
+        self.shared
+            .next_offset
+            .store(log_start.0, Ordering::Release);
+    }
+    /// Says how far a log that was begun anew, and filled, is compacted, and where it ends: behind its
+    /// last batch there may have been others.
+    pub fn set_compacted(&mut self, compacted: Compacted, next_offset: Offset) {
+        self.shared.view.write().compacted = compacted;
+        self.shared
+            .next_offset
+            .fetch_max(next_offset.0, Ordering::AcqRel);
+    }
     /// Files of trimmed segments that the durable manifest no longer names, closed and ready to be
     /// removed. Each is returned once; some may not exist.
     pub fn take_unlinkable(&mut self, durable: &PartitionManifest) -> Vec<PathBuf> {
         let (kept, gone) = self
             .retired
             .drain(..)
-            .partition::<Vec<_>, _>(|s| durable.names(s.name.base));
+            .partition::<Vec<_>, _>(|s| durable.names(s.name.base, s.name.version));
         self.retired = kept;
         gone.iter()
             .flat_map(|segment| {
@@ -71,10 +97,17 @@ impl<D: Disk> PartitionLog<D> {
             self.shared.files.forget(segment.name.id);
         }
     }
-    /// Base offsets of segments whose files are in use, named by a manifest or not.
-    pub(crate) fn uses(&self, base: Offset) -> bool {
-        self.shared.view.read().segments.contains_key(&base.0)
-            || self.retired.iter().any(|segment| segment.name.base == base)
+    /// Whether the files of this base offset and version are in use, named by a manifest or not.
+    pub(crate) fn uses(&self, base: Offset, version: u64) -> bool {
+        let is_it = |s: &Arc<Segment>| s.name.base == base && s.name.version == version;
+        self.shared
+            .view
+            .read()
+            .segments
+            .get(&base.0)
+            .is_some_and(is_it)
+            || self.retired.iter().any(is_it)
+            || self.shared.versions.is_busy(version)
     }
     /// Files in the partition's directory that belong to no segment of the durable manifest nor to
     /// one in use: what a crash left of segments begun after the manifest, or not yet unlinked.
@@ -88,7 +121,9 @@ impl<D: Disk> PartitionLog<D> {
         }
         let mut found = disk.read_dir(&self.shared.dir)?;
         found.retain(|path| {
-            parse_segment_file(path).is_some_and(|base| !durable.names(base) && !self.uses(base))
+            parse_segment_file(path).is_some_and(|(base, version)| {
+                !durable.names(base, version) && !self.uses(base, version)
+            })
         });
         Ok(found)
     }

@@ -5,7 +5,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 use highwater_proto::internal::shard_command_header::Command as Wire;
 use highwater_proto::internal::{
-    ShardAppend, ShardAppendItem, ShardCommandHeader, ShardConfigurePartition,
+    ShardAppend, ShardAppendItem, ShardCommandHeader, ShardCompactLog, ShardConfigurePartition,
     ShardCreatePartition, ShardDeletePartition, ShardRaiseFeatureLevel, ShardTrimLog,
 };
 use highwater_proto::{
@@ -68,6 +68,18 @@ pub enum ShardCommand {
         /// Only while the partition's settings have this version; from level
         /// [`FeatureLevel::TOPICS`] on.
         config_version: Option<u64>,
+    },
+    /// Has everything below an offset compacted; from level [`FeatureLevel::COMPACTION`] on. Reply:
+    /// `Done`.
+    CompactLog {
+        /// Of which partition.
+        tp: TopicPartition,
+        /// A segment ends here.
+        upto: Offset,
+        /// The leader's clock.
+        time: TimestampMs,
+        /// Only while the partition's settings have this version.
+        config_version: u64,
     },
     /// A command to a consumer group. Reply: `Group`.
     Group(Box<GroupCommand>),
@@ -156,6 +168,18 @@ impl ShardCommand {
                 log_start: log_start.0,
                 config_version: *config_version,
             }),
+            Self::CompactLog {
+                tp,
+                upto,
+                time,
+                config_version,
+            } => Wire::Compact(ShardCompactLog {
+                topic: tp.topic.0,
+                partition: tp.partition.0,
+                upto: upto.0,
+                time_ms: time.0,
+                config_version: *config_version,
+            }),
             Self::Group(command) => Wire::Group((**command).clone()),
             Self::RaiseFeatureLevel { level } => {
                 Wire::RaiseFeatureLevel(ShardRaiseFeatureLevel { level: level.0 })
@@ -211,6 +235,12 @@ impl ShardCommand {
                 tp: place(trim.topic, trim.partition),
                 log_start: Offset(trim.log_start),
                 config_version: trim.config_version,
+            },
+            Wire::Compact(compact) => Self::CompactLog {
+                tp: place(compact.topic, compact.partition),
+                upto: Offset(compact.upto),
+                time: TimestampMs(compact.time_ms),
+                config_version: compact.config_version,
             },
             Wire::Group(command) if command.action.is_none() => {
                 let text = "its kind of command to a group is unknown";

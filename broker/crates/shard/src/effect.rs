@@ -6,6 +6,7 @@ use highwater_proto::batch::StampedBatch;
 use highwater_proto::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 
 use crate::PartitionConfig;
+use crate::compaction::CompactionFacts;
 
 /// A batch that got its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,13 @@ pub enum Effect {
         tp: TopicPartition,
         /// How it is treated.
         config: PartitionConfig,
+    },
+    /// Everything below an offset is to be compacted.
+    Compacted {
+        /// Of which partition.
+        tp: TopicPartition,
+        /// How.
+        compaction: CompactionFacts,
     },
     /// A consumer group was made, changed or forgotten.
     GroupChanged {

@@ -12,8 +12,10 @@ impl FeatureLevel {
     pub const GROUPS: Self = Self(2);
     /// From here on partitions keep their retention and the version of their settings.
     pub const TOPICS: Self = Self(3);
+    /// From here on partitions are compacted.
+    pub const COMPACTION: Self = Self(4);
     /// The highest level that this release knows.
-    pub const LATEST: Self = Self(3);
+    pub const LATEST: Self = Self(4);
 
     /// Whether this release can follow the rules of this level.
     #[must_use]

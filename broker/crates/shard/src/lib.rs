@@ -7,6 +7,7 @@
 
 mod clock;
 mod command;
+mod compaction;
 mod effect;
 pub mod groups;
 mod level;
@@ -22,6 +23,7 @@ mod state;
 mod test_support;
 
 pub use command::{AppendRequest, DecodeError, ShardCommand};
+pub use compaction::{CompactionFacts, CompactionSettings};
 pub use effect::{AppendEffect, Effect};
 pub use highwater_proto::internal::{GroupCommand, PartitionConfig};
 pub use level::FeatureLevel;

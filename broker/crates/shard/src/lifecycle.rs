@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
+use highwater_mutant::mutant;
 use highwater_proto::{Offset, TopicPartition};
 
 use crate::PartitionConfig;
+use crate::compaction::CompactionSettings as _;
 use crate::effect::Effect;
 use crate::level::FeatureLevel;
 use crate::partition::Partition;
@@ -15,6 +17,10 @@ impl ShardState {
     /// What this level keeps of a configuration: an older release drops the rest, and all replicas
     /// must hold the same.
     fn known(&self, config: PartitionConfig) -> PartitionConfig {
+        if self.rules >= FeatureLevel::COMPACTION {
+            return config;
+        }
+        let config = config.without_compaction();
         if self.rules >= FeatureLevel::TOPICS {
             return config;
         }
@@ -88,7 +94,7 @@ impl ShardState {
     pub(crate) fn trim(
         &mut self,
         tp: TopicPartition,
-        (log_start, config_version): (Offset, Option<u64>),
+        (upto, config_version): (Offset, Option<u64>),
         effects: &mut Vec<Effect>,
     ) -> ShardReply {
         let knows_versions = self.rules >= FeatureLevel::TOPICS;
@@ -100,9 +106,10 @@ impl ShardState {
             return ShardReply::Refused(CommandRefusal::OtherConfiguration);
         }
         let next_offset = partition.next_offset;
-        if log_start > next_offset {
+        if upto > next_offset {
             return ShardReply::Refused(CommandRefusal::OffsetOutOfRange { next_offset });
         }
+        let log_start = mutant!(TrimsTooMuch => next_offset; else upto);
         if log_start > partition.log_start {
             let partition = Arc::make_mut(partition);
             partition.log_start = log_start;

@@ -6,7 +6,9 @@ use highwater_proto::{LeaderEpoch, Offset, TimestampMs};
 
 use crate::PartitionConfig;
 use crate::command::AppendRequest;
+use crate::compaction::{Compaction, CompactionFacts};
 use crate::effect::AppendEffect;
+use crate::level::FeatureLevel;
 use crate::producer::{Check, ProducedBatch, ProducerLimits, Producers};
 use crate::reply::{RejectReason, Verdict};
 
@@ -38,6 +40,8 @@ pub(crate) struct Partition {
     pub leadership: u64,
     pub segment: Option<OpenSegment>,
     pub producers: Producers,
+    /// Most partitions have none.
+    pub compaction: Option<Box<Compaction>>,
 }
 
 /// A batch that passed every check, with what apply needs of its header.
@@ -53,6 +57,7 @@ pub(crate) struct Moment {
     pub leadership: u64,
     /// The shard's clock.
     pub now_ms: u64,
+    pub rules: FeatureLevel,
 }
 
 impl Partition {
@@ -65,6 +70,7 @@ impl Partition {
             leadership,
             segment: None,
             producers: Producers::default(),
+            compaction: None,
         }
     }
 
@@ -112,7 +118,9 @@ impl Partition {
         let last_offset = base_offset.plus(u64::from(header.last_offset_delta));
         self.next_offset = last_offset.plus(1);
         let len = request.batch.len() as u64;
-        let new_segment = self.grow_segment(base_offset, last_offset, len, request.append_time);
+        let longest_ms = self.longest_segment_ms(at.rules);
+        let time = (request.append_time, longest_ms);
+        let new_segment = self.grow_segment(base_offset, last_offset, len, time);
         if let Some(batch) = produced {
             let limits = self.limits();
             self.producers.record(batch, base_offset, at.now_ms, limits);
@@ -148,13 +156,25 @@ impl Partition {
         }
     }
 
+    /// The age at which a segment is closed; 0: none. What is to be compacted in time must be closed
+    /// in time.
+    fn longest_segment_ms(&self, rules: FeatureLevel) -> u64 {
+        let config = &self.config;
+        let lag = config
+            .max_compaction_lag_ms
+            .filter(|_| config.compact && rules >= FeatureLevel::COMPACTION);
+        match (config.segment_ms, lag) {
+            (0, lag) => lag.unwrap_or(0),
+            (longest, lag) => longest.min(lag.unwrap_or(longest)),
+        }
+    }
     /// Whether the batch begins a new segment; takes note of it either way.
     fn grow_segment(
         &mut self,
         base_offset: Offset,
         last_offset: Offset,
         len: u64,
-        append_time: TimestampMs,
+        (append_time, longest_ms): (TimestampMs, u64),
     ) -> bool {
         let config = self.config;
         let over = |limit: u64, value: u64| limit > 0 && value > limit;
@@ -167,7 +187,7 @@ impl Partition {
                 .max(0)
                 .unsigned_abs();
             let rolls = over(config.segment_bytes, grown)
-                || (config.segment_ms > 0 && age >= config.segment_ms)
+                || (longest_ms > 0 && age >= longest_ms)
                 || last_offset.0 - open.base_offset.0 > SEGMENT_OFFSETS;
             if !rolls {
                 open.bytes = grown;
@@ -221,6 +241,8 @@ pub struct PartitionFacts {
     pub config: PartitionConfig,
     /// Producers remembered.
     pub producers: usize,
+    /// The newest compaction.
+    pub compaction: Option<CompactionFacts>,
 }
 
 impl Partition {
@@ -231,6 +253,7 @@ impl Partition {
             leader_epoch: self.leader_epoch,
             config: self.config,
             producers: self.producers.as_slice().len(),
+            compaction: self.compaction.as_ref().map(|last| last.facts()),
         }
     }
 }

@@ -19,6 +19,7 @@ use highwater_proto::{
 use prost::Message;
 
 use crate::clock::ShardClock;
+use crate::compaction::Compaction;
 use crate::groups::{self, table::Groups};
 use crate::level::FeatureLevel;
 use crate::partition::{OpenSegment, Partition};
@@ -191,6 +192,8 @@ impl ShardState {
             return Err(ImportError::Known(tp));
         }
         partition.leadership = 0;
+        // It is numbered by the log that it came from. Tombstones are kept anew from here on.
+        partition.compaction = None;
         let ours = self.clock.elapsed_ms;
         partition.producers.shift_times(export.elapsed_ms, ours);
         self.partitions.insert(tp, Arc::new(partition));
@@ -247,6 +250,7 @@ fn to_partition(tp: TopicPartition, partition: &Partition) -> ShardPartition {
             DedupNotInSnapshot => Vec::new();
             else partition.producers.as_slice().iter().map(to_producer).collect()
         ),
+        compaction: partition.compaction.as_ref().map(|last| last.to_message()),
     }
 }
 
@@ -266,9 +270,18 @@ fn from_partition(message: ShardPartition) -> Result<(TopicPartition, Partition)
         leadership: message.leadership,
         segment,
         producers: from_producers(&message.producers).map_err(damaged)?,
+        compaction: message
+            .compaction
+            .as_ref()
+            .map(Compaction::from_message)
+            .map(Box::new),
     };
     if partition.log_start > partition.next_offset {
         return Err(damaged("its log begins above its end"));
+    }
+    let compacted = partition.compaction.as_ref().map(|last| last.facts());
+    if compacted.is_some_and(|done| done.upto > partition.next_offset) {
+        return Err(damaged("it is compacted beyond its end"));
     }
     if segment.is_some_and(|open| open.base_offset >= partition.next_offset) {
         return Err(damaged("its segment begins above its end"));

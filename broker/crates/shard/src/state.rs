@@ -117,6 +117,12 @@ impl ShardState {
                 log_start,
                 config_version,
             } => self.trim(tp, (log_start, config_version), effects),
+            ShardCommand::CompactLog {
+                tp,
+                upto,
+                time,
+                config_version,
+            } => self.compact(at, tp, (upto, time, config_version), effects),
             ShardCommand::Group(command) => {
                 ShardReply::Group(self.apply_group(at, *command, effects))
             }
@@ -134,6 +140,7 @@ impl ShardState {
         effects: &mut Vec<Effect>,
     ) -> Verdict {
         let now_ms = self.clock.observe(request.append_time);
+        let rules = self.rules;
         let Some(partition) = self.partitions.get_mut(&request.tp) else {
             return Verdict::Rejected(RejectReason::UnknownPartition);
         };
@@ -142,6 +149,7 @@ impl ShardState {
                 let moment = Moment {
                     leadership: at.leadership,
                     now_ms,
+                    rules,
                 };
                 let partition = Arc::make_mut(partition);
                 let (verdict, effect) = partition.append(&accepted, request, moment);

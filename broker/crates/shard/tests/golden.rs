@@ -467,3 +467,64 @@ fn commands_and_a_snapshot_of_level_3() {
     let stored = golden("v3.other_configuration.reply", &refused.encode());
     assert_eq!(ShardReply::decode(&stored), Ok(refused));
 }
+
+/// A compacted partition, as level 4 keeps it.
+#[test]
+fn commands_and_a_snapshot_of_level_4() {
+    let config = PartitionConfig {
+        compact: true,
+        delete_retention_ms: 1_000,
+        min_dirty_ppm: 500_000,
+        min_compaction_lag_ms: 5,
+        max_compaction_lag_ms: Some(60_000),
+        segment_bytes: 100,
+        ..config_of_level_3()
+    };
+    let tp = tp(300, 2);
+    let compact = |upto, time| ShardCommand::CompactLog {
+        tp,
+        upto: Offset(upto),
+        time: TimestampMs(time),
+        config_version: config.version,
+    };
+    let level = FeatureLevel::COMPACTION;
+    let mut commands = vec![
+        ShardCommand::RaiseFeatureLevel { level },
+        ShardCommand::CreatePartition { tp, config },
+    ];
+    for (n, value) in [b"a", b"b", b"c", b"d"].into_iter().enumerate() {
+        commands.push(append(
+            1_700_000_000_000 + n as i64,
+            &[(tp, batch(None, value))],
+        ));
+    }
+    commands.extend([compact(1, 1_700_000_001_000), compact(3, 1_700_000_002_500)]);
+    let mut state = ShardState::new();
+    for (position, command) in (1..).zip(&commands) {
+        let at = EntryContext {
+            position,
+            leadership: 1,
+        };
+        let reply = state.apply(at, command.clone(), &mut Vec::new());
+        assert!(
+            !matches!(reply, ShardReply::Refused(_)),
+            "{command:?}: {reply:?}"
+        );
+    }
+    let stored = golden("v4.snapshot", &state.encode_snapshot());
+    assert_eq!(ShardState::decode_snapshot(&stored).as_ref(), Ok(&state));
+    let found = state.partition(tp).and_then(|facts| facts.compaction);
+    let found = found.expect("compacted");
+    assert_eq!((found.upto, found.tombstones_below), (Offset(3), Offset(1)));
+    let named = [
+        ("v4.create.command", commands[1].clone()),
+        ("v4.compact.command", compact(3, 1_700_000_002_500)),
+    ];
+    for (name, command) in named {
+        let stored = golden(name, &command.encode().to_contiguous());
+        assert_eq!(
+            ShardCommand::decode(&Payload::from(Bytes::from(stored))),
+            Ok(command)
+        );
+    }
+}

@@ -2,16 +2,23 @@
 
 mod fixed;
 
+use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
-use highwater_sim::{run, seeds, trace};
+use highwater_sim::settings::Settings;
+use highwater_sim::{mutants, run, seeds, trace};
+
+/// The broker's own; the C library's takes a tenth of a run's time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Runs the real broker in a simulated world.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// Run this seed in this process.
-    #[arg(long, required_unless_present = "seeds")]
+    #[arg(long)]
     seed: Option<u64>,
     /// Write the trace to this file, `-` for standard output.
     #[arg(long, requires = "seed")]
@@ -22,14 +29,41 @@ struct Arguments {
     /// Run every seed of `A..B` (B not included), each in its own process.
     #[arg(long, conflicts_with = "seed")]
     seeds: Option<seeds::Range>,
+    /// Begin no more of them after so many seconds.
+    #[arg(long, requires = "seeds")]
+    seconds: Option<u64>,
+    /// Run the seeds that have found something once.
+    #[arg(long, conflicts_with_all = ["seed", "seeds"])]
+    corpus: bool,
+    /// Seeds that run at a time; each keeps one processor busy.
+    #[arg(long, default_value = "2")]
+    jobs: NonZeroUsize,
+    /// Run seeds of `A..B` with each known-bad broker until one fails.
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "corpus"], num_args = 0..=1,
+          default_missing_value = mutants::RANGE)]
+    mutants: Option<seeds::Range>,
+    /// Only this known-bad broker.
+    #[arg(long, requires = "mutants")]
+    only: Option<String>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match (arguments.seed, arguments.seeds) {
         (Some(seed), _) => one(seed, arguments.lying_disks, arguments.trace.as_deref()),
-        (None, Some(range)) => seeds::run(range),
-        (None, None) => Ok(false),
+        (None, Some(range)) => {
+            let limit = arguments.seconds.map(Duration::from_secs);
+            seeds::run(range.seeds(), arguments.jobs, limit)
+        }
+        (None, None) if arguments.corpus => {
+            seeds::corpus().and_then(|seeds| seeds::run(seeds.into_iter(), arguments.jobs, None))
+        }
+        (None, None) => match arguments.mutants {
+            Some(range) => mutants::run(range, arguments.jobs, arguments.only.as_deref()),
+            None => Err(anyhow::anyhow!(
+                "say --seed, --seeds, --corpus or --mutants"
+            )),
+        },
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
@@ -44,15 +78,20 @@ fn main() -> ExitCode {
 fn one(seed: u64, lying: bool, file: Option<&std::path::Path>) -> anyhow::Result<bool> {
     fixed::fix(seed);
     trace::start(file.is_some());
-    let report = run::run(seed, lying, fixed::set_time);
+    let settings = Settings::of(seed);
+    let report = run::run(&settings, lying, fixed::set_time);
+    let simulated = trace::now();
     let (summary, lines) = trace::finish();
     if let Some(file) = file {
         trace::save(file, &lines)?;
     }
     match &report {
         Ok(report) => println!("{report}"),
-        Err(error) => println!("FAILED: {error:#}"),
+        Err(error) => println!("FAILED: {error:#}\n{settings:?}"),
     }
-    println!("seed {seed} {summary}");
+    println!(
+        "seed {seed} {summary}; simulated {:.3} s",
+        simulated.as_secs_f64()
+    );
     Ok(report.is_ok())
 }

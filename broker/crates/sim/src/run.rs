@@ -4,27 +4,35 @@
 use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
-use anyhow::{anyhow, bail};
+use anyhow::{Context, anyhow, bail, ensure};
 use turmoil::Sim;
 
 use crate::board::{Board, Outcome, Phase};
-use crate::clients::{self, PRODUCERS};
-use crate::cluster::{Cluster, NODES};
+use crate::clients;
+use crate::cluster::Cluster;
 use crate::faults::{self, LATENCY_MS, Plan};
-use crate::surroundings::EPOCH_MS;
-use crate::trace;
+use crate::settings::{Kind, Settings};
+use crate::surroundings::{self, EPOCH_MS};
+use crate::{rot, trace};
 
 /// The cluster must be founded and the topic made within this.
-const FOUNDING: Duration = Duration::from_secs(15);
-/// Things break for so long.
-const BREAKING: Duration = Duration::from_secs(8);
+const FOUNDING: Duration = Duration::from_secs(20);
+/// How a run fails that does not get that far.
+pub const NO_TOPIC: &str = "no topic";
 /// After healing everyone must come to an end within this.
-const LIVENESS: Duration = Duration::from_secs(30);
+const LIVENESS: Duration = Duration::from_secs(60);
+/// Then whatever rots must be mended, and replicas be the same, within this.
+const MENDING: Duration = Duration::from_secs(30);
+/// From healing on until a process has no reason to end any more.
+const SETTLING: Duration = Duration::from_secs(5);
+/// Between two looks at the replicas.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// What a run that kept every promise has to say.
 #[derive(Debug)]
 pub struct Report {
     outcome: Outcome,
+    compared: usize,
     founded: Duration,
     healed: Duration,
     ended: Duration,
@@ -35,10 +43,11 @@ impl fmt::Display for Report {
         let seconds = |time: Duration| time.as_secs_f64();
         write!(
             f,
-            "{} acknowledged, {} stored; founded at {:.3} s, healed at {:.3} s, read back at \
-             {:.3} s\n{}",
+            "{} acknowledged, {} stored, {} batches compared; founded at {:.3} s, healed at {:.3} s, \
+             ended at {:.3} s\n{}",
             self.outcome.acknowledged,
             self.outcome.stored,
+            self.compared,
             seconds(self.founded),
             seconds(self.healed),
             seconds(self.ended),
@@ -55,85 +64,148 @@ const LIE: u128 = 1_000;
 ///
 /// # Errors
 /// The promise that was broken, or what did not come to an end.
-pub fn run(seed: u64, lying: bool, set_time: fn(Duration)) -> anyhow::Result<Report> {
-    let mut sim = world(seed);
-    let skew = |node: u64| i64::try_from(seed.rotate_left(8 * node as u32) % 101).unwrap_or(0) - 50;
-    let mut cluster = Cluster::start(&mut sim, [skew(0), skew(1), skew(2)])?;
-    let board = Board::new(PRODUCERS);
-    start_clients(&mut sim, &board, seed);
-    let mut plan = Plan::new(seed, BREAKING);
-    let (mut founded, mut healed) = (None, None);
-    loop {
+pub fn run(settings: &Settings, lying: bool, set_time: fn(Duration)) -> anyhow::Result<Report> {
+    surroundings::start(settings.seed);
+    highwater_metadata::fewer_shards(settings.shards);
+    let mut sim = world(settings);
+    let cluster = Cluster::start(&mut sim, settings)?;
+    let board = Board::new(settings.producers);
+    let names = clients::start(&mut sim, settings, &board);
+    let plan = Plan::new(settings, &names);
+    let mut run = Run {
+        settings,
+        cluster,
+        board,
+        clients: names,
+        plan,
+        lying,
+        set_time,
+        founded: None,
+        healed: None,
+    };
+    while !run.step(&mut sim)? {}
+    run.finish(&mut sim)
+}
+
+struct Run<'a> {
+    settings: &'a Settings,
+    cluster: Cluster,
+    board: Board,
+    clients: Vec<String>,
+    plan: Plan,
+    lying: bool,
+    set_time: fn(Duration),
+    founded: Option<Duration>,
+    healed: Option<Duration>,
+}
+
+impl Run<'_> {
+    /// One step of the simulation; whether every client has come to its end.
+    fn step(&mut self, sim: &mut Sim<'_>) -> anyhow::Result<bool> {
         let now = sim.elapsed();
         trace::set_time(now);
-        set_time(now);
-        if founded.is_none() && board.phase() == Phase::Breaking {
-            founded = Some(now);
+        (self.set_time)(now);
+        self.change_the_world(sim, now)?;
+        if self.lying
+            && self.healed.is_none()
+            && self.founded.is_some()
+            && now.as_millis() % LIE == 0
+        {
+            self.cluster.lie();
         }
-        match (founded, healed) {
-            (None, _) if now > FOUNDING => bail!("no topic after {FOUNDING:?}"),
+        let ended = sim.step().map_err(|error| anyhow!("{error:#}"))?;
+        self.cluster.note_calls(now)?;
+        self.cluster.look_after(sim, now)?;
+        if let Some(broken) = trace::broken_election() {
+            bail!("{broken}");
+        }
+        if self.board.replacing() {
+            self.cluster.let_in();
+        }
+        if self.board.take_replaced() {
+            self.cluster.replaced();
+        }
+        self.board.set_wiped(self.cluster.wiped());
+        Ok(ended)
+    }
+
+    fn change_the_world(&mut self, sim: &mut Sim<'_>, now: Duration) -> anyhow::Result<()> {
+        if self.founded.is_none() && self.board.phase() == Phase::Breaking {
+            self.founded = Some(now);
+        }
+        match (self.founded, self.healed) {
+            (None, _) if now > FOUNDING => bail!("{NO_TOPIC} after {FOUNDING:?}"),
             (None, _) => {}
-            (Some(begin), None) if now >= begin + BREAKING => {
-                faults::heal(&mut sim, &mut cluster);
-                board.set_phase(Phase::Healed);
-                healed = Some(now);
+            (Some(begin), None) if now >= begin + self.settings.breaking => {
+                faults::heal(sim, &mut self.cluster, self.settings.names(), &self.clients);
+                self.board.set_phase(Phase::Healed);
+                clients::start_last(sim, self.settings, &self.board);
+                self.healed = Some(now);
             }
-            (Some(begin), None) => plan.act(&mut sim, &mut cluster, now.saturating_sub(begin)),
+            (Some(begin), None) => {
+                let since = now.saturating_sub(begin);
+                self.plan.act(sim, &mut self.cluster, since)?;
+            }
             (_, Some(healed)) if now > healed + LIVENESS => {
                 bail!("not at an end {LIVENESS:?} after healing")
             }
+            (_, Some(healed)) if now > healed + SETTLING => self.cluster.excuse_nobody(),
             (Some(_), Some(_)) => {}
         }
-        if lying && healed.is_none() && founded.is_some() && now.as_millis() % LIE == 0 {
-            cluster.lie();
+        Ok(())
+    }
+
+    /// Judges what was seen, and what lies on the disks.
+    fn finish(mut self, sim: &mut Sim<'_>) -> anyhow::Result<Report> {
+        let readers = if self.settings.nodes == 3 { 4 } else { 1 };
+        let outcome = self.board.judge(readers)?;
+        let ended = sim.elapsed();
+        self.cluster.check_open_files()?;
+        let differs = |error: &String| error.contains("have different content");
+        let rots = self.settings.faults.contains(&Kind::Rot);
+        let compared = loop {
+            match rot::compare(&self.cluster.disks()) {
+                Ok(compared) => break compared,
+                Err(error) if !rots || sim.elapsed() > ended + MENDING => return Err(error),
+                // What has rotted is being mended.
+                Err(_) => {}
+            }
+            let next = sim.elapsed() + LOOK;
+            while sim.elapsed() < next {
+                self.healed = Some(sim.elapsed());
+                self.step(sim)?;
+            }
+        };
+        if let Some(error) = trace::errors().iter().find(|error| differs(error)) {
+            bail!("{error}");
         }
-        let ended = sim.step().map_err(|error| anyhow!("{error}"))?;
-        cluster.note_calls();
-        cluster.take_down(&mut sim);
-        if ended {
-            let outcome = board.judge(NODES.len() + 1)?;
-            return Ok(Report {
-                outcome,
-                founded: founded.unwrap_or_default(),
-                healed: healed.unwrap_or_default(),
-                ended: now,
-            });
+        // One that was turned away until it was let in starts again after a while.
+        let last = sim.elapsed() + SETTLING;
+        while self.cluster.count_running() < self.settings.nodes && sim.elapsed() < last {
+            self.step(sim)?;
         }
+        let running = self.cluster.count_running();
+        ensure!(running == self.settings.nodes, "{running} nodes are left");
+        Ok(Report {
+            outcome,
+            compared,
+            founded: self.founded.context("it was founded")?,
+            healed: self.healed.context("it was healed")?,
+            ended: sim.elapsed(),
+        })
     }
 }
 
-fn world(seed: u64) -> Sim<'static> {
+fn world(settings: &Settings) -> Sim<'static> {
     let epoch = UNIX_EPOCH + Duration::from_millis(EPOCH_MS.unsigned_abs());
     turmoil::Builder::new()
-        .rng_seed(seed)
+        .rng_seed(settings.seed)
         .epoch(epoch)
         .simulation_duration(Duration::from_secs(600))
-        .tick_duration(Duration::from_millis(1))
+        .tick_duration(Duration::from_millis(settings.tick_ms))
         .min_message_latency(Duration::from_micros(200))
         .max_message_latency(Duration::from_millis(LATENCY_MS))
         .tcp_capacity(1024)
         .enable_random_order()
         .build()
-}
-
-fn start_clients(sim: &mut Sim<'_>, board: &Board, seed: u64) {
-    let shared = board.clone();
-    sim.client(
-        "founder",
-        async move { Ok(clients::found(shared, seed).await?) },
-    );
-    for number in 0..PRODUCERS {
-        let (shared, seed) = (board.clone(), seed.wrapping_add(u64::from(number) + 1));
-        sim.client(format!("producer{number}"), async move {
-            Ok(clients::produce(shared, seed).await?)
-        });
-    }
-    let shared = board.clone();
-    sim.client("follower", async move {
-        Ok(clients::follow(shared, seed).await?)
-    });
-    let shared = board.clone();
-    sim.client("reader", async move {
-        Ok(clients::read_back(shared, seed).await?)
-    });
 }

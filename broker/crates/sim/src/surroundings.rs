@@ -1,11 +1,22 @@
 //! A broker's surroundings, simulated: network and time by turmoil, the disk by ours.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use highwater_env::{Clock, Env, Listener, Net, SimDisk, Workers};
+use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
+
+use crate::trace;
 
 /// What the wall clocks show at the start of a run, in milliseconds since the Unix epoch.
 pub const EPOCH_MS: i64 = 1_767_225_600_000;
@@ -17,11 +28,20 @@ pub fn elapsed() -> Duration {
     turmoil::sim_elapsed().unwrap_or_default()
 }
 
-/// A wall clock that goes with the simulation and is off by a fixed amount.
-#[derive(Debug, Clone, Copy)]
-pub struct SimClock {
-    /// How much it is ahead, in milliseconds.
-    pub ahead_ms: i64,
+/// A wall clock that goes with the simulation and is off by what it is told.
+#[derive(Debug, Clone, Default)]
+pub struct SimClock(Arc<AtomicI64>);
+
+impl SimClock {
+    /// A clock that is ahead by so many milliseconds.
+    #[must_use]
+    pub fn ahead(ms: i64) -> Self {
+        Self(Arc::new(AtomicI64::new(ms)))
+    }
+    /// Jumps.
+    pub fn jump(&self, ms: i64) {
+        self.0.fetch_add(ms, Ordering::SeqCst);
+    }
 }
 
 impl Clock for SimClock {
@@ -29,7 +49,7 @@ impl Clock for SimClock {
         let passed = i64::try_from(elapsed().as_millis()).unwrap_or(i64::MAX);
         EPOCH_MS
             .saturating_add(passed)
-            .saturating_add(self.ahead_ms)
+            .saturating_add(self.0.load(Ordering::SeqCst))
     }
 }
 
@@ -40,12 +60,50 @@ pub struct SimNet;
 /// A listening socket of [`SimNet`].
 pub struct SimListener(TcpListener);
 
+/// A connection of [`SimNet`], which tells the trace what is sent.
+pub struct SimStream(TcpStream);
+
+/// Connects to `host:port`.
+///
+/// # Errors
+/// When nobody listens there.
+pub async fn connect(address: &str) -> io::Result<SimStream> {
+    TcpStream::connect(address).await.map(SimStream)
+}
+
+impl AsyncRead for SimStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buf)
+    }
+}
+
+impl AsyncWrite for SimStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        trace::sends(buf);
+        Pin::new(&mut self.0).poll_write(context, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
+
 impl Net for SimNet {
-    type Stream = TcpStream;
+    type Stream = SimStream;
     type Listener = SimListener;
 
-    async fn connect(&self, address: &str) -> io::Result<TcpStream> {
-        TcpStream::connect(address).await
+    async fn connect(&self, address: &str) -> io::Result<SimStream> {
+        connect(address).await
     }
     async fn listen(&self, address: &str) -> io::Result<SimListener> {
         TcpListener::bind(address).await.map(SimListener)
@@ -53,10 +111,11 @@ impl Net for SimNet {
 }
 
 impl Listener for SimListener {
-    type Stream = TcpStream;
+    type Stream = SimStream;
 
-    async fn accept(&mut self) -> io::Result<(TcpStream, SocketAddr)> {
-        self.0.accept().await
+    async fn accept(&mut self) -> io::Result<(SimStream, SocketAddr)> {
+        let (stream, peer) = self.0.accept().await?;
+        Ok((SimStream(stream), peer))
     }
     fn local_addr(&self) -> io::Result<SocketAddr> {
         self.0.local_addr()
@@ -72,14 +131,11 @@ pub struct SimEnv {
 }
 
 impl SimEnv {
-    /// Surroundings with this disk and a clock that is off by `ahead_ms`.
+    /// Surroundings with this disk and this clock.
     #[must_use]
-    pub fn new(disk: SimDisk, ahead_ms: i64) -> Self {
-        Self {
-            disk,
-            clock: SimClock { ahead_ms },
-            net: SimNet,
-        }
+    pub fn new(disk: SimDisk, clock: SimClock) -> Self {
+        let net = SimNet;
+        Self { disk, clock, net }
     }
 }
 
@@ -99,5 +155,91 @@ impl Env for SimEnv {
     }
     fn workers(&self) -> Workers {
         Workers::Tasks
+    }
+}
+
+/// What the machines of a run share with code that has no parameter for them: a process is one run.
+static MACHINES: Mutex<Option<Machines>> = Mutex::new(None);
+
+struct Machines {
+    rng: StdRng,
+    /// The longest that a worker of a node waits for its disk.
+    slowness: BTreeMap<String, Duration>,
+    disks: BTreeMap<String, SimDisk>,
+    /// Nodes whose process has ended by itself, and why.
+    ended: Vec<(String, String)>,
+}
+
+/// Begins a run: workers wait for their disk as long as [`set_slowness`] says, and a broker that
+/// ends its process is noted.
+pub fn start(seed: u64) {
+    *MACHINES.lock() = Some(Machines {
+        rng: StdRng::seed_from_u64(seed ^ 0x510d_15c5),
+        slowness: BTreeMap::new(),
+        disks: BTreeMap::new(),
+        ended: Vec::new(),
+    });
+    highwater_env::slow_tasks(slowness);
+    highwater_broker::node::end_with(process_ends);
+}
+
+/// The longest that a worker of this node waits for its disk from now on; half of the time it does
+/// not wait.
+pub fn set_slowness(node: &str, most: Duration) {
+    if let Some(machines) = MACHINES.lock().as_mut() {
+        machines.slowness.insert(node.to_owned(), most);
+    }
+}
+
+/// The disk that a node's process uses now.
+pub fn set_disk(node: &str, disk: SimDisk) {
+    if let Some(machines) = MACHINES.lock().as_mut() {
+        machines.disks.insert(node.to_owned(), disk);
+    }
+}
+
+/// Whether a file call of a node's process has failed: it is about to end, or its power has failed,
+/// and what it says from now on nobody hears.
+#[must_use]
+pub fn disk_has_failed(node: &str) -> bool {
+    let machines = MACHINES.lock();
+    let disk = machines.as_ref().and_then(|all| all.disks.get(node));
+    disk.is_some_and(SimDisk::has_failed)
+}
+
+/// The nodes whose processes have ended by themselves since this was asked last, and why.
+#[must_use]
+pub fn take_ended() -> Vec<(String, String)> {
+    let mut machines = MACHINES.lock();
+    machines
+        .as_mut()
+        .map(|machines| std::mem::take(&mut machines.ended))
+        .unwrap_or_default()
+}
+
+fn slowness(_worker: &str) -> Duration {
+    let node = trace::node();
+    let mut machines = MACHINES.lock();
+    let Some(machines) = machines.as_mut() else {
+        return Duration::ZERO;
+    };
+    let most = machines.slowness.get(&node).copied().unwrap_or_default();
+    let most = u64::try_from(most.as_micros()).unwrap_or(0);
+    if most == 0 || machines.rng.random_ratio(1, 2) {
+        return Duration::ZERO;
+    }
+    Duration::from_micros(machines.rng.random_range(0..most))
+}
+
+/// A real process ends at once. Here it is taken down when the step is over; until then its disk
+/// takes nothing any more.
+pub fn process_ends(why: &str) {
+    let node = trace::node();
+    trace::note("process ends", &node, format_args!(" {why}"));
+    if let Some(machines) = MACHINES.lock().as_mut() {
+        if let Some(disk) = machines.disks.get(&node) {
+            disk.stop_after(0);
+        }
+        machines.ended.push((node, why.to_owned()));
     }
 }

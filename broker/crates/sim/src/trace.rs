@@ -1,7 +1,7 @@
 //! What happened, line by line: every message, file call, change of leader and acknowledgement
 //! with its simulated time. Two runs of one seed are the same when their digests are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
@@ -14,6 +14,12 @@ use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
+use crate::leaders::{Group, Leaders, Term};
+use crate::surroundings::disk_has_failed;
+
+/// Where the broker's groups tell what they remember.
+const VOTES: &str = "highwater_raft::votes";
+
 static TRACE: Mutex<Option<Trace>> = Mutex::new(None);
 
 struct Trace {
@@ -21,8 +27,15 @@ struct Trace {
     /// Nodes by the number of their span, less one.
     nodes: Vec<String>,
     node: usize,
+    /// The bytes that are being handed to the network: how many, and their hash.
+    sending: Option<(usize, u64)>,
+    /// The line that is being written.
+    line: String,
     digest: DefaultHasher,
     counts: BTreeMap<String, u64>,
+    /// What was logged as an error.
+    errors: BTreeSet<String>,
+    leaders: Leaders,
     keep: bool,
     lines: String,
 }
@@ -57,8 +70,12 @@ pub fn start(keep: bool) {
         now: Duration::ZERO,
         nodes: Vec::new(),
         node: 0,
+        sending: None,
+        line: String::new(),
         digest: DefaultHasher::new(),
         counts: BTreeMap::new(),
+        errors: BTreeSet::new(),
+        leaders: Leaders::default(),
         keep,
         lines: String::new(),
     });
@@ -87,6 +104,36 @@ pub fn finish() -> (Summary, String) {
     )
 }
 
+/// What was logged as an error so far, each sentence once.
+#[must_use]
+pub fn errors() -> Vec<String> {
+    let trace = TRACE.lock();
+    let errors = trace.as_ref().map(|trace| trace.errors.clone());
+    errors.unwrap_or_default().into_iter().collect()
+}
+
+/// The first rule of elections that was broken.
+#[must_use]
+pub fn broken_election() -> Option<String> {
+    let trace = TRACE.lock();
+    let broken = trace.as_ref().and_then(|trace| trace.leaders.broken());
+    broken.map(ToOwned::to_owned)
+}
+
+/// A node has lost its disk.
+pub fn wiped(node: &str) {
+    if let Some(trace) = TRACE.lock().as_mut() {
+        trace.leaders.wiped(node);
+    }
+}
+
+/// Somebody begins to let a node in that has lost its disk.
+pub fn let_in(node: &str) {
+    if let Some(trace) = TRACE.lock().as_mut() {
+        trace.leaders.let_in(node);
+    }
+}
+
 /// Counts so far.
 #[must_use]
 pub fn count(what: &str) -> u64 {
@@ -111,10 +158,34 @@ pub fn save(path: &Path, lines: &str) -> anyhow::Result<()> {
     write().with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// The time that the next lines get.
+/// Sets that time.
 pub fn set_time(now: Duration) {
     if let Some(trace) = TRACE.lock().as_mut() {
         trace.now = now;
+    }
+}
+
+/// The time that the next lines get.
+#[must_use]
+pub fn now() -> Duration {
+    let trace = TRACE.lock();
+    trace.as_ref().map(|trace| trace.now).unwrap_or_default()
+}
+
+/// The node whose code runs now; empty between the steps of nodes.
+#[must_use]
+pub fn node() -> String {
+    let trace = TRACE.lock();
+    let name = trace.as_ref().and_then(Trace::current).unwrap_or_default();
+    name.to_owned()
+}
+
+/// Says which bytes the next segment holds, so that nobody has to print them.
+pub fn sends(bytes: &[u8]) {
+    if let Some(trace) = TRACE.lock().as_mut() {
+        let mut hash = DefaultHasher::new();
+        hash.write(bytes);
+        trace.sending = Some((bytes.len(), hash.finish()));
     }
 }
 
@@ -126,22 +197,37 @@ pub fn note(what: &str, node: &str, details: fmt::Arguments<'_>) {
 }
 
 impl Trace {
+    /// The name of the node whose code runs now.
+    fn current(&self) -> Option<&str> {
+        let node = self.nodes.get(self.node.checked_sub(1)?)?;
+        Some(node)
+    }
+
     fn line(&mut self, what: &str, node: &str, details: fmt::Arguments<'_>) {
         let micros = self.now.as_micros();
-        let line = format!(
-            "{:>4}.{:06} {node:<10} {what}{details}\n",
+        self.line.clear();
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            self.line,
+            "{:>4}.{:06} {node:<10} {what}{details}",
             micros / 1_000_000,
             micros % 1_000_000
         );
-        self.digest.write(line.as_bytes());
+        if !is_arrival(what) {
+            self.digest.write(self.line.as_bytes());
+        }
+        self.count(what);
+        if self.keep {
+            self.lines.push_str(&self.line);
+        }
+    }
+
+    fn count(&mut self, what: &str) {
         match self.counts.get_mut(what) {
             Some(count) => *count += 1,
             None => {
                 self.counts.insert(what.to_owned(), 1);
             }
-        }
-        if self.keep {
-            self.lines.push_str(&line);
         }
     }
 }
@@ -157,38 +243,56 @@ impl Subscriber for Listening {
         }
         metadata.is_event()
             && metadata.target().starts_with("highwater")
-            && *metadata.level() <= Level::INFO
+            && (*metadata.level() <= Level::INFO || metadata.target() == VOTES)
     }
     fn new_span(&self, span: &Attributes<'_>) -> Id {
-        let mut name = Text::default();
-        span.record(&mut name);
         let mut trace = TRACE.lock();
         let Some(trace) = trace.as_mut() else {
             return Id::from_u64(1);
         };
-        let known = trace.nodes.iter().position(|node| *node == name.details);
-        let at = known.unwrap_or_else(|| {
-            trace.nodes.push(name.details);
-            trace.nodes.len() - 1
-        });
-        Id::from_u64(at as u64 + 1)
+        let nodes = &mut trace.nodes;
+        let mut name = Name { nodes, at: 0 };
+        span.record(&mut name);
+        Id::from_u64(name.at as u64 + 1)
     }
     fn record(&self, _span: &Id, _values: &Record<'_>) {}
     fn record_follows_from(&self, _span: &Id, _follows: &Id) {}
     fn event(&self, event: &Event<'_>) {
-        let mut text = Text::default();
-        event.record(&mut text);
         let mut trace = TRACE.lock();
-        if let Some(trace) = trace.as_mut() {
-            let node = trace
-                .node
-                .checked_sub(1)
-                .and_then(|at| trace.nodes.get(at))
-                .cloned();
-            let node = node.unwrap_or_default();
-            let node = node.trim_start_matches(" name=").trim_matches('"');
-            trace.line(&text.message, node, format_args!("{}", text.details));
+        let Some(trace) = trace.as_mut() else {
+            return;
+        };
+        let mut text = Text {
+            all: trace.keep,
+            sending: &mut trace.sending,
+            message: String::new(),
+            details: String::new(),
+        };
+        event.record(&mut text);
+        let Text {
+            message, details, ..
+        } = text;
+        if *event.metadata().level() == Level::ERROR {
+            trace.errors.insert(format!("{message}{details}"));
         }
+        if is_arrival(&message) && !trace.keep {
+            trace.count(&message);
+            return;
+        }
+        let node = trace.current().unwrap_or_default().to_owned();
+        if matches!(message.as_str(), "leader" | "recovered" | "forgotten") {
+            let mut heard = Heard::default();
+            event.record(&mut heard);
+            let Heard(group, term, leader) = heard;
+            match message.as_str() {
+                // A vote that could not be stored may be told by a process that ends.
+                "leader" if disk_has_failed(&node) => {}
+                "leader" => trace.leaders.heard(&node, group, term, leader),
+                "recovered" => trace.leaders.recovered(&node, group, term),
+                _ => trace.leaders.forgotten(&node, group),
+            }
+        }
+        trace.line(&message, &node, format_args!("{details}"));
     }
     fn enter(&self, span: &Id) {
         if let Some(trace) = TRACE.lock().as_mut() {
@@ -202,46 +306,86 @@ impl Subscriber for Listening {
     }
 }
 
-/// An event as text. The bytes of a message are told by their hash.
+/// What follows from the message sent and its delay, and is half of all events: it is in the lines
+/// that are kept, and counted, but does not make the digest.
+fn is_arrival(message: &str) -> bool {
+    matches!(message, "Delivered" | "Recv")
+}
+
+/// Finds the number of the node that a span names.
+struct Name<'a> {
+    nodes: &'a mut Vec<String>,
+    at: usize,
+}
+
+impl Visit for Name<'_> {
+    fn record_debug(&mut self, _field: &Field, _value: &dyn fmt::Debug) {}
+    fn record_str(&mut self, _field: &Field, name: &str) {
+        let known = self.nodes.iter().position(|node| node == name);
+        self.at = known.unwrap_or_else(|| {
+            self.nodes.push(name.to_owned());
+            self.nodes.len() - 1
+        });
+    }
+}
+
+/// Who leads: group, term and leader.
 #[derive(Default)]
-struct Text {
+struct Heard(Group, Term, u64);
+
+impl Visit for Heard {
+    fn record_debug(&mut self, _field: &Field, _value: &dyn fmt::Debug) {}
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        match field.name() {
+            "group" => self.0 = value,
+            "term" => self.1 = value,
+            "leader" => self.2 = value,
+            _ => {}
+        }
+    }
+}
+
+/// An event as text. The bytes of a message are told by their hash.
+struct Text<'a> {
+    /// Also what does not make the digest.
+    all: bool,
+    sending: &'a mut Option<(usize, u64)>,
     message: String,
     details: String,
 }
 
-impl Visit for Text {
+impl Visit for Text<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing to a string cannot fail.
         let _ = match field.name() {
             "message" => write!(self.message, "{value:?}"),
+            _ if !self.all && is_arrival(&self.message) => Ok(()),
             // The bytes are told when they are sent; printing them costs most of a run's time.
             "protocol" if !self.message.is_empty() && self.message != "Send" => Ok(()),
             "protocol" => {
-                let mut bytes = Hashing::default();
-                let written = write!(bytes, "{value:?}");
-                let _ = write!(
-                    self.details,
-                    " {} {:016x}",
-                    bytes.written,
-                    bytes.hash.finish()
-                );
-                written
+                let mut kind = Kind::default();
+                if write!(kind, "{value:?}").is_ok() {
+                    write!(self.details, " {}", kind.0)
+                } else {
+                    let (len, hash) = self.sending.take().unwrap_or_default();
+                    write!(self.details, " {len} {hash:016x}")
+                }
             }
             name => write!(self.details, " {name}={value:?}"),
         };
     }
 }
 
+/// The kind of a segment; one with bytes ends in an error where they begin.
 #[derive(Default)]
-struct Hashing {
-    hash: DefaultHasher,
-    written: usize,
-}
+struct Kind(String);
 
-impl fmt::Write for Hashing {
+impl fmt::Write for Kind {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.hash.write(text.as_bytes());
-        self.written += text.len();
+        if text.contains('[') {
+            return Err(fmt::Error);
+        }
+        self.0.push_str(text);
         Ok(())
     }
 }

@@ -3,11 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::WalError;
+use crate::{GroupId, LogIndex, WalError};
 
 /// Called once, on the writer, with the error after which the log takes nothing any more. The
 /// broker stops its process here.
 pub type OnFatal = Arc<dyn Fn(&WalError) + Send + Sync>;
+
+/// Up to which entry a checkpoint on the disk holds what a group's log said, so that what the log
+/// has of it may be unreadable. Asked when the log is opened, and only if something is. A wrong answer
+/// loses entries.
+pub type Covered = Arc<dyn Fn(GroupId) -> Option<LogIndex> + Send + Sync>;
 
 /// Settings of a log. Sizes in bytes.
 #[derive(Clone)]
@@ -25,6 +30,8 @@ pub struct WalConfig {
     pub max_free_files: usize,
     /// Whom to tell of the error that ended the log.
     pub on_fatal: OnFatal,
+    /// What checkpoints hold; nothing by default.
+    pub covered: Covered,
 }
 
 impl Default for WalConfig {
@@ -36,6 +43,7 @@ impl Default for WalConfig {
             flush_bytes: 16 << 20,
             max_free_files: 4,
             on_fatal: Arc::new(|_| {}),
+            covered: Arc::new(|_| None),
         }
     }
 }

@@ -49,6 +49,51 @@ pub enum WalError {
     Closed,
 }
 
+/// Bytes of the log that are not what was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadPlace {
+    /// The file.
+    pub file: PathBuf,
+    /// Where the bad frame, group or header starts, in bytes.
+    pub offset: u64,
+    /// Whose frame it is; `None` when that cannot be told.
+    pub group: Option<GroupId>,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+impl std::fmt::Display for BadPlace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (file, offset) = (self.file.display(), self.offset);
+        write!(
+            f,
+            "write-ahead log file {file}, byte {offset}: {}",
+            self.what
+        )?;
+        self.group
+            .map_or(Ok(()), |group| write!(f, " (group {group})"))
+    }
+}
+
+/// Why the log was not renewed.
+#[derive(Debug, thiserror::Error)]
+pub enum RenewError {
+    /// Some of the old files still hold what is needed: an entry in them is unreadable and not
+    /// purged yet, or the disk is full. Nothing is lost by asking again.
+    #[error(
+        "old files are still needed, {}",
+        if *.unreadable { "an unreadable entry among them: it can go when a checkpoint covers it" }
+        else { "and there is no disk space for what they hold" }
+    )]
+    NotYet {
+        /// Whether an unreadable entry is the reason.
+        unreadable: bool,
+    },
+    /// The log has ended.
+    #[error(transparent)]
+    Ended(#[from] WalError),
+}
+
 /// Why a log could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum WalOpenError {

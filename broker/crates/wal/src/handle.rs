@@ -22,7 +22,7 @@ use crate::shared::Shared;
 use crate::stats::WalStats;
 use crate::writer::Writer;
 use crate::writer::queue::{Job, Submission, frame_bytes};
-use crate::{WalError, WalOpenError, WalReadError, read};
+use crate::{LogCheck, RenewError, WalError, WalOpenError, WalReadError, read};
 
 /// Jobs that may wait for the writer, beside the bound on bytes.
 const QUEUE_JOBS: usize = 16_384;
@@ -272,6 +272,29 @@ impl<E: Env> Wal<E> {
             })
         });
         hints.collect()
+    }
+
+    /// A walk over all that was written and is not given back yet, to find what has rotted.
+    #[must_use]
+    pub fn check(&self) -> LogCheck<File<E>> {
+        LogCheck::new(Arc::clone(&self.inner.shared))
+    }
+
+    /// Goes on in another file, writes again what is needed of all files before it, and gives those
+    /// back: what has rotted in them is out of the way of the next start. An entry that is unreadable
+    /// has to be purged before. Returns when that is durable.
+    ///
+    /// Cancellation: it goes on, or is done.
+    ///
+    /// # Errors
+    /// [`RenewError`]; a log that was not renewed holds what it held.
+    pub async fn renew(&self) -> Result<(), RenewError> {
+        self.inner.shared.check()?;
+        let (answer, answered) = oneshot::channel();
+        let asked = self.inner.writer.send(Job::Renew(answer)).await;
+        asked.map_err(|_| WalError::Closed)?;
+        let closed = || self.failure().unwrap_or(WalError::Closed);
+        answered.await.unwrap_or_else(|_| Err(closed().into()))
     }
 
     /// The log's figures now.

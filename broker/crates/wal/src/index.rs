@@ -1,12 +1,12 @@
 //! The index in memory: where every entry lies, and what each file still holds that is needed.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::file::WalFile;
-use crate::frame::{FRAME_HEAD_LEN, FrameKind};
+use crate::frame::{FIRST_GROUP, FRAME_HEAD_LEN, FrameKind};
 use crate::{GroupId, LogIndex};
 
 /// Where a frame lies.
@@ -54,6 +54,8 @@ pub(crate) struct GroupIndex {
     pub entries: VecDeque<Location>,
     pub purged: Option<(u64, Kept)>,
     pub states: BTreeMap<u8, Kept>,
+    /// Entries that had rotted when the log was opened; a durable checkpoint covers each of them.
+    pub unreadable: BTreeSet<u64>,
 }
 
 impl GroupIndex {
@@ -76,6 +78,8 @@ impl GroupIndex {
 #[derive(Debug)]
 pub(crate) struct FileUse<F> {
     pub file: Arc<WalFile<F>>,
+    /// Where its last durable group ends, in bytes.
+    pub end: u64,
     /// Bytes of entries in it that are still needed.
     pub entry_bytes: u64,
     /// Bytes of states and purge points in it that are still needed.
@@ -109,11 +113,19 @@ impl<F> Index<F> {
             generation,
             FileUse {
                 file,
+                end: FIRST_GROUP,
                 entry_bytes: 0,
                 state_bytes: 0,
                 highest,
             },
         );
+    }
+
+    /// Notes up to where a file is written and durable.
+    pub(crate) fn written(&mut self, generation: u64, end: u64) {
+        if let Some(used) = self.files.get_mut(&generation) {
+            used.end = end;
+        }
     }
 
     /// Notes a durable frame of the writer's. Frames of one group come in their order.
@@ -144,6 +156,7 @@ impl<F> Index<F> {
                 }
             }
             FrameKind::Truncate => {
+                group.unreadable.split_off(&index);
                 while group.end() > index {
                     let Some(old) = group.entries.pop_back() else {
                         break;
@@ -162,6 +175,7 @@ impl<F> Index<F> {
                     group.first += 1;
                     drop_entry(files, &old);
                 }
+                group.unreadable = group.unreadable.split_off(&index.saturating_add(1));
                 add_state(files, &location);
                 if let Some((_, old)) = group.purged.replace((index, Kept { value, location })) {
                     drop_state(files, &old.location);
@@ -260,6 +274,9 @@ pub struct Bounds {
     pub purged: Option<(LogIndex, Bytes)>,
     /// The value of each slot that was ever set.
     pub states: BTreeMap<u8, Bytes>,
+    /// The last of the entries that had rotted when the log was opened. A durable checkpoint covers
+    /// it: the group is to be purged up to there before it is read.
+    pub unreadable: Option<LogIndex>,
 }
 
 impl From<&GroupIndex> for Bounds {
@@ -277,6 +294,7 @@ impl From<&GroupIndex> for Bounds {
                 .iter()
                 .map(|(slot, k)| (*slot, k.value.clone()))
                 .collect(),
+            unreadable: group.unreadable.last().copied().map(LogIndex),
         }
     }
 }

@@ -8,6 +8,7 @@
 //! Step 6a of the produce journey: before it, the raft crate proposes an entry; after it, the
 //! entry counts towards its majority.
 
+mod check;
 mod config;
 mod error;
 mod file;
@@ -22,8 +23,9 @@ mod shared;
 mod stats;
 mod writer;
 
-pub use config::{OnFatal, WalConfig};
-pub use error::{WalError, WalOpenError, WalReadError};
+pub use check::{LogCheck, LogChecked};
+pub use config::{Covered, OnFatal, WalConfig};
+pub use error::{BadPlace, RenewError, WalError, WalOpenError, WalReadError};
 pub use handle::{PurgeHint, Wal};
 pub use index::Bounds;
 pub use ops::{Done, GroupId, LogIndex, Op};

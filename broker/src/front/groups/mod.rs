@@ -26,6 +26,7 @@ use highwater_proto::v1::{
 use tonic::{Request, Response, Status};
 
 use crate::node::Broker;
+use crate::node::connections::Connection;
 
 /// The service over one broker.
 pub struct GroupsService<E: Env>(pub Arc<Broker<E>>);
@@ -84,9 +85,8 @@ impl<E: Env> Groups for GroupsService<E> {
         &self,
         request: Request<JoinGroupRequest>,
     ) -> Result<Response<JoinGroupResponse>, Status> {
-        let host = request
-            .remote_addr()
-            .map(|address| address.ip().to_string());
+        let connection = request.extensions().get::<Connection>();
+        let host = connection.map(|connection| connection.peer.ip().to_string());
         let host = host.unwrap_or_default();
         answer(members::join(&self.0, request.into_inner(), host).await)
     }

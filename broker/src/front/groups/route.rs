@@ -156,7 +156,8 @@ pub async fn propose<E: Env>(
     let _admitted = admitted.map_err(|_closed| {
         convert::error(ErrorCode::ShuttingDown, "this broker is stopping", None)
     })?;
-    match groups::propose(broker, shard, (group, action), timeout).await {
+    let decided = groups::propose(broker, shard, (group, action), timeout);
+    match broker.producing.track_future(decided).await {
         Ok(Ok(outcome)) => Ok(outcome),
         Ok(Err(refusal)) => Err(refused(group, refusal)),
         Err(failure) => Err(failed(broker, shard, group, &failure)),

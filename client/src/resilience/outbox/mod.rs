@@ -31,6 +31,7 @@
 //! Order among rows of concurrent transactions is the database's business: if a transaction with a
 //! lower row number commits later, its row is published later.
 
+mod lanes;
 mod publish;
 mod relay;
 mod state;

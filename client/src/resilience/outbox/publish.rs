@@ -1,16 +1,19 @@
 //! Sends one batch under given numbers until the cluster says where it is stored.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use highwater_proto::batch::{BatchBuilder, Compression};
-use highwater_proto::v1::{self, log_client::LogClient};
+use highwater_proto::v1;
 use highwater_proto::{BatchSequence, ProducerEpoch, ProducerId, TimestampMs, TopicPartition};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::OUTBOX_HEADER;
+use super::lanes::{Lanes, NoVerdict, Verdict};
 use super::state::Identity;
 use crate::client::Client;
 use crate::cluster::Cluster;
-use crate::connect::Purpose;
 use crate::error::{Cause, CodeClass, ErrorCode, SendError, classify};
 use crate::record::ProducerRecord;
 
@@ -35,7 +38,7 @@ pub(super) fn build(
     tp: TopicPartition,
     (identity, sequence): (Identity, u32),
     outbox: &str,
-    rows: &[(u64, ProducerRecord)],
+    rows: &[(u64, &ProducerRecord)],
     now_ms: i64,
 ) -> Result<Numbered, Cause> {
     let mut builder = BatchBuilder::new(Compression::None).producer(
@@ -64,18 +67,102 @@ pub(super) fn build(
     Ok(Numbered { tp, bytes })
 }
 
-/// Sends until `deadline`. Every attempt carries the same numbers, so any of them may be the one
-/// that is stored. Cancellation-safe in the same sense: repeat it with the same numbers.
+/// Bytes of batches that share one request, if there is more than one.
+const TOGETHER_BYTES: usize = 1 << 20;
+
+/// Sends all batches, those of one broker together, until each has its verdict or `deadline`.
+/// Batches without a verdict after that are sent on one by one, under the same numbers.
+/// Cancellation-safe as [`publish`] is.
+pub(super) fn publish_all<'a>(
+    client: &'a Client,
+    lanes: &'a Lanes,
+    batches: &'a [Numbered],
+    deadline: Instant,
+) -> BoxFuture<'a, Vec<Result<Published, SendError>>> {
+    async move {
+        let cluster = &client.inner.cluster;
+        let requests = together(cluster, batches);
+        let sent = requests.iter().map(|(address, places)| async move {
+            let members: Vec<&Numbered> = places.iter().filter_map(|at| batches.get(*at)).collect();
+            (places, lanes.request(cluster, address, &members).await)
+        });
+        let mut stored: BTreeMap<usize, u64> = BTreeMap::new();
+        let mut in_doubt = BTreeSet::new();
+        for (places, verdicts) in join_all(sent).await {
+            match verdicts {
+                Ok(verdicts) => {
+                    for (at, verdict) in places.iter().zip(verdicts) {
+                        match verdict {
+                            Ok(base) => {
+                                stored.insert(*at, base);
+                            }
+                            Err((v1::Outcome::Rejected, _)) => {}
+                            Err(_) => {
+                                in_doubt.insert(*at);
+                            }
+                        }
+                    }
+                }
+                Err(NoVerdict { sent, .. }) => in_doubt.extend(places.iter().filter(|_| sent)),
+            }
+        }
+        let rest = batches.iter().enumerate().map(|(at, batch)| {
+            let (base, in_doubt) = (stored.get(&at).copied(), in_doubt.contains(&at));
+            async move {
+                match base {
+                    Some(base) => Ok(Published::At(base)),
+                    None => publish(client, lanes, batch, deadline, in_doubt).await,
+                }
+            }
+        });
+        join_all(rest).await
+    }
+    .boxed()
+}
+
+/// Which batches go into one request: a broker's address, and their places. Batches whose leader
+/// is not known are in none.
+fn together(cluster: &Cluster, batches: &[Numbered]) -> Vec<(String, Vec<usize>)> {
+    let view = cluster.view();
+    let mut open: BTreeMap<String, (usize, Vec<usize>)> = BTreeMap::new();
+    let mut requests = Vec::new();
+    for (at, batch) in batches.iter().enumerate() {
+        let leader = view.leader(batch.tp.topic, batch.tp.partition);
+        let Some(address) = leader.and_then(|(node, _)| cluster.address(node)) else {
+            continue;
+        };
+        let (bytes, places) = open.entry(address.clone()).or_default();
+        if !places.is_empty() && *bytes + batch.bytes.len() > TOGETHER_BYTES {
+            requests.push((address, std::mem::take(places)));
+            *bytes = 0;
+        }
+        *bytes += batch.bytes.len();
+        places.push(at);
+    }
+    let rest = open
+        .into_iter()
+        .map(|(address, (_, places))| (address, places));
+    requests.extend(rest.filter(|(_, places)| !places.is_empty()));
+    requests
+}
+
+/// Sends until `deadline`. `maybe_written`: an earlier attempt may be stored. Every attempt carries the
+/// same numbers, so any of them may be the one that is stored. Cancellation-safe in the same sense:
+/// repeat it with the same numbers.
 pub(super) async fn publish(
     client: &Client,
+    lanes: &Lanes,
     batch: &Numbered,
     deadline: Instant,
+    mut maybe_written: bool,
 ) -> Result<Published, SendError> {
     let cluster = &client.inner.cluster;
     let mut failures: u32 = 0;
-    let mut maybe_written = false;
     loop {
-        let cause = match attempt(cluster, batch).await {
+        if let Some(cause) = cluster.view().deleted(batch.tp.topic) {
+            return Err(given_up(maybe_written, cause));
+        }
+        let cause = match attempt(cluster, lanes, batch).await {
             Ok(Ok(base)) => return Ok(Published::At(base)),
             Ok(Err((outcome, error))) => {
                 let cause = Cause::broker(&error);
@@ -87,11 +174,7 @@ pub(super) async fn publish(
                     }
                     (code, v1::Outcome::Rejected) => {
                         if classify(code) == CodeClass::Fatal {
-                            return Err(if maybe_written {
-                                SendError::Unknown(cause)
-                            } else {
-                                SendError::Rejected(cause)
-                            });
+                            return Err(given_up(maybe_written, cause));
                         }
                     }
                     _ => maybe_written = true,
@@ -113,14 +196,15 @@ pub(super) async fn publish(
     }
 }
 
-struct NoVerdict {
-    cause: Cause,
-    sent: bool,
+fn given_up(maybe_written: bool, cause: Cause) -> SendError {
+    if maybe_written {
+        SendError::Unknown(cause)
+    } else {
+        SendError::Rejected(cause)
+    }
 }
 
-type Verdict = Result<u64, (v1::Outcome, v1::Error)>;
-
-async fn attempt(cluster: &Cluster, batch: &Numbered) -> Result<Verdict, NoVerdict> {
+async fn attempt(cluster: &Cluster, lanes: &Lanes, batch: &Numbered) -> Result<Verdict, NoVerdict> {
     let not_sent = |cause| NoVerdict { cause, sent: false };
     let tp = batch.tp;
     let view = cluster.view();
@@ -128,50 +212,9 @@ async fn attempt(cluster: &Cluster, batch: &Numbered) -> Result<Verdict, NoVerdi
     let address = leader.and_then(|(node, _)| cluster.address(node));
     let address = address
         .ok_or_else(|| not_sent(Cause::Transport(format!("partition {tp} has no leader"))))?;
-    let channel = cluster
-        .pool
-        .channel(&address, Purpose::Produce)
-        .map_err(|reason| not_sent(Cause::Transport(reason)))?;
-    let limit = cluster.timings.request_timeout;
-    let request = v1::ProduceRequest {
-        correlation_id: 1,
-        timeout_ms: u32::try_from(limit.as_millis()).unwrap_or(u32::MAX),
-        batches: vec![v1::PartitionBatch {
-            topic_id: tp.topic.0,
-            partition: tp.partition.0,
-            batch: batch.bytes.clone(),
-        }],
-    };
-    let mut log = LogClient::new(channel);
-    let call = async {
-        let mut responses = log.produce(tokio_stream::once(request)).await?.into_inner();
-        responses.message().await
-    };
-    // The broker answers within the limit, if only with "unknown".
-    let answered = match timeout(limit + limit / 4, call).await {
-        Ok(answered) => answered,
-        Err(_) => {
-            cluster.pool.forget(&address, Purpose::Produce);
-            let cause = Cause::Deadline(format!("{address} did not answer"));
-            return Err(NoVerdict { cause, sent: true });
-        }
-    };
-    let response = answered.map_err(|status| NoVerdict {
-        cause: Cause::status(&status),
-        sent: !crate::rpc::never_sent(&status),
-    })?;
-    let result = response.and_then(|response| response.results.into_iter().next());
-    let result = result.ok_or_else(|| NoVerdict {
-        cause: Cause::Transport("the stream ended without a result".to_owned()),
+    let verdicts = lanes.request(cluster, &address, &[batch]).await?;
+    verdicts.into_iter().next().ok_or_else(|| NoVerdict {
+        cause: Cause::Transport("the answer is empty".to_owned()),
         sent: true,
-    })?;
-    let outcome = result.outcome();
-    if outcome == v1::Outcome::Acknowledged {
-        return Ok(Ok(result.base_offset));
-    }
-    let error = result.error.unwrap_or_default();
-    if let Some(hint) = &error.leader {
-        cluster.hint(tp.topic, tp.partition, hint);
-    }
-    Ok(Err((outcome, error)))
+    })
 }

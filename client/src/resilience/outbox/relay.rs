@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use futures_util::future::try_join_all;
 use highwater_proto::v1::{self, log_client::LogClient};
 use highwater_proto::{Offset, PartitionId, TopicId, TopicPartition};
 use tokio::time::{Instant, sleep};
 
+use super::lanes::Lanes;
 use super::publish::{self, Published};
 use super::state::{Claim, Identity, RelayState, Target};
 use super::{OUTBOX_HEADER, OutboxRow, OutboxStore};
@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::consumer::Start;
 use crate::error::{Cause, ConsumeError, OffsetsError, SendError};
 use crate::offsets::At;
+use crate::record::ProducerRecord;
 use crate::rpc;
 
 /// The largest batch of a topic that does not say otherwise, in bytes.
@@ -127,7 +128,8 @@ impl RelayBuilder {
         Relay {
             settings: self,
             store,
-            state: None,
+            open: None,
+            lanes: Lanes::default(),
         }
     }
 }
@@ -138,13 +140,40 @@ pub struct Relay<S> {
     settings: RelayBuilder,
     store: S,
     /// Absent before the first round, and after one that failed: then it is loaded.
-    state: Option<RelayState>,
+    open: Option<Open>,
+    lanes: Lanes,
+}
+
+/// Where a relay is.
+#[derive(Debug, Default)]
+struct Open {
+    state: RelayState,
+    /// Published and not marked.
+    published: Vec<u64>,
+    /// The rows that were claimed last, for as long as this relay lives.
+    rows: BTreeMap<u64, ProducerRecord>,
+}
+
+impl Open {
+    /// The rows of a claim; none when it is an earlier relay's.
+    fn rows_of(&self, claim: &Claim) -> Option<Vec<(u64, &ProducerRecord)>> {
+        let row = |id: &u64| Some((*id, self.rows.get(id)?));
+        claim.rows.iter().map(row).collect()
+    }
+}
+
+/// What became of a round's claims.
+struct Sent {
+    /// Those that are left have other numbers now.
+    renumbered: bool,
+    failed: Option<(Claim, SendError)>,
 }
 
 type Fails<S> = OutboxError<<S as OutboxStore>::Error>;
 
 impl<S: OutboxStore> Relay<S> {
-    /// Publishes for ever.
+    /// Publishes for ever. While there is more to publish, one save marks the rows of a round and
+    /// claims those of the next.
     ///
     /// Cancellation-safe, as a crash is: what was claimed is cleared up by the next relay.
     ///
@@ -152,7 +181,7 @@ impl<S: OutboxStore> Relay<S> {
     /// [`OutboxError`]; it can be run again.
     pub async fn run(&mut self) -> Result<std::convert::Infallible, Fails<S>> {
         loop {
-            let done = self.round().await?;
+            let done = self.work(true).await?;
             if done.rows == 0 && !done.overtaken {
                 sleep(self.settings.poll).await;
             }
@@ -166,46 +195,88 @@ impl<S: OutboxStore> Relay<S> {
     /// # Errors
     /// [`OutboxError`]; it can be called again.
     pub async fn round(&mut self) -> Result<Relayed, Fails<S>> {
-        // Taken out: a round that fails or is dropped leaves nothing that could be out of date.
-        match self.state.take() {
-            Some(state) if state.claims.is_empty() => self.claim(state).await,
-            Some(state) => self.publish(state, Vec::new()).await,
-            None => {
-                let loaded = self.store.load().await.map_err(OutboxError::Store)?;
-                self.resume(loaded.unwrap_or_default()).await
-            }
-        }
+        self.work(false).await
     }
 
-    /// Finds out which claims of an earlier relay are stored, and goes on with the others.
-    async fn resume(&mut self, mut state: RelayState) -> Result<Relayed, Fails<S>> {
-        if state.claims.is_empty() {
-            return self.claim(state).await;
+    /// One round, or `onwards` until there is nothing to publish.
+    async fn work(&mut self, onwards: bool) -> Result<Relayed, Fails<S>> {
+        // Taken out: work that fails or is dropped leaves nothing that could be out of date.
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => self.resume().await?,
+        };
+        let mut done = Relayed::default();
+        loop {
+            if open.state.claims.is_empty() {
+                self.claim(&mut open).await?;
+                if open.state.claims.is_empty() && open.published.is_empty() {
+                    break;
+                }
+                if !self.save(&mut open, &mut done).await? {
+                    return Ok(done);
+                }
+            }
+            if open.state.claims.is_empty() {
+                continue;
+            }
+            let sent = self.publish(&mut open).await?;
+            done.overtaken |= sent.renumbered;
+            if let Some((claim, error)) = sent.failed {
+                self.save(&mut open, &mut done).await?;
+                return Err(not_sent(claim, error));
+            }
+            if !onwards || sent.renumbered {
+                if !self.save(&mut open, &mut done).await? {
+                    return Ok(done);
+                }
+                break;
+            }
         }
-        let mut stored = Vec::new();
-        for claim in state.claims.clone() {
+        self.open = Some(open);
+        Ok(done)
+    }
+
+    /// Loads what was saved last, and finds out which claims of an earlier relay are stored.
+    async fn resume(&mut self) -> Result<Open, Fails<S>> {
+        let loaded = self.store.load().await.map_err(OutboxError::Store)?;
+        let mut open = Open {
+            state: loaded.unwrap_or_default(),
+            ..Open::default()
+        };
+        for claim in open.state.claims.clone() {
             if let Some(next) = self.read_back(&claim).await? {
                 tracing::info!(rows = ?claim.rows, "claimed rows were stored already");
-                state.settle(&claim, Some(next));
-                stored.extend(claim.rows);
+                open.state.settle(&claim, Some(next));
+                open.published.extend(claim.rows);
             }
         }
-        self.publish(state, stored).await
+        Ok(open)
     }
 
-    async fn claim(&mut self, mut state: RelayState) -> Result<Relayed, Fails<S>> {
+    /// Claims the oldest rows that are not published.
+    async fn claim(&mut self, open: &mut Open) -> Result<(), Fails<S>> {
         let most = self.settings.most_rows;
-        let rows = self.store.pending(most).await.map_err(OutboxError::Store)?;
+        // What is published and not marked yet is among them.
+        let asked = most.saturating_add(open.published.len());
+        let mut rows = self
+            .store
+            .pending(asked)
+            .await
+            .map_err(OutboxError::Store)?;
+        if !open.published.is_empty() {
+            let published: BTreeSet<u64> = open.published.iter().copied().collect();
+            rows.retain(|row| !published.contains(&row.id));
+        }
+        rows.truncate(most);
         if rows.is_empty() {
-            self.state = Some(state);
-            return Ok(Relayed::default());
+            return Ok(());
         }
         let targets = self.targets(&rows).await?;
+        let state = &mut open.state;
         if state.identity.is_none() {
             state.identity = Some(self.new_identity().await?);
         }
-        let fresh = |c: &Claim, known: &RelayState| !known.knows(c.topic_id, c.partition);
-        let known = state.clone();
+        let known: BTreeSet<_> = state.places().collect();
         state
             .claim(&rows, &targets)
             .map_err(|large| OutboxError::TooLarge {
@@ -214,7 +285,8 @@ impl<S: OutboxStore> Relay<S> {
                 limit: large.limit,
             })?;
         for at in 0..state.claims.len() {
-            let Some(claim) = state.claims.get(at).filter(|c| fresh(c, &known)).cloned() else {
+            let fresh = |c: &&Claim| !known.contains(&(c.topic_id, c.partition));
+            let Some(claim) = state.claims.get(at).filter(fresh).cloned() else {
                 continue;
             };
             let end = self.offset(&claim, At::Latest).await?;
@@ -223,93 +295,75 @@ impl<S: OutboxStore> Relay<S> {
                 claim.from = end;
             }
         }
-        if !self.save(&mut state, &[]).await? {
-            return Ok(self.overtaken());
-        }
-        self.publish(state, Vec::new()).await
+        open.rows = rows.into_iter().map(|row| (row.id, row.record)).collect();
+        Ok(())
     }
 
-    /// Sends every claim, then marks its rows together with those of `stored`.
-    async fn publish(
-        &mut self,
-        mut state: RelayState,
-        mut stored: Vec<u64>,
-    ) -> Result<Relayed, Fails<S>> {
-        let outcomes = self.send_all(&state).await?;
-        let mut forgotten = false;
-        let mut failed = None;
+    /// Sends every claim. What is stored is to be marked with the next save.
+    async fn publish(&mut self, open: &mut Open) -> Result<Sent, Fails<S>> {
+        let outcomes = self.send_all(open).await?;
+        let (mut forgotten, mut failed) = (false, None);
         for (claim, outcome) in outcomes {
             match outcome {
                 Ok(Published::At(base)) => {
                     let next = base.saturating_add(claim.rows.len() as u64);
-                    state.settle(&claim, Some(next));
-                    stored.extend(&claim.rows);
+                    open.state.settle(&claim, Some(next));
+                    open.published.extend(&claim.rows);
                 }
                 Ok(Published::Before) => {
-                    state.settle(&claim, None);
-                    stored.extend(&claim.rows);
+                    open.state.settle(&claim, None);
+                    open.published.extend(&claim.rows);
                 }
                 Ok(Published::Forgotten) => forgotten = true,
                 Err(error) => failed = Some((claim, error)),
             }
         }
         // Everything else has its outcome, so what remains was certainly not stored.
-        if forgotten && failed.is_none() {
-            state.renumber(self.new_identity().await?);
+        let renumbered = forgotten && failed.is_none();
+        if renumbered {
+            open.state.renumber(self.new_identity().await?);
         }
-        let rows = stored.len() as u64;
-        if !self.save(&mut state, &stored).await? {
-            return Ok(self.overtaken());
-        }
-        if let Some((claim, error)) = failed {
-            return Err(OutboxError::Send {
-                first: claim.rows.first().copied().unwrap_or_default(),
-                last: claim.rows.last().copied().unwrap_or_default(),
-                topic: claim.topic,
-                partition: claim.partition,
-                error,
-            });
-        }
-        self.state = Some(state);
-        Ok(Relayed {
-            rows,
-            overtaken: forgotten,
-        })
+        Ok(Sent { renumbered, failed })
     }
 
     async fn send_all(
         &mut self,
-        state: &RelayState,
+        open: &Open,
     ) -> Result<Vec<(Claim, Result<Published, SendError>)>, Fails<S>> {
-        let Some(identity) = state.identity else {
+        let Some(identity) = open.state.identity else {
             return Ok(Vec::new());
         };
-        let mut batches = Vec::new();
-        for claim in &state.claims {
+        let mut outcomes = Vec::new();
+        let (mut claims, mut batches) = (Vec::new(), Vec::new());
+        for claim in &open.state.claims {
             self.same_topic(claim).await?;
-            let rows = self.claimed_rows(claim).await?;
+            let read;
+            let rows = match open.rows_of(claim) {
+                Some(rows) => rows,
+                None => {
+                    read = self.claimed_rows(claim).await?;
+                    read.iter().map(|row| (row.id, &row.record)).collect()
+                }
+            };
             let tp = place(claim);
             let now_ms = (self.settings.client.inner.wall_clock)();
             let numbers = (identity, claim.sequence);
-            let batch = publish::build(tp, numbers, &self.settings.name, &rows, now_ms);
-            batches.push((claim.clone(), batch));
+            match publish::build(tp, numbers, &self.settings.name, &rows, now_ms) {
+                Ok(batch) => {
+                    claims.push(claim.clone());
+                    batches.push(batch);
+                }
+                Err(cause) => outcomes.push((claim.clone(), Err(SendError::Rejected(cause)))),
+            }
         }
         let deadline = Instant::now() + self.settings.delivery_timeout;
         let client = &self.settings.client;
-        let sending = batches.into_iter().map(|(claim, batch)| async move {
-            let outcome = match batch {
-                Ok(batch) => publish::publish(client, &batch, deadline).await,
-                Err(cause) => Err(SendError::Rejected(cause)),
-            };
-            Ok::<_, Fails<S>>((claim, outcome))
-        });
-        try_join_all(sending).await
+        let sent = publish::publish_all(client, &self.lanes, &batches, deadline).await;
+        outcomes.extend(claims.into_iter().zip(sent));
+        Ok(outcomes)
     }
 
-    async fn claimed_rows(
-        &mut self,
-        claim: &Claim,
-    ) -> Result<Vec<(u64, crate::ProducerRecord)>, Fails<S>> {
+    async fn claimed_rows(&mut self, claim: &Claim) -> Result<Vec<OutboxRow>, Fails<S>> {
         let rows = self
             .store
             .rows(&claim.rows)
@@ -319,25 +373,23 @@ impl<S: OutboxStore> Relay<S> {
         if !same {
             return Err(OutboxError::RowsChanged(claim.rows.clone()));
         }
-        Ok(rows.into_iter().map(|row| (row.id, row.record)).collect())
+        Ok(rows)
     }
 
-    async fn save(&mut self, state: &mut RelayState, published: &[u64]) -> Result<bool, Fails<S>> {
-        let expected = state.revision;
-        state.revision += 1;
-        self.store
-            .save(expected, state, published)
-            .await
-            .map_err(OutboxError::Store)
-    }
-
-    /// The next round loads what the other relay saved.
-    fn overtaken(&mut self) -> Relayed {
-        tracing::info!("another relay works on this outbox");
-        Relayed {
-            rows: 0,
-            overtaken: true,
+    /// Saves the state, and marks what is published with it. False: another relay was faster, and the
+    /// next round loads what it saved.
+    async fn save(&mut self, open: &mut Open, done: &mut Relayed) -> Result<bool, Fails<S>> {
+        let expected = open.state.revision;
+        open.state.revision += 1;
+        let saved = self.store.save(expected, &open.state, &open.published);
+        if saved.await.map_err(OutboxError::Store)? {
+            done.rows += open.published.len() as u64;
+            open.published.clear();
+            return Ok(true);
         }
+        tracing::info!("another relay works on this outbox");
+        done.overtaken = true;
+        Ok(false)
     }
 
     async fn targets(&self, rows: &[OutboxRow]) -> Result<BTreeMap<String, Target>, Fails<S>> {
@@ -434,6 +486,16 @@ impl<S: OutboxStore> Relay<S> {
             }
         }
         Ok(None)
+    }
+}
+
+fn not_sent<E: std::error::Error>(claim: Claim, error: SendError) -> OutboxError<E> {
+    OutboxError::Send {
+        first: claim.rows.first().copied().unwrap_or_default(),
+        last: claim.rows.last().copied().unwrap_or_default(),
+        topic: claim.topic,
+        partition: claim.partition,
+        error,
     }
 }
 

@@ -103,10 +103,9 @@ impl RelayState {
         &mut self.partitions[at]
     }
 
-    pub(super) fn knows(&self, topic_id: u64, partition: u32) -> bool {
-        self.partitions
-            .iter()
-            .any(|p| p.topic_id == topic_id && p.partition == partition)
+    /// The partitions that were written to, with their topics' ids.
+    pub(super) fn places(&self) -> impl Iterator<Item = (u64, u32)> {
+        self.partitions.iter().map(|p| (p.topic_id, p.partition))
     }
 
     /// Claims the oldest rows of each partition, one batch each, in their order. Rows that do not

@@ -18,7 +18,7 @@ pub(super) fn check(model: &Model<'_>, out: &mut Collector) {
         let Some(reached) = reached else { continue };
         for (value, facts) in partition.values.iter().zip(&partition.facts) {
             let placed = facts.last_rank != NONE && facts.last_rank <= reached;
-            if !(facts.committed && placed && !facts.read) {
+            if !(facts.committed && placed && !facts.read) || partition.may_be_gone(facts) {
                 continue;
             }
             out.add(|| {

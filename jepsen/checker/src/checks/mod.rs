@@ -7,13 +7,17 @@ mod inconsistent_offset;
 mod lost_write;
 mod non_monotonic_poll;
 mod non_monotonic_send;
+mod over_trim;
 mod phantom;
 mod poll_skip;
 mod positions;
 mod precommitted_read;
 mod read_before_send;
 mod replica_divergence;
+mod revenant;
+mod stale_key;
 mod stale_latest;
+mod trim_regress;
 mod unseen;
 pub(crate) mod vacuous;
 
@@ -37,5 +41,9 @@ pub(crate) fn run(anomaly: Anomaly, model: &Model<'_>, out: &mut Collector) {
         Anomaly::StaleLatest => stale_latest::check(model, out),
         Anomaly::GroupRegress => group_regress::check(model, out),
         Anomaly::ReplicaDivergence => replica_divergence::check(model, out),
+        Anomaly::TrimRegress => trim_regress::check(model, out),
+        Anomaly::OverTrim => over_trim::check(model, out),
+        Anomaly::StaleKey => stale_key::check(model, out),
+        Anomaly::Revenant => revenant::check(model, out),
     }
 }

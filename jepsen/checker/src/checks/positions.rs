@@ -2,6 +2,7 @@
 //! order of polls; finds nothing itself.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
 
 use crate::history::{Action, Entry, Function, Key, Offset, Process};
 use crate::model::{Model, Partition};
@@ -16,6 +17,8 @@ pub(super) struct Step<'a> {
     pub to: Offset,
     /// How many records of the log further on; 1 is the next one.
     pub ranks: i64,
+    /// The ranks of those in between.
+    pub passed: Range<u32>,
 }
 
 type Positions = BTreeMap<Key, (Offset, u64)>;
@@ -34,7 +37,11 @@ pub(super) fn walk<'a>(model: &'a Model<'_>, mut visit: impl FnMut(Step<'a>)) {
             | Function::Latest
             | Function::Digest
             | Function::Commit
-            | Function::Committed => {}
+            | Function::Committed
+            | Function::Trim
+            | Function::Earliest
+            | Function::Delete
+            | Function::Compacted => {}
             Function::Assign | Function::Subscribe => {
                 if model.free_subscribers && entry.function == Function::Subscribe {
                     free.insert(entry.process);
@@ -94,6 +101,7 @@ fn follow<'a>(
             from,
             to,
             ranks: i64::from(after) - i64::from(before),
+            passed: before.saturating_add(1)..after,
         });
     }
 }

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 
-use super::protocol::{Fault, FaultId, FaultStatus, Loss, LossReport, Request, Response, Stats};
+use super::protocol::{
+    Fault, FaultId, FaultStatus, Flipped, Loss, LossReport, Place, Request, Response, Stats,
+};
 
 /// How long to wait between two looks for the socket.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
@@ -119,6 +121,19 @@ impl Control {
             path: path.to_owned(),
             offset,
             bit,
+        })
+    }
+
+    /// Flips one bit of a file that matches a pattern, and says which; [`Self::flip_bit`] takes it
+    /// back.
+    ///
+    /// # Errors
+    /// See [`ControlError`]; refused when no file that matches holds anything.
+    pub fn rot(&mut self, pattern: &str, place: Place, seed: u64) -> Result<Flipped, ControlError> {
+        self.ask(&Request::Rot {
+            pattern: pattern.to_owned(),
+            place,
+            seed,
         })
     }
 

@@ -6,6 +6,7 @@ mod server;
 
 pub use client::{Control, ControlError};
 pub use protocol::{
-    Fault, FaultId, FaultKind, FaultStatus, Loss, LossReport, Request, Response, Stats,
+    Fault, FaultId, FaultKind, FaultStatus, Flipped, Loss, LossReport, Place, Request, Response,
+    Stats,
 };
 pub(crate) use server::{Ending, Server};

@@ -37,6 +37,16 @@ pub enum Request {
         /// Which bit of it, 0 to 7.
         bit: u8,
     },
+    /// Flips one bit, for good, of a file that is chosen here. Answers with [`Flipped`].
+    Rot {
+        /// Among which files: a pattern as that of a [`Fault`]. Files that hold nothing but zeroes
+        /// are passed over.
+        pattern: String,
+        /// Where in the file.
+        place: Place,
+        /// From which the file, the byte and the bit are chosen.
+        seed: u64,
+    },
     /// Unmounts and ends the server. Answers with nothing, before it does so.
     Shutdown {},
 }
@@ -49,6 +59,32 @@ pub enum Response<T> {
     Ok(T),
     /// It was not done; why.
     Error(String),
+}
+
+/// Where in a file. What counts of a file ends with its last byte that is not zero: space that was
+/// only preallocated holds nothing that could rot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// In the first sector.
+    Head,
+    /// In the middle third.
+    Middle,
+    /// Within the last 512 bytes.
+    Tail,
+    /// Anywhere.
+    Anywhere,
+}
+
+/// A bit that was flipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flipped {
+    /// The file, from the root of the mount.
+    pub path: String,
+    /// The byte.
+    pub offset: u64,
+    /// The bit of it, 0 to 7.
+    pub bit: u8,
 }
 
 /// What a power loss takes.
@@ -152,7 +188,8 @@ pub struct Fault {
     pub times: Option<u64>,
 }
 
-/// Kinds of faults: `"sync_error"`, `{"slow_sync":{"millis":50}}`, `"no_space"`.
+/// Kinds of faults: `"sync_error"`, `{"slow_sync":{"millis":50}}`, `"no_space"`,
+/// `"disk_full"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum FaultKind {
@@ -165,8 +202,13 @@ pub enum FaultKind {
         /// Milliseconds.
         millis: u64,
     },
-    /// Writes, preallocation and new names fail with ENOSPC.
+    /// What makes a file longer, and new names, fail with ENOSPC. What lies within a file's length
+    /// has its space, as on ext4 and XFS, and can be written. statfs goes on telling of free space,
+    /// as under a quota.
     NoSpace,
+    /// As `NoSpace`, and statfs tells that no space is free, where the pattern matches the path
+    /// that is asked about.
+    DiskFull,
 }
 
 /// A fault with its effect so far.

@@ -172,6 +172,11 @@ fn answer(disk: &Disk, request: Request) -> Response<Value> {
         },
         Request::ClearFaults {} => value(disk.clear_faults()),
         Request::FlipBit { path, offset, bit } => outcome(disk.flip_bit(&path, offset, bit)),
+        Request::Rot {
+            pattern,
+            place,
+            seed,
+        } => outcome(disk.rot(&pattern, place, seed)),
     }
 }
 

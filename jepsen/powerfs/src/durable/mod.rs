@@ -4,6 +4,6 @@ mod choice;
 mod content;
 mod names;
 
-pub(crate) use choice::Choice;
+pub(crate) use choice::{Choice, next};
 pub(crate) use content::{Content, Reversal, SECTOR};
 pub(crate) use names::{Listing, Names, NodeId, ROOT};

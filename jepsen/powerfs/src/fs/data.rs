@@ -55,7 +55,7 @@ impl Disk {
     ) -> io::Result<()> {
         let _on = self.power.read();
         let node = self.handle(handle)?.node;
-        self.has_space(&node)?;
+        self.has_space(&node, offset.saturating_add(bytes.len() as u64))?;
         let mut file = node.file()?.lock();
         file.write(offset, bytes)?;
         let counts = &self.counts;
@@ -79,7 +79,7 @@ impl Disk {
     ) -> io::Result<()> {
         let _on = self.power.read();
         let node = self.handle(handle)?.node;
-        self.has_space(&node)?;
+        self.has_space(&node, offset.saturating_add(len))?;
         let mode = u32::try_from(mode).map_err(|_| Errno::INVAL)?;
         node.file()?.lock().fallocate(offset, len, mode)
     }
@@ -150,7 +150,11 @@ impl Disk {
             .on_sync(|| self.world.lock().names.path(node.id))
     }
 
-    fn has_space(&self, node: &Node) -> io::Result<()> {
+    /// Whether the file may reach to `end`. What lies within its length has its space.
+    fn has_space(&self, node: &Node, end: u64) -> io::Result<()> {
+        if end <= node.file()?.lock().content().len() {
+            return Ok(());
+        }
         let path = || self.world.lock().names.path(node.id);
         if self.faults.on_growth(path) {
             return Err(Errno::NOSPC.into());
@@ -158,8 +162,13 @@ impl Disk {
         Ok(())
     }
 
-    /// Space of the file system that holds the backing directory.
-    pub(crate) fn space(&self) -> io::Result<StatVfs> {
-        Ok(rustix::fs::statvfs(self.backing.root())?)
+    /// Space of the file system that holds the backing directory, or none of it.
+    pub(crate) fn space(&self, id: NodeId) -> io::Result<StatVfs> {
+        let mut space = rustix::fs::statvfs(self.backing.root())?;
+        if self.faults.tells_full(|| self.world.lock().names.path(id)) {
+            space.f_bfree = 0;
+            space.f_bavail = 0;
+        }
+        Ok(space)
     }
 }

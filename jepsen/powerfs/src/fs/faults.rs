@@ -65,7 +65,7 @@ impl Faults {
                 verdict.delay += Duration::from_millis(millis);
                 true
             }
-            FaultKind::NoSpace => false,
+            FaultKind::NoSpace | FaultKind::DiskFull => false,
         });
         verdict
     }
@@ -73,9 +73,19 @@ impl Faults {
     pub(crate) fn on_growth(&self, path: impl FnOnce() -> String) -> bool {
         let mut full = false;
         self.strike(path, |kind| {
-            let strikes = kind == FaultKind::NoSpace;
+            let strikes = matches!(kind, FaultKind::NoSpace | FaultKind::DiskFull);
             full |= strikes;
             strikes
+        });
+        full
+    }
+    /// Whether whoever asks how much space there is at `path` is told of none. A question is no
+    /// strike: it is not counted.
+    pub(crate) fn tells_full(&self, path: impl FnOnce() -> String) -> bool {
+        let mut full = false;
+        self.strike(path, |kind| {
+            full |= kind == FaultKind::DiskFull;
+            false
         });
         full
     }
@@ -88,7 +98,7 @@ impl Faults {
         let path = path();
         for rule in self.rules.lock().iter_mut() {
             let left = rule.fault.times.is_none_or(|times| rule.struck < times);
-            if left && matches(&rule.fault.pattern, &path) && strikes(rule.fault.kind) {
+            if left && fits(&rule.fault.pattern, &path) && strikes(rule.fault.kind) {
                 rule.struck += 1;
             }
         }
@@ -96,7 +106,7 @@ impl Faults {
 }
 
 /// Whether a text matches a pattern with `*` (any characters) and `?` (one character).
-fn matches(pattern: &str, text: &str) -> bool {
+pub(super) fn fits(pattern: &str, text: &str) -> bool {
     let (pattern, text): (Vec<char>, Vec<char>) =
         (pattern.chars().collect(), text.chars().collect());
     let (mut at, mut place) = (0, 0);

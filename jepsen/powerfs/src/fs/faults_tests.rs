@@ -19,7 +19,7 @@ fn stars_and_question_marks() {
         ("*a*b*", "xxaxxbxx", true),
         ("*a*b*", "xxbxxaxx", false),
     ] {
-        assert_eq!(matches(pattern, text), expected, "{pattern} on {text}");
+        assert_eq!(fits(pattern, text), expected, "{pattern} on {text}");
     }
 }
 
@@ -56,4 +56,24 @@ fn a_fault_strikes_matching_paths_as_often_as_asked() {
         faults.on_sync(|| unreachable!("no rule, no path")),
         SyncVerdict::default()
     );
+}
+
+#[test]
+fn only_a_full_disk_says_that_it_is_full() {
+    let faults = Faults::default();
+    let set = |pattern: &str, kind| {
+        faults.add(Fault {
+            pattern: pattern.to_owned(),
+            kind,
+            times: None,
+        })
+    };
+    set("quota/*", FaultKind::NoSpace);
+    set("full*", FaultKind::DiskFull);
+    assert!(faults.on_growth(|| "quota/1".to_owned()));
+    assert!(!faults.tells_full(|| "quota/1".to_owned()));
+    assert!(faults.on_growth(|| "full/1".to_owned()));
+    assert!(faults.tells_full(|| "full".to_owned()));
+    let struck: Vec<_> = faults.all().iter().map(|rule| rule.struck).collect();
+    assert_eq!(struck, [1, 1]);
 }

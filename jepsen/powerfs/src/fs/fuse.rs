@@ -328,8 +328,8 @@ impl Filesystem for Fuse {
         self.0.sync(fh.0, move |outcome| empty(outcome, reply));
     }
 
-    fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        match self.0.space() {
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        match self.0.space(ino.0) {
             Ok(space) => {
                 let short = |value: u64| u32::try_from(value).unwrap_or(u32::MAX);
                 reply.statfs(

@@ -9,6 +9,7 @@ mod file;
 mod fuse;
 mod loss;
 mod node;
+mod rot;
 mod world;
 
 use std::collections::HashMap;
@@ -147,30 +148,6 @@ impl Disk {
         let cleared = self.faults.clear();
         self.delayed.drain(Now::Due);
         cleared
-    }
-
-    /// Flips a bit, in what is seen and in what is durable.
-    ///
-    /// # Errors
-    /// When there is no such file or byte.
-    pub(crate) fn flip_bit(&self, path: &str, offset: u64, bit: u8) -> io::Result<()> {
-        let node = {
-            let world = self.world.lock();
-            let mut node = world.node(crate::durable::ROOT)?;
-            for name in path.split('/').filter(|name| !name.is_empty()) {
-                node = world.find(node.id, name.as_ref())?;
-            }
-            node
-        };
-        {
-            let _on = self.power.read();
-            node.file()?.lock().flip_bit(offset, bit)?;
-        }
-        self.counts.flipped_bits.fetch_add(1, Ordering::Relaxed);
-        if let Some(notifier) = self.notifier.get() {
-            notifier.inval_inode(fuser::INodeNo(node.id), 0, 0)?;
-        }
-        Ok(())
     }
 
     fn attributes_of(world: &World, node: &Node) -> io::Result<FileAttr> {

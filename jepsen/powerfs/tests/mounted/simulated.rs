@@ -251,8 +251,11 @@ impl Both {
             Op::Rename { file, to } => self.rename(&self.file(file), &self.file((file.0, to))),
             Op::Move { file, to } => self.move_away(file, to),
             Op::MakeDirectory => {
-                let path = self.dir(0).join(format!("d{}", self.directories.len()));
-                if self.both(&path, Disk::create_dir_all, Disk::create_dir_all) {
+                let parent = self.dir(0);
+                let path = parent.join(format!("d{}", self.directories.len()));
+                // One that was removed would be made again on the way, under the same name.
+                let there = self.sim.exists(&Self::simulated(&parent)).unwrap();
+                if there && self.both(&path, Disk::create_dir_all, Disk::create_dir_all) {
                     self.directories.push(path);
                 }
             }

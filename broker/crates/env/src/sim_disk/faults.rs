@@ -53,7 +53,12 @@ pub(super) struct Faults {
     pub fail_next: Vec<(CallKind, io::ErrorKind)>,
     /// Bytes that fit.
     pub capacity: Option<u64>,
+    /// Open files now, and the most at a time.
+    pub open: usize,
+    pub most_open: usize,
     pub trace: Option<Vec<Call>>,
+    /// A call has failed.
+    pub failed: bool,
 }
 
 /// How a call fails.
@@ -73,6 +78,14 @@ impl Failure {
 }
 
 impl Faults {
+    pub(super) fn opened(&mut self) {
+        self.open += 1;
+        self.most_open = self.most_open.max(self.open);
+    }
+    pub(super) fn closed(&mut self) {
+        self.open = self.open.saturating_sub(1);
+    }
+
     /// Counts a call, and says whether it fails.
     pub(super) fn enter(
         &mut self,
@@ -84,6 +97,7 @@ impl Faults {
         let number = self.calls;
         self.calls += 1;
         let failure = self.failure(kind, number);
+        self.failed |= failure.is_some();
         if let Some(trace) = &mut self.trace {
             let failed = failure.is_some();
             trace.push(Call {

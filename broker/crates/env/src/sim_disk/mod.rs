@@ -13,6 +13,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use highwater_mutant::mutant;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::{Disk, DiskFile, OpenMode};
@@ -80,10 +81,47 @@ impl SimDisk {
         }
     }
 
+    /// The disk as the next process finds it when this one is killed: the machine goes on, so what
+    /// was not synced is still seen, and still lost when the power fails. Without faults, but for
+    /// the bound of its bytes. This one stays as it is, for what the dying process still does.
+    #[must_use]
+    pub fn kill(&self) -> Self {
+        let state = self.state.lock();
+        let faults = Faults {
+            capacity: state.faults.capacity,
+            ..Faults::default()
+        };
+        let names = state.names.copy();
+        Self {
+            state: Arc::new(Mutex::new(State { names, faults })),
+        }
+    }
+
+    /// Every file that has a name, with its length in bytes. Not counted as a call.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        self.state.lock().names.files()
+    }
+    /// Bytes of all files. Not counted as a call.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state.lock().names.used_bytes()
+    }
+    /// Files that are open now, and the most that were at a time.
+    #[must_use]
+    pub fn open_files(&self) -> (usize, usize) {
+        let faults = &self.state.lock().faults;
+        (faults.open, faults.most_open)
+    }
     /// Calls made so far.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.state.lock().faults.calls
+    }
+    /// Whether a call of this process has failed so far.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        self.state.lock().faults.failed
     }
     /// Lets `calls` more calls through; every later one fails and changes nothing.
     pub fn stop_after(&self, calls: u64) {
@@ -177,6 +215,7 @@ impl Disk for SimDisk {
                 node
             }
         };
+        state.faults.opened();
         drop(state);
         let writable = mode != OpenMode::Read;
         Ok(SimFile {
@@ -213,6 +252,7 @@ impl Disk for SimDisk {
             state.names.drop_pending(path);
         }
         entered.map_err(Failure::into_error)?;
+        mutant!(SkipDirectoryFsync => { return Ok(()); });
         state.names.sync_dir(path)
     }
     fn sync_file_system(&self, path: &Path) -> io::Result<()> {
@@ -241,15 +281,22 @@ impl SimFile {
         if !self.writable {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        let state = self.state.lock();
+        let mut state = self.state.lock();
         let Some(capacity) = state.faults.capacity else {
             return Ok(());
         };
         let growth = len.saturating_sub(self.node.lock().len());
         if growth > 0 && state.names.used_bytes().saturating_add(growth) > capacity {
+            state.faults.failed = true;
             return Err(io::ErrorKind::StorageFull.into());
         }
         Ok(())
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.state.lock().faults.closed();
     }
 }
 

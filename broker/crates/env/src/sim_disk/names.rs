@@ -1,6 +1,6 @@
 //! Names of simulated files: as seen, as durable, and the changes between.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -199,6 +199,45 @@ impl Names {
     /// Bytes of all files that have a name.
     pub(super) fn used_bytes(&self) -> u64 {
         self.seen.files.values().map(|node| node.lock().len()).sum()
+    }
+
+    /// The same names and content, apart: what one changes the other does not see. Files that have
+    /// no name left are not among it.
+    pub(super) fn copy(&self) -> Self {
+        let mut copies: HashMap<*const Mutex<Content>, Node> = HashMap::new();
+        let mut of = |node: &Node| {
+            let copy = copies
+                .entry(Arc::as_ptr(node))
+                .or_insert_with(|| Arc::new(Mutex::new(node.lock().clone())));
+            Arc::clone(copy)
+        };
+        let pending = self.pending.iter().map(|change| match change {
+            Change::Link(path, node) => Change::Link(path.clone(), of(node)),
+            Change::Rename(from, to, node) => Change::Rename(from.clone(), to.clone(), of(node)),
+            other => other.clone(),
+        });
+        let pending = pending.collect();
+        let mut tree = |tree: &Tree| Tree {
+            files: tree
+                .files
+                .iter()
+                .map(|(path, node)| (path.clone(), of(node)))
+                .collect(),
+            dirs: tree.dirs.clone(),
+        };
+        Self {
+            seen: tree(&self.seen),
+            durable: tree(&self.durable),
+            pending,
+        }
+    }
+
+    /// Every file that has a name, with its length in bytes.
+    pub(super) fn files(&self) -> Vec<(PathBuf, u64)> {
+        let files = self.seen.files.iter();
+        files
+            .map(|(path, node)| (path.clone(), node.lock().len()))
+            .collect()
     }
 
     /// What is there after a power loss: any of the changes that were not synced may be lost.

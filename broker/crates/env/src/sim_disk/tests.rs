@@ -212,3 +212,60 @@ fn the_trace_names_every_call() {
     assert_eq!((disk.trace()[2].offset, disk.trace()[2].len), (5, 3));
     assert_eq!(disk.calls(), 5);
 }
+
+#[test]
+fn a_killed_process_leaves_the_page_cache_and_the_power_loss_behind_it_does_not() {
+    let disk = disk();
+    let path = Path::new("/data/a");
+    let file = file(&disk, "/data/a");
+    file.write_at(b"synced", 0).unwrap();
+    file.sync_data().unwrap();
+    file.write_at(b"cached", 0).unwrap();
+    disk.remove_file(path).unwrap();
+    let renamed = disk
+        .open(Path::new("/data/b"), OpenMode::CreateNew)
+        .unwrap();
+    renamed.write_at(b"b", 0).unwrap();
+    disk.rename(Path::new("/data/b"), Path::new("/data/c"))
+        .unwrap();
+    disk.fail_next(CallKind::Read, io::ErrorKind::Other);
+
+    let next = disk.kill();
+    assert!(!next.exists(path).unwrap());
+    assert_eq!(next.content(Path::new("/data/c")).unwrap(), b"b");
+    // What the dead process still did is not seen, and its faults are gone.
+    renamed.write_at(b"x", 0).unwrap();
+    let again = next.open(Path::new("/data/c"), OpenMode::Read).unwrap();
+    let mut read = [0];
+    again.read_exact_at(&mut read, 0).unwrap();
+    assert_eq!(&read, b"b");
+    // The name that was removed is still durable, with what was synced.
+    let after = next.crash(Loss::Everything);
+    assert_eq!(after.content(path).unwrap(), b"synced");
+    assert!(!after.exists(Path::new("/data/c")).unwrap());
+}
+
+#[test]
+fn a_sync_of_the_next_process_makes_durable_what_the_dead_one_wrote() {
+    let disk = disk();
+    let path = Path::new("/data/a");
+    file(&disk, "/data/a").write_at(b"cached", 0).unwrap();
+    let next = disk.kill();
+    let file = next.open(path, OpenMode::Write).unwrap();
+    file.sync_data().unwrap();
+    let after = next.crash(Loss::Everything);
+    assert_eq!(after.content(path).unwrap(), b"cached");
+    assert_eq!(disk.crash(Loss::Everything).content(path).unwrap(), b"");
+}
+
+#[test]
+fn open_files_are_counted() {
+    let disk = disk();
+    let one = file(&disk, "/data/a");
+    drop(file(&disk, "/data/b"));
+    assert_eq!(disk.open_files(), (1, 2));
+    drop(one);
+    assert_eq!(disk.open_files(), (0, 2));
+    assert_eq!(disk.files().len(), 2);
+    assert_eq!(disk.used_bytes(), 0);
+}

@@ -10,7 +10,7 @@ use super::*;
 use crate::test_support::{SHARD, config, run, stored, tp};
 use crate::{AppendBatch, Checkpoint};
 
-const FILE: &str = "/shard.checkpoint";
+pub(super) const FILE: &str = "/shard.checkpoint";
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -46,12 +46,49 @@ fn decided() -> Vec<Step> {
     steps
 }
 
-async fn start(disk: &SimDisk) -> Option<SegmentStore<SimDisk>> {
+pub(super) async fn start(disk: &SimDisk) -> Option<SegmentStore<SimDisk>> {
     let mut settings = SegmentStoreConfig::new("/partitions".into());
     settings.segments = config();
     // A disk that refuses ends the process: the store stops.
     let hook: OnFatal = Arc::new(|_| {});
     SegmentStore::start(disk, Workers::Tasks, settings, hook).ok()
+}
+
+/// A checkpoint of what was done up to step `done`, and what it makes needless goes. `None`: the disk refused.
+pub(super) async fn checkpoint(
+    disk: &SimDisk,
+    (store, shard): (&SegmentStore<SimDisk>, &mut ShardSegments<SimDisk>),
+    done: usize,
+) -> Option<()> {
+    let partitions = shard.freeze().wait().await.ok()?;
+    store.sync(SHARD).await.ok()?;
+    let checkpoint = Checkpoint {
+        state: Bytes::copy_from_slice(&(done as u64).to_be_bytes()),
+        partitions,
+        ..Checkpoint::default()
+    };
+    checkpoint.write(disk, Path::new(FILE)).ok()?;
+    let durable = Arc::new(checkpoint.partitions);
+    store.unlink(SHARD, durable).await.ok()?;
+    Some(())
+}
+
+/// Opens what the durable checkpoint names: every file is there, as long as it says, and with what was written.
+/// Answers with the steps that are done, and the checkpoint.
+pub(super) async fn resume(
+    disk: &SimDisk,
+    store: &SegmentStore<SimDisk>,
+    what: &str,
+) -> (usize, Option<Checkpoint>) {
+    let Some(checkpoint) = Checkpoint::read(disk, Path::new(FILE)).expect(what) else {
+        return (0, None);
+    };
+    let state: [u8; 8] = checkpoint.state[..].try_into().expect("eight bytes");
+    let done = usize::try_from(u64::from_be_bytes(state)).expect("small");
+    let named = checkpoint.partitions.clone();
+    let opened = store.shard(SHARD).open(named, true).await;
+    opened.unwrap_or_else(|error| panic!("{what}: {error}"));
+    (done, Some(checkpoint))
 }
 
 /// Goes on behind `done` steps until the disk refuses. `None`: it has.
@@ -63,18 +100,7 @@ async fn live(disk: &SimDisk, store: &SegmentStore<SimDisk>, done: usize) -> Opt
             Step::Append(p, batch) => shard.append(tp(p), vec![batch]).await.ok()?,
             Step::Trim(p, start) => shard.trim(tp(p), Offset(start)).await.ok()?,
             Step::Delete(p) => shard.delete(tp(p)).await.ok()?,
-            Step::Checkpoint => {
-                let partitions = shard.freeze().wait().await.ok()?;
-                store.sync(SHARD).await.ok()?;
-                let checkpoint = Checkpoint {
-                    state: Bytes::copy_from_slice(&(n as u64 + 1).to_be_bytes()),
-                    partitions,
-                    ..Checkpoint::default()
-                };
-                checkpoint.write(disk, Path::new(FILE)).ok()?;
-                let durable = Arc::new(checkpoint.partitions);
-                store.unlink(SHARD, durable).await.ok()?;
-            }
+            Step::Checkpoint => checkpoint(disk, (store, &mut shard), n + 1).await?,
         }
     }
     Some(())
@@ -83,15 +109,8 @@ async fn live(disk: &SimDisk, store: &SegmentStore<SimDisk>, done: usize) -> Opt
 /// Starts again on what is left, goes on to the end, and removes what the crash left.
 async fn recover(disk: &SimDisk, what: &str) {
     let store = start(disk).await.expect("started");
-    let checkpoint = Checkpoint::read(disk, Path::new(FILE)).expect(what);
-    let mut done = 0;
+    let (done, checkpoint) = resume(disk, &store, what).await;
     if let Some(checkpoint) = checkpoint {
-        let state: [u8; 8] = checkpoint.state[..].try_into().expect("eight bytes");
-        done = usize::try_from(u64::from_be_bytes(state)).expect("small");
-        let named = checkpoint.partitions.clone();
-        // Every file that it names is there, as long as it says, and with what was written.
-        let opened = store.shard(SHARD).open(named, true).await;
-        opened.unwrap_or_else(|error| panic!("{what}: {error}"));
         for (tp, manifest) in &checkpoint.partitions {
             let (reader, mut at) = (store.reader(*tp).expect("open"), manifest.log_start);
             let reader = reader.verifying();

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use highwater_env::Disk;
 use highwater_proto::{Offset, ShardId, TopicPartition};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::append::AppendBatch;
+use crate::compact::{Replaced, Replacement};
 use crate::error::OpenError;
 use crate::fault::SegmentFault;
-use crate::manifest::PartitionManifest;
+use crate::manifest::{Compacted, PartitionManifest};
 use crate::sync::SyncReport;
 
 /// Manifests of a shard's partitions.
@@ -46,11 +48,20 @@ pub(super) enum Step {
     Delete {
         partition: TopicPartition,
     },
+    BeginAnew {
+        partition: TopicPartition,
+        log_start: Offset,
+    },
+    SetCompacted {
+        partition: TopicPartition,
+        compacted: Compacted,
+        next_offset: Offset,
+    },
     /// The shard leaves this broker, or its state is replaced: forget its logs, keep the files.
     Release,
 }
 
-pub(super) enum WriteJob {
+pub(super) enum WriteJob<D: Disk> {
     Shard(ShardJob),
     /// A barrier was set while nothing else may come.
     Wake,
@@ -58,6 +69,11 @@ pub(super) enum WriteJob {
     Write,
     /// There may be space again.
     Retry,
+    /// What compaction made is there.
+    Replace {
+        new: Replacement<D>,
+        done: oneshot::Sender<(Replaced, Replacement<D>)>,
+    },
     TakeUnlinkable {
         shard: ShardId,
         durable: Arc<Manifests>,

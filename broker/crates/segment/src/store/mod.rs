@@ -1,5 +1,5 @@
-//! All partitions of a broker behind three workers: one writes, one syncs and unlinks, one checks
-//! and mends what lies on the disk.
+//! All partitions of a broker behind four workers: one writes, one syncs and unlinks, one checks and
+//! mends what lies on the disk, one compacts.
 //!
 //! Each shard holds one [`ShardSegments`], through which it hands over what apply decided, in
 //! order. Checkpoints: [`ShardSegments::freeze`] at the applied index, wait for the ticket, then
@@ -25,6 +25,7 @@ use highwater_proto::{Offset, ShardId, TopicPartition};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Semaphore, oneshot};
 
+use crate::compact::{Replaced, Replacement};
 use crate::config::SegmentConfig;
 use crate::error::OpenError;
 use crate::fault::{OnFatal, SegmentFault};
@@ -125,9 +126,10 @@ impl<D: Disk> Shared<D> {
 /// A handle to the segments of all partitions of a broker.
 pub struct SegmentStore<D: Disk> {
     shared: Arc<Shared<D>>,
-    writer: WorkerHandle<WriteJob>,
+    writer: WorkerHandle<WriteJob<D>>,
     syncer: WorkerHandle<SyncJob>,
     caller: WorkerHandle<CallJob>,
+    compactor: WorkerHandle<CallJob>,
     joins: Arc<Mutex<Vec<WorkerJoin>>>,
 }
 
@@ -138,6 +140,7 @@ impl<D: Disk> Clone for SegmentStore<D> {
             writer: self.writer.clone(),
             syncer: self.syncer.clone(),
             caller: self.caller.clone(),
+            compactor: self.compactor.clone(),
             joins: self.joins.clone(),
         }
     }
@@ -181,12 +184,17 @@ impl<D: Disk> SegmentStore<D> {
         let (caller, call_join) = workers
             .spawn("segment-check", capacity, CallWorker)
             .map_err(failed)?;
-        let joins = Arc::new(Mutex::new(vec![write_join, sync_join, call_join]));
+        let (compactor, compact_join) = workers
+            .spawn("segment-compact", capacity, CallWorker)
+            .map_err(failed)?;
+        let joins = vec![write_join, sync_join, call_join, compact_join];
+        let joins = Arc::new(Mutex::new(joins));
         Ok(Self {
             shared,
             writer,
             syncer,
             caller,
+            compactor,
             joins,
         })
     }
@@ -229,12 +237,42 @@ impl<D: Disk> SegmentStore<D> {
         &self,
         call: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.call_on(&self.caller, call).await
+    }
+    /// The same on the thread for compaction.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or the fault.
+    pub async fn call_compactor<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.call_on(&self.compactor, call).await
+    }
+    /// Puts the result of a compaction into its place, behind what was handed over before. It comes
+    /// back: unless this was [`Replaced::Done`] it is to be tried again or discarded.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or the fault.
+    pub async fn replace(
+        &self,
+        new: Replacement<D>,
+    ) -> Result<(Replaced, Replacement<D>), StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.write_job(WriteJob::Replace { new, done }).await?;
+        answer.await.map_err(|_| self.shared.stopped())
+    }
+    async fn call_on<T: Send + 'static>(
+        &self,
+        worker: &WorkerHandle<CallJob>,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (done, answer) = oneshot::channel();
         let call = Box::new(move || {
             // A caller that no longer waits wants nothing.
             let _ = done.send(call());
         });
-        let sent = self.caller.send(CallJob::Call(call)).await;
+        let sent = worker.send(CallJob::Call(call)).await;
         sent.map_err(|_| self.shared.stopped())?;
         answer.await.map_err(|_| self.shared.stopped())
     }
@@ -346,6 +384,10 @@ impl<D: Disk> SegmentStore<D> {
         if let Some(caller) = joins.next() {
             caller.join().await;
         }
+        let _ = self.compactor.send(CallJob::Stop).await;
+        if let Some(compactor) = joins.next() {
+            compactor.join().await;
+        }
         self.shared
             .files
             .faults
@@ -353,7 +395,7 @@ impl<D: Disk> SegmentStore<D> {
             .map_or(Ok(()), |fault| Err(StoreError::Fault(fault)))
     }
 
-    async fn write_job(&self, job: WriteJob) -> Result<(), StoreError> {
+    async fn write_job(&self, job: WriteJob<D>) -> Result<(), StoreError> {
         self.writer
             .send(job)
             .await
@@ -393,3 +435,7 @@ mod gather_tests;
 #[cfg(test)]
 #[path = "crash_tests.rs"]
 mod crash_tests;
+
+#[cfg(test)]
+#[path = "compact_crash_tests.rs"]
+mod compact_crash_tests;

@@ -11,6 +11,7 @@ use super::barrier::FreezeTicket;
 use super::job::{Manifests, ShardJob, Step, WriteJob};
 use super::{MAX_QUEUE_BYTES, Shared, StoreError};
 use crate::append::AppendBatch;
+use crate::manifest::Compacted;
 
 /// What a job weighs beside its batches, in bytes: jobs without batches are bounded too.
 const JOB_WEIGHT: usize = 256;
@@ -21,7 +22,7 @@ const JOB_WEIGHT: usize = 256;
 /// handed over nothing. A step that was handed over is done.
 pub struct ShardSegments<D: Disk> {
     shared: Arc<Shared<D>>,
-    writer: WorkerHandle<WriteJob>,
+    writer: WorkerHandle<WriteJob<D>>,
     shard: ShardId,
     /// The last job handed over.
     sent: u64,
@@ -30,7 +31,7 @@ pub struct ShardSegments<D: Disk> {
 impl<D: Disk> ShardSegments<D> {
     pub(super) fn new(
         shared: Arc<Shared<D>>,
-        writer: WorkerHandle<WriteJob>,
+        writer: WorkerHandle<WriteJob<D>>,
         shard: ShardId,
     ) -> Self {
         Self {
@@ -113,6 +114,39 @@ impl<D: Disk> ShardSegments<D> {
     /// [`StoreError::Closed`] or the fault.
     pub async fn delete(&mut self, partition: TopicPartition) -> Result<(), StoreError> {
         self.hand_over(JOB_WEIGHT, Step::Delete { partition }).await
+    }
+    /// Empties a partition and continues it at `log_start`, because what another replica has of it is
+    /// to take its place. Its files go with [`super::SegmentStore::unlink`].
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or the fault.
+    pub async fn begin_anew(
+        &mut self,
+        partition: TopicPartition,
+        log_start: Offset,
+    ) -> Result<(), StoreError> {
+        let step = Step::BeginAnew {
+            partition,
+            log_start,
+        };
+        self.hand_over(JOB_WEIGHT, step).await
+    }
+    /// Says how far a partition that was begun anew is compacted, and where it ends.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or the fault.
+    pub async fn set_compacted(
+        &mut self,
+        partition: TopicPartition,
+        compacted: Compacted,
+        next_offset: Offset,
+    ) -> Result<(), StoreError> {
+        let step = Step::SetCompacted {
+            partition,
+            compacted,
+            next_offset,
+        };
+        self.hand_over(JOB_WEIGHT, step).await
     }
     /// Forgets all partitions of the shard and keeps their files.
     ///

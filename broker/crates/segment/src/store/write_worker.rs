@@ -17,6 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::Shared;
 use super::job::{Manifests, Removal, ShardJob, Step, WriteJob};
 use crate::append::AppendBatch;
+use crate::compact::Replaced;
 use crate::error::{AppendError, OpenError};
 use crate::layout::{LogIdentity, parse_partition_dir, partition_dir};
 use crate::log::PartitionLog;
@@ -46,9 +47,9 @@ pub(super) struct WriteWorker<D: Disk> {
 }
 
 impl<D: Disk> Worker for WriteWorker<D> {
-    type Job = WriteJob;
+    type Job = WriteJob<D>;
 
-    fn run(&mut self, jobs: &mut Vec<WriteJob>) -> bool {
+    fn run(&mut self, jobs: &mut Vec<WriteJob<D>>) -> bool {
         let mut go_on = true;
         let mut write_now = false;
         for job in jobs.drain(..) {
@@ -242,6 +243,23 @@ impl<D: Disk> WriteWorker<D> {
                     log.set_log_start(log_start);
                 }
             }
+            Step::BeginAnew {
+                partition,
+                log_start,
+            } => {
+                if let Some(log) = self.logs.get_mut(&(shard, partition)) {
+                    log.begin_anew(log_start);
+                }
+            }
+            Step::SetCompacted {
+                partition,
+                compacted,
+                next_offset,
+            } => {
+                if let Some(log) = self.logs.get_mut(&(shard, partition)) {
+                    log.set_compacted(compacted, next_offset);
+                }
+            }
             Step::Delete { partition } => {
                 if let Some(log) = self.logs.remove(&(shard, partition)) {
                     self.shared.readers.write().remove(&partition);
@@ -312,9 +330,15 @@ impl<D: Disk> WriteWorker<D> {
     }
 
     /// Jobs that ask for what may be removed.
-    fn answer(&mut self, job: WriteJob) {
+    fn answer(&mut self, job: WriteJob<D>) {
         self.flush();
         match job {
+            WriteJob::Replace { new, done } => {
+                let LogIdentity { shard, partition } = new.shared.owner;
+                let log = self.logs.get_mut(&(shard, partition));
+                let outcome = log.map_or(Replaced::Stale, |log| log.replace(&new));
+                let _ = done.send((outcome, new));
+            }
             WriteJob::TakeUnlinkable {
                 shard,
                 durable,

@@ -2,9 +2,10 @@
 
 #![deny(clippy::indexing_slicing)]
 
+mod bad;
 mod replay;
-mod scan;
-mod window;
+pub(crate) mod scan;
+pub(crate) mod window;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use highwater_env::{Disk, DiskFile, OpenMode};
 
 use crate::config::WalConfig;
+use crate::error::BadPlace;
 use crate::file::{WalFile, file_number, open_error};
 use crate::frame::{FIRST_GROUP, FileHeader, GroupHeader, HEADER_LEN, ParsedFileHeader, VERSION};
 use crate::index::Bounds;
@@ -39,6 +41,9 @@ pub struct Recovery {
     pub created: bool,
     /// Bytes of log read.
     pub bytes_read: u64,
+    /// What has rotted and is done without: nothing of it is needed. [`crate::Wal::renew`] is rid
+    /// of it.
+    pub bad: Vec<BadPlace>,
 }
 
 /// A group that was not whole, above every position known durable: nobody was told that it is.
@@ -266,14 +271,19 @@ fn recover<D: Disk>(
     )?;
     let mut index = shared.index.write();
     let mut replay = Replay::default();
+    let mut bad = Vec::new();
     for (generation, file, scanned) in older.into_iter().rev() {
         index.add_file(generation, file);
+        index.written(generation, scanned.end);
         replay.apply_all(scanned.changes);
+        bad.extend(scanned.bad);
     }
     index.add_file(generation, Arc::clone(&head.file));
+    index.written(generation, tail.end);
     settle(&head, &tail)?;
     let Scan {
         changes,
+        bad: bad_in_tail,
         end,
         next_sequence,
         oldest,
@@ -282,6 +292,8 @@ fn recover<D: Disk>(
     } = tail;
     replay.apply_all(changes);
     let tips = replay.finish(dir, &mut index)?;
+    bad.extend(bad_in_tail);
+    bad::judge(&mut index, &bad, &config.covered)?;
     let recovered = |(id, group): (&GroupId, _)| (*id, Bounds::from(group));
     let groups = index.groups.iter().map(recovered).collect();
     tidy_up(&mut found, config)?;
@@ -302,6 +314,7 @@ fn recover<D: Disk>(
         torn_tail: torn,
         created: false,
         bytes_read: window.bytes_read(),
+        bad: bad.into_iter().map(|frame| frame.place).collect(),
     };
     Ok((start, recovery))
 }

@@ -1,6 +1,6 @@
 //! Frames of all files in order, become the groups' present state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::frame::FrameKind;
@@ -107,6 +107,7 @@ impl Replay {
                     entries,
                     purged,
                     states,
+                    unreadable: BTreeSet::new(),
                 },
             );
         }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use highwater_env::DiskFile;
 
 use super::{TornTail, damaged};
+use crate::error::BadPlace;
 use crate::file::{WalFile, open_error};
 use crate::frame::{
     ALIGN, FIRST_GROUP, FRAME_HEAD_LEN, FileHeader, FrameHead, FrameKind, GroupHeader, HEADER_LEN,
@@ -15,10 +16,22 @@ use crate::index::{Change, Location};
 use crate::recover::window::Window;
 use crate::{GroupId, WalOpenError};
 
+/// A frame of a durable group whose payload is not what was written. What the frame did is known: its
+/// head is covered by the checksum of all heads.
+#[derive(Debug, Clone)]
+pub(crate) struct BadFrame {
+    pub place: BadPlace,
+    pub change: Change,
+    /// Up to where the file is known durable, in bytes.
+    pub durable_to: u64,
+}
+
 /// What a file holds.
-pub(super) struct Scan {
-    /// All frames of whole groups, in order.
+pub(crate) struct Scan {
+    /// All frames of durable groups, in order, those with a bad payload among them.
     pub changes: Vec<Change>,
+    /// Those of them whose payload is not what was written.
+    pub bad: Vec<BadFrame>,
     /// Where the next group goes.
     pub end: u64,
     pub next_sequence: u64,
@@ -39,20 +52,7 @@ pub(super) fn scan<F: DiskFile>(
     window: &mut Window,
 ) -> Result<Scan, WalOpenError> {
     window.reset();
-    let mut scanner = Scanner {
-        file,
-        generation: header.generation,
-        window,
-        found: Scan {
-            changes: Vec::new(),
-            end: FIRST_GROUP,
-            next_sequence: header.first_sequence,
-            oldest: header.oldest,
-            proven: false,
-            last_group: None,
-            torn: None,
-        },
-    };
+    let mut scanner = Scanner::new(file, header, window, next.map(|next| next.previous_end));
     match next {
         Some(next) => scanner.sealed(next)?,
         None => scanner.open_ended()?,
@@ -60,16 +60,36 @@ pub(super) fn scan<F: DiskFile>(
     Ok(scanner.found)
 }
 
-struct Scanner<'a, F> {
+impl Scan {
+    /// Of a file of which nothing is read yet.
+    pub(crate) fn new(header: &FileHeader) -> Self {
+        Self {
+            changes: Vec::new(),
+            bad: Vec::new(),
+            end: FIRST_GROUP,
+            next_sequence: header.first_sequence,
+            oldest: header.oldest,
+            proven: false,
+            last_group: None,
+            torn: None,
+        }
+    }
+}
+
+/// Reads a file group by group.
+pub(crate) struct Scanner<'a, F> {
     file: &'a WalFile<F>,
     generation: u64,
     window: &'a mut Window,
-    found: Scan,
+    /// Everything before this byte is known durable, from elsewhere than from this file.
+    durable_to: Option<u64>,
+    pub(crate) found: Scan,
 }
 
 /// What lies where a group should start.
-enum Place {
-    /// A whole group, which was taken.
+pub(crate) enum Place {
+    /// A group, which was taken: a whole one, or one that is known to have been durable and of
+    /// which payloads alone are bad.
     Group,
     /// A marker of this place.
     Marker,
@@ -79,7 +99,32 @@ enum Place {
     Nothing,
 }
 
-impl<F: DiskFile> Scanner<'_, F> {
+/// What the frames of a group are.
+enum Frames {
+    /// As they were written.
+    Whole,
+    /// Known one by one, while the payloads of some are not what was written.
+    Marred(Vec<(Change, &'static str)>),
+    /// Not known.
+    Unknown,
+}
+
+impl<'a, F: DiskFile> Scanner<'a, F> {
+    pub(crate) fn new(
+        file: &'a WalFile<F>,
+        header: &FileHeader,
+        window: &'a mut Window,
+        durable_to: Option<u64>,
+    ) -> Self {
+        Self {
+            file,
+            generation: header.generation,
+            window,
+            durable_to,
+            found: Scan::new(header),
+        }
+    }
+
     /// Reads a file that another one follows: everything before its end is durable.
     fn sealed(&mut self, next: &FileHeader) -> Result<(), WalOpenError> {
         let end = next.previous_end;
@@ -127,8 +172,8 @@ impl<F: DiskFile> Scanner<'_, F> {
         Ok(())
     }
 
-    /// Takes the group at the present end, if a whole one is there.
-    fn place(&mut self) -> Result<Place, WalOpenError> {
+    /// Takes the group at the present end, if one is there.
+    pub(crate) fn place(&mut self) -> Result<Place, WalOpenError> {
         let at = self.found.end;
         let generation = self.generation;
         let start = self.get(at, HEADER_LEN)?;
@@ -148,7 +193,12 @@ impl<F: DiskFile> Scanner<'_, F> {
             return Ok(Place::Marker);
         }
         let known = self.found.changes.len();
-        if !self.take_frames(&header)? {
+        let taken = match self.take_frames(&header)? {
+            Frames::Whole => true,
+            Frames::Marred(bad) => self.take_marred(at, bad)?,
+            Frames::Unknown => false,
+        };
+        if !taken {
             self.found.changes.truncate(known);
             return Ok(Place::Begun(header.span()));
         }
@@ -159,20 +209,50 @@ impl<F: DiskFile> Scanner<'_, F> {
         Ok(Place::Group)
     }
 
-    /// Reads the frames of a group; `false` if any of them is not what was written.
-    fn take_frames(&mut self, header: &GroupHeader) -> Result<bool, WalOpenError> {
+    /// Takes note of bad payloads of the group at `at`, if that was durable; otherwise it is a torn
+    /// one.
+    fn take_marred(
+        &mut self,
+        at: u64,
+        bad: Vec<(Change, &'static str)>,
+    ) -> Result<bool, WalOpenError> {
+        let durable_to = match self.durable_to {
+            Some(durable_to) => Some(durable_to),
+            None => self.witness(at)?,
+        };
+        let Some(durable_to) = durable_to else {
+            return Ok(false);
+        };
+        let file = &self.file.path;
+        let bad = bad.into_iter().map(|(change, what)| BadFrame {
+            place: BadPlace {
+                file: file.clone(),
+                offset: change.location.offset,
+                group: Some(change.group),
+                what,
+            },
+            change,
+            durable_to,
+        });
+        self.found.bad.extend(bad);
+        Ok(true)
+    }
+
+    /// Reads the frames of a group.
+    fn take_frames(&mut self, header: &GroupHeader) -> Result<Frames, WalOpenError> {
         let mut at = self.found.end + HEADER_LEN as u64;
         let end = at + u64::from(header.body_len);
         if end > self.file.len {
-            return Ok(false);
+            return Ok(Frames::Unknown);
         }
         let generation = self.generation;
         let mut heads = crc32fast::Hasher::new();
+        let mut bad = Vec::new();
         for _ in 0..header.frames {
             let bytes = self.get(at, FRAME_HEAD_LEN)?;
             heads.update(bytes);
             let Some((head, crc, mut check)) = FrameHead::parse(bytes, generation) else {
-                return Ok(false);
+                return Ok(Frames::Unknown);
             };
             let location = Location {
                 generation,
@@ -181,7 +261,7 @@ impl<F: DiskFile> Scanner<'_, F> {
             };
             at += location.frame_len();
             if at > end {
-                return Ok(false);
+                return Ok(Frames::Unknown);
             }
             let mut payload_at = location.offset + FRAME_HEAD_LEN as u64;
             let keep = matches!(head.kind, FrameKind::Purge | FrameKind::SetState);
@@ -190,7 +270,7 @@ impl<F: DiskFile> Scanner<'_, F> {
                 let rest = usize::try_from(at - payload_at).unwrap_or(usize::MAX);
                 let part = self.get(payload_at, rest)?;
                 if part.is_empty() {
-                    return Ok(false);
+                    return Ok(Frames::Unknown);
                 }
                 check.update(part);
                 if keep {
@@ -198,19 +278,33 @@ impl<F: DiskFile> Scanner<'_, F> {
                 }
                 payload_at += part.len() as u64;
             }
-            if !check.matches(crc) {
-                return Ok(false);
-            }
-            self.found.changes.push(Change {
+            let change = Change {
                 group: GroupId(head.group),
                 kind: head.kind,
                 slot: head.slot,
                 index: head.index,
                 location,
                 value: Bytes::from(value),
-            });
+            };
+            if !check.matches(crc) {
+                if head.len == 0 {
+                    // Its head alone is what its checksum covers: nothing of it is known.
+                    return Ok(Frames::Unknown);
+                }
+                let mut change = change.clone();
+                change.value = Bytes::new();
+                bad.push((change, bad_payload(head.kind)));
+            }
+            self.found.changes.push(change);
         }
-        Ok(at == end && heads.finalize() == header.heads_crc)
+        if at != end || heads.finalize() != header.heads_crc {
+            return Ok(Frames::Unknown);
+        }
+        Ok(if bad.is_empty() {
+            Frames::Whole
+        } else {
+            Frames::Marred(bad)
+        })
     }
 
     /// Looks behind a bad group for one that says that everything before it was durable. A group
@@ -243,5 +337,15 @@ impl<F: DiskFile> Scanner<'_, F> {
         self.window
             .get(&file.file, offset, len)
             .map_err(open_error("read", &file.path))
+    }
+}
+
+/// What is wrong with a frame whose payload does not match its checksum.
+fn bad_payload(kind: FrameKind) -> &'static str {
+    match kind {
+        FrameKind::Append | FrameKind::Relocate => "an entry does not match its checksum",
+        FrameKind::SetState => "a vote or another state does not match its checksum",
+        FrameKind::Purge => "a purge point does not match its checksum",
+        FrameKind::Truncate | FrameKind::Forget => "a frame does not match its checksum",
     }
 }

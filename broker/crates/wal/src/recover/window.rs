@@ -9,16 +9,26 @@ use highwater_env::DiskFile;
 const PIECE: usize = 1 << 20;
 
 /// A piece of a file in memory.
-pub(super) struct Window {
+pub(crate) struct Window {
     buffer: Vec<u8>,
     filled: usize,
     start: u64,
     bytes_read: u64,
+    /// Reads what lies on the disk, not what the page cache took from there once.
+    past_cache: bool,
 }
 
 impl Window {
-    pub(super) fn new() -> Self {
+    pub(crate) fn past_cache() -> Self {
         Self {
+            past_cache: true,
+            ..Self::new()
+        }
+    }
+
+    pub(crate) fn new() -> Self {
+        Self {
+            past_cache: false,
             buffer: vec![0; PIECE],
             filled: 0,
             start: 0,
@@ -27,18 +37,18 @@ impl Window {
     }
 
     /// Bytes read so far, over all files.
-    pub(super) fn bytes_read(&self) -> u64 {
+    pub(crate) fn bytes_read(&self) -> u64 {
         self.bytes_read
     }
 
     /// Forgets what is in memory: another file follows.
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         self.filled = 0;
         self.start = 0;
     }
 
     /// Up to `len` bytes at `offset`, at most a piece, fewer only at the end of the file.
-    pub(super) fn get<F: DiskFile>(
+    pub(crate) fn get<F: DiskFile>(
         &mut self,
         file: &F,
         offset: u64,
@@ -47,6 +57,9 @@ impl Window {
         let len = len.min(PIECE);
         let end = offset.saturating_add(len as u64);
         if offset < self.start || end > self.start.saturating_add(self.filled as u64) {
+            if self.past_cache {
+                file.forget_cached(offset, self.buffer.len() as u64);
+            }
             self.filled = file.read_at(&mut self.buffer, offset)?;
             self.start = offset;
             self.bytes_read += self.filled as u64;

@@ -146,10 +146,11 @@ impl<D: Disk> Writer<D> {
         file.write_vectored_at(&encoded.slices(frames), place.offset)
             .map_err(write_error("write", path))?;
         let started = Instant::now();
-        let synced = mutant!(
+        let first = mutant!(
             AckBeforeFsync => if frames.iter().all(Frame::is_of_entries) { Ok(()) } else { file.sync_data() };
             else file.sync_data()
         );
+        let synced = mutant!(RetryFsync => first.or_else(|_| file.sync_data()); else first);
         synced.map_err(write_error("sync", path))?;
         let took: Duration = started.elapsed();
         head.position += encoded.span;
@@ -162,6 +163,7 @@ impl<D: Disk> Writer<D> {
     /// Brings the index up to date with frames that are durable.
     pub(super) fn index_frames(&mut self, frames: &[Frame<'_>], locations: Vec<Location>) {
         let mut index = self.shared.index.write();
+        index.written(self.head.generation, self.head.position);
         for (frame, location) in frames.iter().zip(locations) {
             let kept = matches!(frame.head.kind, FrameKind::Purge | FrameKind::SetState);
             let value = match frame.body {

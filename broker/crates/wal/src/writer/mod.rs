@@ -5,6 +5,7 @@ mod flush;
 pub(crate) mod group;
 pub(crate) mod queue;
 mod recycle;
+mod renew;
 mod tip;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +24,7 @@ use crate::shared::Shared;
 use crate::{GroupId, WalError};
 use queue::{Job, Submission};
 use recycle::{Pass, Relocating};
+use renew::Renewals;
 pub(crate) use tip::Tip;
 
 /// The file being written.
@@ -63,6 +65,7 @@ pub(crate) struct Writer<D: Disk> {
     queue: VecDeque<Submission<D::File>>,
     relocating: Option<Relocating>,
     pass: Pass,
+    renewals: Renewals,
     /// Whether an idle marker lies at the head's position.
     marked: bool,
     /// Whether the head is the last file: entries stay out of it, so that votes go on.
@@ -96,6 +99,7 @@ impl<D: Disk> Writer<D> {
             queue: VecDeque::new(),
             relocating: None,
             pass: Pass::NONE,
+            renewals: Renewals::default(),
             marked: false,
             on_reserve: false,
         }
@@ -106,7 +110,12 @@ impl<D: Disk> Writer<D> {
     fn work(&mut self) -> Result<(), WalError> {
         loop {
             self.flush_queue()?;
+            self.begin_renewal()?;
             let worked = self.recycle_step()? || self.prepare_step()?;
+            self.end_renewal();
+            if !worked {
+                self.put_renewal_off();
+            }
             if !self.shared.is_idle() {
                 return Ok(());
             }
@@ -275,6 +284,7 @@ impl<D: Disk> Writer<D> {
         for submission in self.queue.drain(..) {
             submission.complete(Err(error.clone()));
         }
+        self.fail_renewal(error);
     }
 
     fn close(&mut self, answer: oneshot::Sender<()>) {
@@ -308,6 +318,7 @@ impl<D: Disk> Worker for Writer<D> {
                     self.queue.push_back(submission);
                 }
                 Job::Poke => {}
+                Job::Renew(answer) => self.renewals.ask(answer),
                 Job::Close(answer) => closing = Some(answer),
             }
         }

@@ -8,7 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::frame::FRAME_HEAD_LEN;
 use crate::ops::{Done, GroupId, Op};
 use crate::shared::Shared;
-use crate::{LogIndex, WalError};
+use crate::{LogIndex, RenewError, WalError};
 
 /// The writer's jobs.
 pub(crate) enum Job<F> {
@@ -16,6 +16,8 @@ pub(crate) enum Job<F> {
     Submit(Submission<F>),
     /// Do what can be done now: prepare files, try for disk space again.
     Poke,
+    /// Go on in another file and give all before it back; then answer.
+    Renew(oneshot::Sender<Result<(), RenewError>>),
     /// Drain, mark and stop; then answer.
     Close(oneshot::Sender<()>),
 }

@@ -109,7 +109,7 @@ impl<D: Disk> Writer<D> {
         if generation == self.head.generation {
             return None;
         }
-        if !self.worth_emptying(&index, oldest) {
+        if !self.renewals.wants(generation) && !self.worth_emptying(&index, oldest) {
             self.pass = self.is_wasteful(&index, generation)?;
         }
         let mut entries = VecDeque::new();

@@ -11,4 +11,6 @@ mod model;
 #[cfg(feature = "mutant")]
 mod mutants;
 mod random;
+mod renew;
+mod rotten;
 mod support;

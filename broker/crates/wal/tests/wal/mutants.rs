@@ -17,3 +17,11 @@ fn a_vote_lost_in_recycling_is_missed() {
         "basics::an_idle_vote_and_entries_that_are_never_purged_survive_recycling_and_pin_nothing",
     );
 }
+
+#[test]
+fn a_sync_that_is_tried_again_is_missed() {
+    fails(
+        Mutant::RetryFsync,
+        "errors::a_failed_sync_is_never_retried_and_says_what_failed",
+    );
+}

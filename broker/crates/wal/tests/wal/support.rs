@@ -66,6 +66,7 @@ pub fn config(fatal: &Fatal) -> WalConfig {
         on_fatal: Arc::new(move |_| {
             fatal.fetch_add(1, Ordering::SeqCst);
         }),
+        ..WalConfig::default()
     }
 }
 
@@ -132,6 +133,13 @@ pub struct History {
 }
 
 impl History {
+    /// What was submitted and answered so far, to go on from in one of several ways.
+    pub fn again(&self) -> Self {
+        Self {
+            submitted: self.submitted.clone(),
+            answers: Arc::new(Mutex::new(self.answers.lock().clone())),
+        }
+    }
     /// How many submissions were acknowledged. They are the first ones.
     pub fn acknowledged(&self) -> usize {
         let answers = self.answers.lock();

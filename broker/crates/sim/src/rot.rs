@@ -1,0 +1,112 @@
+//! What lies in the segment files of a simulated disk: rots, and is compared between replicas.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use bytes::Bytes;
+use highwater_env::SimDisk;
+use highwater_proto::batch::{RecordBatch, split_batches};
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
+use rand::{Rng, SeedableRng};
+
+use crate::trace;
+
+/// Bits that flip at once, at most.
+const MOST_FLIPS: usize = 4;
+
+/// The segment files of a disk.
+fn segments(disk: &SimDisk) -> Vec<PathBuf> {
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|end| end == "log");
+    files.filter(is_segment).collect()
+}
+
+/// The whole batches that a segment file begins with. What comes behind them is reserved space, or
+/// a write that was cut off.
+fn batches(disk: &SimDisk, path: &Path) -> Vec<RecordBatch> {
+    let content = disk.content(path).unwrap_or_default();
+    split_batches(Bytes::from(content))
+        .map_while(Result::ok)
+        .collect()
+}
+
+fn len(batches: &[RecordBatch]) -> u64 {
+    batches.iter().map(|batch| batch.bytes().len() as u64).sum()
+}
+
+/// Flips bits of records and of indexes; how many.
+pub fn rot(disk: &SimDisk, seed: u64) -> usize {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut places: Vec<(PathBuf, u64)> = Vec::new();
+    for path in segments(disk) {
+        let len = len(&batches(disk, &path));
+        places.push((path, len));
+    }
+    let is_index = |path: &PathBuf| {
+        let end = path.extension().unwrap_or_default();
+        end == "index" || end == "timeindex"
+    };
+    places.extend(disk.files().into_iter().filter(|(path, _)| is_index(path)));
+    places.retain(|(_, len)| *len > 0);
+    let mut flipped = 0;
+    for _ in 0..rng.random_range(1..=MOST_FLIPS) {
+        if let Some((path, len)) = places.choose(&mut rng) {
+            let (at, bit) = (rng.random_range(0..*len), rng.random_range(0..8));
+            if disk.flip_bit(path, at, bit).is_ok() {
+                trace::note("rot", "", format_args!(" {} {at} {bit}", path.display()));
+                flipped += 1;
+            }
+        }
+    }
+    flipped
+}
+
+/// Batches by partition directory and first offset.
+type Log = BTreeMap<(PathBuf, u64), RecordBatch>;
+
+fn log(disk: &SimDisk) -> Log {
+    let mut log = Log::new();
+    for path in segments(disk) {
+        let dir = path.parent().map(Path::to_owned).unwrap_or_default();
+        for batch in batches(disk, &path) {
+            log.insert((dir.clone(), batch.header().base_offset.0), batch);
+        }
+    }
+    log
+}
+
+/// Compares what nodes have in the same places. Only committed batches get there, so even what a
+/// crash has left behind a file's end is the same everywhere. Answers with how many were compared.
+///
+/// # Errors
+/// The first difference.
+pub fn compare(disks: &[(&'static str, SimDisk)]) -> anyhow::Result<usize> {
+    let logs: Vec<(&str, Log)> = disks
+        .iter()
+        .map(|(name, disk)| (*name, log(disk)))
+        .collect();
+    let mut compared = 0;
+    for (at, (name, log)) in logs.iter().enumerate() {
+        for (other, others) in logs.iter().skip(at + 1) {
+            for ((dir, base), batch) in log {
+                let before = others.range(..=(dir.clone(), *base)).next_back();
+                let Some(((found_dir, found_base), found)) = before else {
+                    continue;
+                };
+                let end = found_base + u64::from(found.header().last_offset_delta);
+                if found_dir != dir || end < *base {
+                    continue;
+                }
+                ensure!(
+                    found_base == base && found.bytes() == batch.bytes(),
+                    "{name} and {other} have different bytes in {} at offset {base}",
+                    dir.display()
+                );
+                compared += 1;
+            }
+        }
+    }
+    Ok(compared)
+}

@@ -1,0 +1,126 @@
+//! `highwater demo` from outside: a run with faults passes, and a run with a service that is broken
+//! on purpose does not.
+
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// One run after the other: each has a dozen and a half of processes.
+static ALONE: Mutex<()> = Mutex::new(());
+
+struct Run {
+    output: Output,
+    json: Value,
+    _directory: TempDir,
+}
+
+impl Run {
+    fn text(&self) -> String {
+        let (out, err) = (&self.output.stdout, &self.output.stderr);
+        String::from_utf8_lossy(out).into_owned() + &String::from_utf8_lossy(err)
+    }
+
+    fn violations(&self, kind: &str) -> u64 {
+        self.json["violations"][kind]["count"].as_u64().unwrap_or(0)
+    }
+}
+
+fn demo(arguments: &[&str]) -> Run {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let directory = TempDir::new().expect("a directory");
+    let report = directory.path().join("report.json");
+    let output = Command::new(env!("CARGO_BIN_EXE_highwater"))
+        .arg("demo")
+        .args(arguments)
+        .arg("--json")
+        .arg(&report)
+        .arg("--data-dir")
+        .arg(directory.path().join("data"))
+        .stdin(Stdio::null())
+        .output()
+        .expect("it runs");
+    let json = std::fs::read(&report).unwrap_or_default();
+    Run {
+        json: serde_json::from_slice(&json).unwrap_or_default(),
+        output,
+        _directory: directory,
+    }
+}
+
+#[test]
+fn orders_survive_the_death_of_a_broker_and_of_services() {
+    let run = demo(&["--count", "400", "--rate", "25", "--replay-at", "5"]);
+    assert_eq!(run.output.status.code(), Some(0), "{}", run.text());
+    let json = &run.json;
+    assert_eq!(json["acknowledged"], 400, "{}", run.text());
+    for zero in [
+        "lost",
+        "duplicated",
+        "out_of_order",
+        "phantom",
+        "price_mismatch",
+    ] {
+        assert_eq!(json[zero], 0, "{zero}");
+    }
+    assert_eq!(json["expected_total_cents"], json["priced_total_cents"]);
+    assert!(json["failover_ms"].as_f64().is_some_and(|ms| ms > 0.0));
+    let faults = json["modes"][0]["faults"].as_array().expect("faults");
+    assert_eq!(faults.len(), 4);
+    assert!(
+        faults.iter().all(|fault| fault["active"] == true),
+        "{faults:?}"
+    );
+    assert_eq!(json["modes"][0]["verdict"]["parked"], 10);
+    let then = json["modes"][0]["replay"]["orders"]
+        .as_object()
+        .expect("a past");
+    assert!((1..400).contains(&then.len()), "{}", then.len());
+}
+
+#[test]
+fn an_inventory_without_its_inbox_is_found_out() {
+    let faults = ["--fault", "kill-inventory@3", "--fault", "kill-inventory@6"];
+    let mutant = ["--mutant", "inventory-without-inbox"];
+    let run = demo(&[&["--count", "250", "--rate", "25"][..], &faults, &mutant].concat());
+    assert_eq!(run.output.status.code(), Some(1), "{}", run.text());
+    assert!(run.violations("stock") > 0, "{}", run.text());
+}
+
+#[test]
+fn a_provider_that_takes_money_twice_is_found_out() {
+    let mutant = ["--no-kill", "--mutant", "double-charge"];
+    let run = demo(&[&["--count", "300", "--rate", "50"][..], &mutant].concat());
+    assert_eq!(run.output.status.code(), Some(1), "{}", run.text());
+    assert!(run.violations("effect_twice") > 0, "{}", run.text());
+}
+
+#[test]
+fn the_baselines_keep_the_same_promises() {
+    for mode in ["monolith", "rest"] {
+        let run = demo(&["--count", "200", "--rate", "40", "--mode", mode]);
+        assert_eq!(run.output.status.code(), Some(0), "{mode}: {}", run.text());
+        let modes = run.json["modes"].as_array().expect("modes");
+        assert_eq!(modes.len(), 2, "{mode}");
+        for one in modes {
+            assert_eq!(one["verdict"]["acknowledged"], 200, "{}", one["mode"]);
+        }
+        if mode == "monolith" {
+            // Six partitions of its log, three copies each: what is replicated was looked at.
+            assert_eq!(modes[1]["mode"], "monolith-replicated");
+            assert_eq!(modes[1]["verdict"]["replica_copies"], 18);
+        }
+    }
+}
+
+#[test]
+fn a_series_says_what_is_not_measured_yet() {
+    let directory = TempDir::new().expect("a directory");
+    let results = directory.path().join("series.jsonl");
+    let results = results.to_str().expect("a name");
+    let run = demo(&["--full", "--blocks", "0", "--results", results]);
+    assert_eq!(run.output.status.code(), Some(0), "{}", run.text());
+    assert!(run.text().contains("not measured yet"), "{}", run.text());
+    assert_eq!(run.json, serde_json::json!([]));
+}
