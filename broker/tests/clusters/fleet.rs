@@ -19,6 +19,8 @@ use tokio::time::{Instant, sleep, timeout};
 /// Long enough for a machine that is busy with something else.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
+/// How much of a broker's log a test that fails shows, in bytes.
+const LAST_WORDS: usize = 4 << 10;
 
 /// Only one fleet at a time.
 static TURN: Mutex<()> = Mutex::const_new(());
@@ -253,6 +255,21 @@ impl Fleet {
             leader.map(|NodeId(node)| node)
         })
         .await
+    }
+}
+
+/// A test that fails shows what the brokers said last.
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for node in self.nodes() {
+            let log = self.log(node);
+            let last = log.len().saturating_sub(LAST_WORDS);
+            let last = log.get(log.ceil_char_boundary(last)..).unwrap_or_default();
+            eprintln!("-- what broker {node} said last:\n{last}");
+        }
     }
 }
 
