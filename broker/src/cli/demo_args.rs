@@ -205,10 +205,36 @@ pub fn run_config(
 fn setting(source: String, seed: u64) -> Setting {
     Setting {
         machine: machine(),
-        commit: option_env!("HIGHWATER_COMMIT").map(str::to_owned),
+        commit: commit(),
         source,
         seeds: BTreeMap::from([("orders".to_owned(), seed)]),
     }
+}
+
+/// The commit that the build was told, or, for a program inside a checkout, the one that is checked out there.
+fn commit() -> Option<String> {
+    if let Some(told) = option_env!("HIGHWATER_COMMIT") {
+        return Some(told.to_owned());
+    }
+    let executable = std::env::current_exe().ok()?;
+    let git = |arguments: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        let output = git
+            .arg("-C")
+            .arg(executable.parent()?)
+            .args(arguments)
+            .output();
+        let output = output.ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8(output.stdout).ok()?.trim().to_owned())
+    };
+    // A checkout of this, and not of whatever the program was installed below.
+    git(&["cat-file", "-e", "HEAD:broker/src/cli/demo_args.rs"])?;
+    let head = git(&["rev-parse", "--short", "HEAD"])?;
+    let changed = git(&["status", "--porcelain", "--untracked-files=no"])?;
+    Some(match changed.is_empty() {
+        true => head,
+        false => format!("{head} with changes"),
+    })
 }
 
 /// The run that a block of the series asks for.
