@@ -14,6 +14,8 @@ pub(crate) const HEADER_LEN: usize = 64;
 pub(crate) const FIRST_GROUP: u64 = 4096;
 /// Groups start at multiples of this.
 pub(crate) const ALIGN: u64 = 64;
+/// What the operating system caches as one, or a part of that. Bytes.
+pub(crate) const PAGE: u64 = 4096;
 /// Length of a frame's head, in bytes.
 pub(crate) const FRAME_HEAD_LEN: usize = 24;
 

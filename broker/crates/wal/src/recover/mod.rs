@@ -17,7 +17,9 @@ use highwater_env::{Disk, DiskFile, OpenMode};
 use crate::config::WalConfig;
 use crate::error::BadPlace;
 use crate::file::{WalFile, file_number, open_error};
-use crate::frame::{FIRST_GROUP, FileHeader, GroupHeader, HEADER_LEN, ParsedFileHeader, VERSION};
+use crate::frame::{
+    FIRST_GROUP, FileHeader, GroupHeader, HEADER_LEN, PAGE, ParsedFileHeader, VERSION,
+};
 use crate::index::Bounds;
 use crate::pool::{Pool, Step};
 use crate::shared::Shared;
@@ -221,6 +223,7 @@ fn create<D: Disk>(
         generation: 1,
         position: FIRST_GROUP,
         sequence: 1,
+        forgotten: 0,
     };
     let start = Start {
         pool: found.pool,
@@ -302,6 +305,7 @@ fn recover<D: Disk>(
         generation,
         position: end,
         sequence: next_sequence,
+        forgotten: end / PAGE * PAGE,
     };
     let start = Start {
         pool: found.pool,

@@ -1,6 +1,7 @@
 //! One flush: as many submissions as fit become one group, one vectored write, one sync.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::io::IoSlice;
 use std::time::Duration;
 
 use highwater_env::{Disk, DiskFile};
@@ -12,8 +13,18 @@ use super::queue::Submission;
 use super::{Need, Writer};
 use crate::WalError;
 use crate::file::{WalFile, write_error};
-use crate::frame::FrameKind;
+use crate::frame::{FrameKind, PAGE};
 use crate::index::{Change, Location};
+
+static ZEROES: [u8; PAGE as usize] = [0; PAGE as usize];
+
+/// Zeroes from the end of a group to the end of its page: a page that is not cached and is written only in
+/// part would have to be read first, before the sync that somebody waits for.
+fn rest_of_page(end: u64, file_len: u64) -> &'static [u8] {
+    let rest = end.next_multiple_of(PAGE).min(file_len).saturating_sub(end);
+    let rest = usize::try_from(rest).unwrap_or(0);
+    ZEROES.get(..rest).unwrap_or_default()
+}
 
 /// Submissions of one flush, in order, each with why it is refused, if it is.
 type Batch<F> = Vec<(Submission<F>, Option<WalError>)>;
@@ -143,7 +154,12 @@ impl<D: Disk> Writer<D> {
         };
         let encoded = Encoded::new(frames, place);
         let WalFile { file, path, .. } = &*head.file;
-        file.write_vectored_at(&encoded.slices(frames), place.offset)
+        let mut slices = encoded.slices(frames);
+        slices.push(IoSlice::new(rest_of_page(
+            place.offset + encoded.span,
+            head.file.len,
+        )));
+        file.write_vectored_at(&slices, place.offset)
             .map_err(write_error("write", path))?;
         let started = Instant::now();
         let first = mutant!(
@@ -155,6 +171,7 @@ impl<D: Disk> Writer<D> {
         let took: Duration = started.elapsed();
         head.position += encoded.span;
         head.sequence += 1;
+        head.forget_written();
         self.marked = false;
         self.shared.stats.lock().committed(encoded.span, took);
         Ok(encoded.locations)

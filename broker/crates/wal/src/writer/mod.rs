@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::config::WalConfig;
 use crate::file::{WalFile, write_error};
-use crate::frame::{FIRST_GROUP, FileHeader, GroupHeader, HEADER_LEN};
+use crate::frame::{FIRST_GROUP, FileHeader, GroupHeader, HEADER_LEN, PAGE};
 use crate::pool::{KEPT_READY, Pool, Step};
 use crate::shared::Shared;
 use crate::{GroupId, WalError};
@@ -26,6 +26,10 @@ use queue::{Job, Submission};
 use recycle::{Pass, Relocating};
 use renew::Renewals;
 pub(crate) use tip::Tip;
+
+/// What is left cached behind the position, and how much is forgotten at once.
+const KEPT_CACHED: u64 = 1 << 20;
+const FORGET_STEP: u64 = 4 << 20;
 
 /// The file being written.
 pub(crate) struct Head<F> {
@@ -35,12 +39,32 @@ pub(crate) struct Head<F> {
     pub position: u64,
     /// The next group's number.
     pub sequence: u64,
+    /// Up to here the page cache was asked to forget what was written.
+    pub forgotten: u64,
 }
 
 impl<F> Head<F> {
     /// Bytes left for groups.
     fn room(&self) -> u64 {
         self.file.len.saturating_sub(self.position)
+    }
+}
+
+impl<F: DiskFile> Head<F> {
+    /// Gives the page cache back what lies well behind the position: it is durable, memory holds what
+    /// followers ask for, and pages that are free again are what the next ones are made of. New ones cost
+    /// several times as much where the host has to find them first (benches/README.md).
+    pub(super) fn forget_written(&mut self) {
+        let upto = self.position.saturating_sub(KEPT_CACHED) / PAGE * PAGE;
+        if upto.saturating_sub(self.forgotten) >= FORGET_STEP {
+            self.forget(upto);
+        }
+    }
+    fn forget(&mut self, upto: u64) {
+        self.file
+            .file
+            .forget_cached(self.forgotten, upto.saturating_sub(self.forgotten));
+        self.forgotten = upto;
     }
 }
 
@@ -219,11 +243,13 @@ impl<D: Disk> Writer<D> {
             .index
             .write()
             .add_file(header.generation, Arc::clone(&file));
+        self.head.forget(self.head.file.len);
         self.head = Head {
             file,
             generation: header.generation,
             position: FIRST_GROUP,
             sequence: header.first_sequence,
+            forgotten: 0,
         };
         self.marked = false;
         self.shared.refresh(self.pool.len());
