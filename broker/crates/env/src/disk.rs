@@ -6,31 +6,6 @@
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 
-/// Where a write past the cache may lie, and what it may be written from: multiples of this, in bytes.
-pub(crate) const BLOCK: u64 = 4096;
-
-/// Zeroes for [`DiskFile::write_zeroes`], where a disk can fetch them itself.
-#[repr(C, align(4096))]
-struct Zeroes([u8; 1 << 20]);
-static ZEROES: Zeroes = Zeroes([0; 1 << 20]);
-
-/// Zeroes, one write after the other.
-pub(crate) fn write_zeroes<F: DiskFile + ?Sized>(
-    file: &F,
-    offset: u64,
-    len: u64,
-) -> io::Result<()> {
-    let end = offset.saturating_add(len);
-    let mut at = offset;
-    while at < end {
-        let most = ZEROES.0.len();
-        let part = usize::try_from(end - at).map_or(most, |left| left.min(most));
-        file.write_at(&ZEROES.0[..part], at)?;
-        at += part as u64;
-    }
-    Ok(())
-}
-
 /// How a file is opened. All files are opened for reading and, except with `Read`, for writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
@@ -124,13 +99,6 @@ pub trait DiskFile: Send + Sync + 'static {
     /// # Errors
     /// Those of the file system; part may have been written.
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()>;
-    /// Writes zeroes over `[offset, offset + len)`, past the cache where that can be done: nobody reads them.
-    ///
-    /// # Errors
-    /// Those of the file system; part may have been written.
-    fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
-        write_zeroes(self, offset, len)
-    }
     /// Makes content (and a length needed to read it) durable (`fdatasync`).
     ///
     /// # Errors

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use highwater_mutant::mutant;
 use rustix::fs::FallocateFlags;
 
-use crate::disk::{BLOCK, write_zeroes};
 use crate::{Disk, DiskFile, OpenMode};
 
 /// The most slices that one `pwritev` takes on Linux.
@@ -80,16 +79,6 @@ impl Disk for OsDisk {
     }
 }
 
-/// Turns `O_DIRECT` on or off. `false`: this file system has none.
-fn past_the_cache(file: &File, on: bool) -> bool {
-    let Ok(flags) = rustix::fs::fcntl_getfl(file) else {
-        return false;
-    };
-    let direct = rustix::fs::OFlags::DIRECT;
-    let wanted = if on { flags | direct } else { flags - direct };
-    rustix::fs::fcntl_setfl(file, wanted).is_ok()
-}
-
 impl DiskFile for File {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
@@ -124,20 +113,6 @@ impl DiskFile for File {
             }
         }
         Ok(())
-    }
-    fn write_zeroes(&self, offset: u64, len: u64) -> io::Result<()> {
-        if offset.is_multiple_of(BLOCK) && len.is_multiple_of(BLOCK) && past_the_cache(self, true) {
-            let written = write_zeroes(self, offset, len);
-            past_the_cache(self, false);
-            // Blocks may be larger than ours.
-            if !written
-                .as_ref()
-                .is_err_and(|e| e.kind() == io::ErrorKind::InvalidInput)
-            {
-                return written;
-            }
-        }
-        write_zeroes(self, offset, len)
     }
     fn sync_data(&self) -> io::Result<()> {
         File::sync_data(self)

@@ -83,29 +83,3 @@ fn the_mutant_breaks_its_rule() {
         "os_disk::tests::a_directory_that_is_not_there_cannot_be_synced",
     );
 }
-
-#[test]
-fn zeroes_are_written_exactly_there_and_later_writes_are_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let file = OsDisk
-        .open(&dir.path().join("a"), OpenMode::CreateNew)
-        .unwrap();
-    let ones = vec![1; 3 << 20];
-    // Whole blocks, which may go past the cache, and a part of one, which may not.
-    for (offset, len) in [(4096, 2 << 20), (5000, 100), (0, 64), (1 << 20, 1 << 20)] {
-        DiskFile::write_at(&file, &ones, 0).unwrap();
-        DiskFile::write_zeroes(&file, offset, len).unwrap();
-        DiskFile::sync_data(&file).unwrap();
-        let mut expected = ones.clone();
-        let (from, to) = (offset as usize, (offset + len) as usize);
-        expected[from..to].fill(0);
-        let mut content = vec![2; ones.len()];
-        file.read_exact_at(&mut content, 0).unwrap();
-        assert!(content == expected, "{offset} {len}");
-        DiskFile::write_at(&file, b"abc", offset + 7).unwrap();
-        DiskFile::forget_cached(&file, 0, ones.len() as u64);
-        expected[from + 7..from + 10].copy_from_slice(b"abc");
-        file.read_exact_at(&mut content, 0).unwrap();
-        assert!(content == expected, "{offset} {len}");
-    }
-}

@@ -13,10 +13,12 @@ use crate::file::{WalFile, file_name, is_full, write_error};
 use crate::frame::{FIRST_GROUP, FileHeader};
 
 /// How many bytes one step writes and syncs.
-const STEP: u64 = 1 << 20;
+const STEP: usize = 1 << 20;
 /// How many files are kept ready: one to go on with, and one that only votes and other small
 /// states may take, so that they go on when the disk is full.
 pub(crate) const KEPT_READY: usize = 2;
+
+static ZEROES: [u8; STEP] = [0; STEP];
 
 /// What a step has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -172,10 +174,10 @@ impl<D: Disk> Pool<D> {
             written,
         } = preparing;
         if *written < *len {
-            let part = (*len - *written).min(STEP);
-            let outcome = file.write_zeroes(*written, part);
+            let part = usize::try_from(*len - *written).unwrap_or(STEP).min(STEP);
+            let outcome = file.write_at(ZEROES.get(..part).unwrap_or(&ZEROES), *written);
             match outcome.and_then(|()| file.sync_data()) {
-                Ok(()) => *written += part,
+                Ok(()) => *written += part as u64,
                 Err(e) if is_full(&e) => return self.abandon(),
                 Err(e) => return Err(write_error("prepare", path)(e)),
             }
