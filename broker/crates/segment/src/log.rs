@@ -24,6 +24,8 @@ use crate::segment::Segment;
 use crate::sparse_index::SparseIndexes;
 use crate::sync::SyncReport;
 
+/// A growing segment is given back to the system in pieces of so many bytes, two pieces behind its end.
+const PIECE: u64 = 1 << 20;
 /// The most batches in one vectored write.
 const BATCHES_PER_WRITE: usize = 256;
 /// A growing segment's index is stored again when this many bytes have no stored entries and these
@@ -50,6 +52,20 @@ pub struct PartitionLog<D: Disk> {
     /// Of the segments that are begun: not 0 after the log was begun anew, because files with the
     /// plain names may still count.
     pub(crate) version: u64,
+}
+
+/// Keeps what a segment grew by, from `before` to `after`, out of the page cache: the tail cache holds what
+/// consumers want, and pages that are free again are what the next writes get (ARCHITECTURE.md). Asked to
+/// forget a piece that is not written yet, the system begins to write it; two pieces later it can be dropped. So
+/// a checkpoint finds little left to write, too. Nothing becomes durable here.
+fn give_back<F: DiskFile>(file: &F, before: u64, after: u64) {
+    let (before, after) = (before / PIECE, after / PIECE);
+    for behind in [0, 2] {
+        let (from, to) = (before.saturating_sub(behind), after.saturating_sub(behind));
+        if to > from {
+            file.forget_cached(from * PIECE, (to - from) * PIECE);
+        }
+    }
 }
 
 impl<D: Disk> PartitionLog<D> {
@@ -224,6 +240,7 @@ impl<D: Disk> PartitionLog<D> {
             Err(e) => return Err(self.fault("writing", &segment, e)),
             Ok(()) => self.publish(&segment, batches),
         }
+        give_back(&file.file, extent.len, extent.len + bytes);
         Ok(())
     }
     /// Extends the reserved space when it does not reach.
