@@ -4,14 +4,14 @@ use highwater_env::OsDisk;
 use highwater_proto::batch::{Compression, split_batches};
 
 use super::*;
-use crate::compact::tests::{compact, filled, ranges, seen, task};
+use crate::compact::tests::{Seen, compact, filled, ranges, seen, task};
 use crate::test_support::Fixture;
 use crate::{PartitionLog, Replaced};
 
 const PLENTY: usize = 1 << 20;
 
 /// Five batches to a segment, each with a value for four of ten keys.
-fn batches() -> Vec<(Compression, Vec<(u64, Option<String>, Option<String>)>)> {
+fn batches() -> Vec<(Compression, Vec<Seen>)> {
     let batch = |at: u64| {
         let record = |number: u64| {
             let offset = at * 4 + number;
