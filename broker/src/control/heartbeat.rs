@@ -199,6 +199,7 @@ pub async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
         return;
     };
     if leader == broker.node_id {
+        broker.membership.set_unheard(None);
         learn_clocks(broker, &serve(broker, request));
         return;
     }
@@ -207,6 +208,7 @@ pub async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
     };
     match tokio::time::timeout(CALL_DEADLINE, client.heartbeat(request)).await {
         Ok(Ok(response)) => {
+            broker.membership.set_unheard(None);
             let response = response.into_inner();
             if !response.error.is_empty() {
                 tracing::debug!(error = response.error, "heartbeat went to the wrong broker");
@@ -223,6 +225,8 @@ pub async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
         Ok(Err(status)) => {
             if status.code() == tonic::Code::PermissionDenied {
                 tracing::warn!(reason = status.message(), "this broker is not heard");
+                let reason = status.message().to_owned();
+                broker.membership.set_unheard(Some(reason));
             }
             tracing::debug!(%status, leader = leader.0, "heartbeat failed");
             broker.peers.forget(leader);

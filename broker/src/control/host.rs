@@ -5,13 +5,15 @@
 //! believes an older one, in which it was no member yet, or still was one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use highwater_env::Env;
 use highwater_metadata::{Image, ShardInfo};
 use highwater_proto::{NodeId, ShardId, TopicPartition};
-use highwater_raft::{Group, Peers, Position, VoteFloor};
+use highwater_raft::{CheckpointError, Group, Peers, Position, VoteFloor};
 
 use super::cluster::LeaderInfo;
 use crate::groups::{self, Coordinator};
@@ -20,8 +22,12 @@ use crate::runtime::accumulate::Accumulator;
 use crate::runtime::machine::ShardMachine;
 use crate::runtime::{Shard, discard};
 
+/// Before what found no room on the disk is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
 /// Runs until the broker stops. An error to start a shard stops the broker: it would otherwise
-/// look alive while a replica is missing.
+/// look alive while a replica is missing. A full disk does not: the broker says that it is not ready and that
+/// it has no room, and nothing is begun or removed before it has.
 ///
 /// # Errors
 /// One line.
@@ -40,6 +46,13 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             Err(error) if broker.stop.is_cancelled() => {
                 tracing::debug!(%error, "while stopping");
                 return Ok(());
+            }
+            Err(error) if is_full(&error) => {
+                tracing::warn!(%error, "no replica is begun or removed: the disk is full; will repeat");
+                tokio::select! {
+                    () = tokio::time::sleep(AGAIN_AFTER) => continue,
+                    () = broker.stop.cancelled() => return Ok(()),
+                }
             }
             outcome => outcome?,
         }
@@ -84,6 +97,18 @@ async fn follow<E: Env>(
         }
     }
     Ok(())
+}
+
+/// Whether the image could not be made durable for want of room: nothing has been done then.
+fn is_full(error: &anyhow::Error) -> bool {
+    let cause = match error.downcast_ref::<CheckpointError>() {
+        Some(CheckpointError::Persist(cause)) => cause,
+        _ => return false,
+    };
+    matches!(
+        cause.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// Makes the image that is acted upon durable, once for one image.
@@ -199,3 +224,7 @@ async fn report_leader<E: Env>(broker: Arc<Broker<E>>, shard: ShardId, group: Gr
         }
     }
 }
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

@@ -57,7 +57,7 @@ fn membership<E: Env>(broker: &Broker<E>) -> Check {
     } else if !broker.membership.is_registered() {
         Some("this broker is not registered with a cluster yet".to_owned())
     } else {
-        None
+        broker.membership.turned_away()
     };
     check(
         "membership",

@@ -20,6 +20,8 @@ pub struct Membership {
     cluster: Arc<Cluster>,
     changed: watch::Sender<()>,
     registered: AtomicBool,
+    /// What the metadata leader said last when it did not let this broker in.
+    unheard: RwLock<Option<String>>,
 }
 
 impl Membership {
@@ -31,6 +33,7 @@ impl Membership {
             cluster,
             changed: watch::Sender::new(()),
             registered: AtomicBool::new(false),
+            unheard: RwLock::default(),
         }
     }
     /// The identity as stored.
@@ -67,6 +70,26 @@ impl Membership {
     #[must_use]
     pub fn is_registered(&self) -> bool {
         self.registered.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of what the metadata leader said: why it does not hear this broker, or that it does.
+    pub fn set_unheard(&self, reason: Option<String>) {
+        *self.unheard.write() = reason;
+    }
+    /// Why this broker is none of the cluster any more; nothing while it is one. A broker that was removed
+    /// while it was running hears of it in the image, or else from the metadata leader.
+    #[must_use]
+    pub fn turned_away(&self) -> Option<String> {
+        let own = self.identity.read();
+        if self.cluster.image().is_retired(&own.incarnation) {
+            return Some(format!(
+                "broker {} was removed or replaced, stop it",
+                own.node_id
+            ));
+        }
+        let unheard = self.unheard.read();
+        let reason = unheard.as_ref()?;
+        Some(format!("the cluster does not hear this broker: {reason}"))
     }
 
     /// The incarnation that the cluster knows under a broker id: of its image, else of its

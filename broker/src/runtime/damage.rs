@@ -191,6 +191,13 @@ impl DamageNotes {
     pub fn is_bad(&self, shard: ShardId) -> bool {
         self.shards.lock().contains_key(&shard)
     }
+    /// Whether a range of a partition is noted.
+    #[must_use]
+    pub fn touches(&self, shard: ShardId, tp: TopicPartition) -> bool {
+        let shards = self.shards.lock();
+        let of = shards.get(&shard);
+        of.is_some_and(|of| of.ranges.keys().any(|place| place.0 == tp))
+    }
     /// Whether a range is noted.
     #[must_use]
     pub fn is_noted(&self, shard: ShardId, place: Place) -> bool {

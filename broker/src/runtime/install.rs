@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_env::{Disk, Env, Workers};
-use highwater_proto::batch::{BatchHeader, split_batches};
+use highwater_proto::batch::{BatchError, BatchHeader, split_batches};
 use highwater_proto::internal::{PullSnapshotRequest, PullSnapshotResponse};
 use highwater_proto::{
     NodeId, Offset, PartitionId, Payload, ShardId, TimestampMs, TopicId, TopicPartition,
@@ -90,6 +90,28 @@ impl Piece {
     #[must_use]
     pub fn after(&self, batches_end: Offset) -> Offset {
         batches_end.max(self.next_offset)
+    }
+    /// How far the source is compacted.
+    #[must_use]
+    pub fn compacted(&self) -> Compacted {
+        self.compacted
+    }
+    /// The segment that the batches lie in there, and when its last batch was appended; known of those
+    /// that are compacted.
+    #[must_use]
+    pub fn segment(&self) -> (Offset, TimestampMs) {
+        self.segment
+    }
+    /// Where its last batch ends; 0 without one.
+    ///
+    /// # Errors
+    /// When it is no run of whole batches.
+    pub fn end(&self) -> Result<Offset, BatchError> {
+        let mut end = Offset(0);
+        for batch in split_batches(self.batches.clone()) {
+            end = batch?.header().next_offset();
+        }
+        Ok(end)
     }
 }
 

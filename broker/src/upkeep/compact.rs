@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use highwater_env::Env;
 use highwater_segment::{
-    Begun, CompactError, Compaction, CompactionOptions, CompactionProgress, CompactionStats,
-    CompactionTask, Replaced, StoreError,
+    Begun, CompactError, CompactionOptions, CompactionProgress, CompactionStats, CompactionTask,
+    Replaced, Replacement, StoreError,
 };
 use tokio::time::Instant;
 
@@ -113,6 +113,9 @@ async fn compact<E: Env>(
     let Some(reader) = store.reader(tp) else {
         return Ok(Outcome::Soon("its log is not open yet"));
     };
+    if broker.damage.touches(shard, tp) {
+        return Ok(Outcome::Soon("a range of it is bad"));
+    }
     if broker.gate.is_storage_full() {
         return Ok(Outcome::Failed("there is too little free space".to_owned()));
     }
@@ -143,7 +146,14 @@ async fn compact<E: Env>(
             }
         }
     }
-    put(broker, compaction).await
+    let stats = compaction.stats();
+    let Some(new) = compaction.finish() else {
+        return Ok(Outcome::Failed("it did not end".to_owned()));
+    };
+    Ok(match put(broker, new).await? {
+        Replaced::Done => Outcome::Done(stats),
+        Replaced::Pinned | Replaced::Stale => Outcome::Soon("its log was begun anew meanwhile"),
+    })
 }
 
 fn failed<E: Env>(
@@ -162,25 +172,22 @@ fn failed<E: Env>(
     Outcome::Failed(error.to_string())
 }
 
-/// Puts the result into its place, once nobody copies what it replaces.
-async fn put<E: Env>(
-    broker: &Arc<Broker<E>>,
-    compaction: Box<Compaction<E::Disk>>,
-) -> Result<Outcome, StoreError> {
-    let stats = compaction.stats();
+/// Puts the result into its place, once nobody copies what it replaces. It is discarded when the log is
+/// not the one any more that it was made from.
+pub(super) async fn put<E: Env>(
+    broker: &Broker<E>,
+    mut new: Replacement<E::Disk>,
+) -> Result<Replaced, StoreError> {
     let store = &broker.shard_context.store;
-    let Some(mut new) = compaction.finish() else {
-        return Ok(Outcome::Failed("it did not end".to_owned()));
-    };
     loop {
         let outcome;
         (outcome, new) = store.replace(new).await?;
         match outcome {
-            Replaced::Done => return Ok(Outcome::Done(stats)),
+            Replaced::Done => return Ok(outcome),
             Replaced::Pinned => tokio::time::sleep(SOON.0).await,
             Replaced::Stale => {
                 store.call_compactor(move || new.discard()).await?;
-                return Ok(Outcome::Soon("its log was begun anew meanwhile"));
+                return Ok(outcome);
             }
         }
     }

@@ -188,17 +188,7 @@ async fn ask<E: Env>(
     node: NodeId,
     ranges: Vec<ClosedRange>,
 ) -> Result<Vec<Divergence>, String> {
-    let mut client = broker.peers.client(node)?;
-    let request = CompareRangesRequest {
-        shard: shard.0,
-        ranges: ranges.clone(),
-    };
-    let answer = tokio::time::timeout(DEADLINE, client.compare_ranges(request)).await;
-    let answer = answer.map_err(|_elapsed| "no answer before the deadline".to_owned())?;
-    let answer = answer.map_err(|status| status.to_string())?.into_inner();
-    if !answer.error.is_empty() {
-        return Err(answer.error);
-    }
+    let answer = question(broker, (node, shard), ranges.clone()).await?;
     metrics::counter!("highwater_compared_ranges_total").increment(u64::from(answer.compared));
     let differing = answer.differing.iter().filter_map(|theirs| {
         let ours = ranges.iter().find(|ours| same_range(ours, theirs))?;
@@ -211,6 +201,45 @@ async fn ask<E: Env>(
         })
     });
     Ok(differing.collect())
+}
+
+async fn question<E: Env>(
+    broker: &Arc<Broker<E>>,
+    (node, shard): (NodeId, ShardId),
+    ranges: Vec<ClosedRange>,
+) -> Result<CompareRangesResponse, String> {
+    let mut client = broker.peers.client(node)?;
+    let shard = shard.0;
+    let request = CompareRangesRequest { shard, ranges };
+    let answer = tokio::time::timeout(DEADLINE, client.compare_ranges(request)).await;
+    let answer = answer.map_err(|_elapsed| "no answer before the deadline".to_owned())?;
+    let answer = answer.map_err(|status| status.to_string())?.into_inner();
+    if answer.error.is_empty() {
+        Ok(answer)
+    } else {
+        Err(answer.error)
+    }
+}
+
+/// Whether a broker wrote just these segments, which are compacted.
+///
+/// # Errors
+/// Why that is not certain, in one line.
+pub(super) async fn confirm<E: Env>(
+    broker: &Arc<Broker<E>>,
+    (node, shard): (NodeId, ShardId),
+    tp: TopicPartition,
+    (segments, compacted): (&[SegmentManifest], Compacted),
+) -> Result<(), String> {
+    for some in segments.chunks(RANGES_AT_ONCE) {
+        let ranges: Vec<_> = some.iter().map(|s| closed(tp, s, compacted)).collect();
+        let answer = question(broker, (node, shard), ranges).await?;
+        let same = answer.differing.is_empty() && answer.compared as usize == some.len();
+        if !same {
+            return Err(format!("{tp} came otherwise than it was written there"));
+        }
+    }
+    Ok(())
 }
 
 /// Answers another broker's question.

@@ -3,20 +3,20 @@
 //!
 //! What comes counts only if it is exactly what was written here (see the segment crate), so it does
 //! not matter who sends it, and a crash at any moment leaves the range bad or whole. The members of
-//! the group do not change: no copy is given up for it, and no quorum shrinks.
+//! the group do not change: no copy is given up for it, and no quorum shrinks. Where the others have
+//! compacted the range meanwhile, what they made of it is taken over (`adopt.rs`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_env::Env;
-use highwater_proto::batch::split_batches;
 use highwater_proto::{NodeId, Offset, ShardId};
-use highwater_segment::{Mend, MendError};
+use highwater_segment::{Compacted, Mend, MendError};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::notes;
+use super::{adopt, notes};
 use crate::control::{host, transfer};
 use crate::node::Broker;
 use crate::runtime::Shard;
@@ -28,6 +28,33 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// After a failed attempt, doubled with each further one.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(300);
+/// The same while nothing came, so that an attempt costs next to nothing.
+const LAST_CHEAP_RETRY: Duration = Duration::from_secs(10);
+
+/// Why a range is not whole yet, and whether all of it came in vain.
+struct Failure {
+    reason: String,
+    in_vain: bool,
+}
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Self {
+            reason,
+            in_vain: false,
+        }
+    }
+}
+
+/// What came of one attempt.
+enum Fetched {
+    /// It is whole.
+    Whole,
+    /// Nobody needs it any more.
+    Gone,
+    /// Who was asked has compacted it so far, and this broker has not.
+    Compacted(Compacted),
+}
 
 /// Attempts that failed: how many, and when the next is due.
 type Failed = HashMap<(ShardId, Place), (u32, Instant)>;
@@ -131,11 +158,15 @@ async fn attempt<E: Env>(
             failed.remove(&(shard, place));
             broker.damage.clear(shard, place);
         }
-        Err(reason) => {
+        Err(Failure { reason, in_vain }) => {
             metrics::counter!("highwater_mend_failures_total").increment(1);
             let tries = failed.get(&(shard, place)).map_or(0, |(tries, _)| *tries);
             let pause = FIRST_RETRY.saturating_mul(2_u32.saturating_pow(tries));
-            let pause = pause.min(LAST_RETRY);
+            let pause = pause.min(if in_vain {
+                LAST_RETRY
+            } else {
+                LAST_CHEAP_RETRY
+            });
             let due = Instant::now() + pause;
             failed.insert((shard, place), (tries.saturating_add(1), due));
             tracing::warn!(
@@ -154,7 +185,7 @@ async fn mend<E: Env>(
     broker: &Arc<Broker<E>>,
     shard: ShardId,
     place: Place,
-) -> Result<Option<NodeId>, String> {
+) -> Result<Option<NodeId>, Failure> {
     let image = broker.cluster.image();
     let leader = broker.cluster.leader(shard).and_then(|info| info.node);
     let alive = broker.cluster.alive();
@@ -167,43 +198,56 @@ async fn mend<E: Env>(
         .filter(|node| *node != broker.node_id)
         .collect();
     if others.is_empty() {
-        return Err("there is no other replica: restore the file from a backup".to_owned());
+        let reason = "there is no other replica: restore the file from a backup";
+        return Err(reason.to_owned().into());
     }
     others.retain(|node| alive.contains(node));
     others.sort_by_key(|node| (leader == Some(*node), *node));
     let mut reasons = Vec::new();
+    let mut in_vain = false;
     for node in others {
         let words = format!("broker {node} sends it");
         broker.damage.doing(shard, place, &words);
         match fetch(broker, node, shard, place).await {
-            Ok(true) => return Ok(Some(node)),
-            Ok(false) => return Ok(None),
-            Err(reason) => reasons.push(format!("broker {node}: {reason}")),
+            Ok(Fetched::Whole) => return Ok(Some(node)),
+            Ok(Fetched::Gone) => return Ok(None),
+            Ok(Fetched::Compacted(compacted)) => {
+                match adopt::adopt(broker, node, (shard, place), compacted).await {
+                    Ok(()) => return Ok(Some(node)),
+                    Err(reason) => reasons.push(format!("broker {node}: {reason}")),
+                }
+            }
+            Err(failure) => {
+                in_vain |= failure.in_vain;
+                reasons.push(format!("broker {node}: {}", failure.reason));
+            }
         }
     }
     if reasons.is_empty() {
-        return Err("no other replica answers".to_owned());
+        return Err("no other replica answers".to_owned().into());
     }
-    Err(reasons.join("; "))
+    let reason = reasons.join("; ");
+    Err(Failure { reason, in_vain })
 }
 
-/// Fetches a range from one broker. `false`: nobody needs it any more.
+/// Fetches a range from one broker.
 async fn fetch<E: Env>(
     broker: &Arc<Broker<E>>,
     node: NodeId,
     shard: ShardId,
     (tp, base): Place,
-) -> Result<bool, String> {
+) -> Result<Fetched, Failure> {
     let store = &broker.shard_context.store;
     let Some(reader) = store.reader(tp) else {
-        return Ok(false);
+        return Ok(Fetched::Gone);
     };
+    let ours = reader.compacted();
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let begun = store.call(move || reader.mend(base)).await;
     let mend = match begun.map_err(|error| words(&error))? {
         Ok(mend) => mend,
-        Err(MendError::Gone(_)) => return Ok(false),
-        Err(error) => return Err(error.to_string()),
+        Err(MendError::Gone(_)) => return Ok(Fetched::Gone),
+        Err(error) => return Err(error.to_string().into()),
     };
     let range = Range {
         shard,
@@ -212,23 +256,41 @@ async fn fetch<E: Env>(
         end: mend.wanted().next_offset,
     };
     let mending = Mutex::new(Some(mend));
-    let pulled = broker
-        .shard_context
-        .snapshots
-        .pull(node, range, |piece| push(broker, &mending, piece));
+    let theirs = Mutex::new(None);
+    let pulled = broker.shard_context.snapshots.pull(node, range, |piece| {
+        let compacted = piece.compacted();
+        let theirs = &theirs;
+        let pushed = push(broker, &mending, piece);
+        async move {
+            // What lies here is no part of what they have.
+            if compacted.upto.max(ours.upto) > base && compacted != ours {
+                *theirs.lock().await = Some(compacted);
+                return Ok(Taken::Enough);
+            }
+            pushed.await
+        }
+    });
     let pulled = pulled.await.map_err(|error| error.to_string());
     let Some(mend) = mending.into_inner() else {
-        return Err("the broker is stopping".to_owned());
+        return Err("the broker is stopping".to_owned().into());
     };
-    if let Err(reason) = pulled {
+    let theirs = theirs.into_inner();
+    if pulled.is_err() || theirs.is_some() {
         let given_up = store.call(move || mend.give_up()).await;
         given_up.map_err(|error| words(&error))?;
-        return Err(reason);
+        pulled?;
+        return match theirs {
+            Some(theirs) if theirs.generation > ours.generation => Ok(Fetched::Compacted(theirs)),
+            _ => Err("it is not compacted there as it is here".to_owned().into()),
+        };
     }
     let put = store.call(move || mend.put_back()).await;
     match put.map_err(|error| words(&error))? {
-        Ok(()) => Ok(true),
-        Err(error) => Err(error.to_string()),
+        Ok(()) => Ok(Fetched::Whole),
+        Err(error) => Err(Failure {
+            in_vain: matches!(error, MendError::Differs { .. }),
+            reason: error.to_string(),
+        }),
     }
 }
 
@@ -238,12 +300,7 @@ async fn push<E: Env>(
     mending: &Mutex<Option<Mend<E::Disk>>>,
     piece: Piece,
 ) -> std::io::Result<Taken> {
-    let mut end = Offset(0);
-    for batch in split_batches(piece.batches.clone()) {
-        let batch = batch.map_err(std::io::Error::other)?;
-        end = batch.header().last_offset().plus(1);
-    }
-    let after = piece.after(end);
+    let after = piece.after(piece.end().map_err(std::io::Error::other)?);
     if after == Offset(0) {
         return Err(std::io::Error::other("an empty piece"));
     }

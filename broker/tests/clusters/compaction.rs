@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
 
 use highwater_client::{
     Client, ErrorCode, NewTopic, NodeId, Producer, ProducerRecord, ReadFrom, TopicChange,
@@ -13,6 +13,7 @@ use super::fleet::{Fleet, PATIENCE, eventually};
 use super::journal::{ends, make_topic, read};
 use super::life;
 use super::raw::{Raw, batch, rejected};
+use super::rot::flip;
 
 /// Looks, checkpoints, scrubs and compares without a pause, and keeps little of the log.
 const EAGER: [(&str, &str); 12] = [
@@ -214,39 +215,82 @@ async fn the_latest_value_of_each_key_survives_whoever_dies() {
     agree(&fleet, &client, &ledger.latest).await;
     rot_heals(&fleet).await;
     agree(&fleet, &client, &ledger.latest).await;
+    rot_of_what_exists_nowhere_else(&mut fleet, &client, &mut ledger).await;
+    agree(&fleet, &client, &ledger.latest).await;
     retention_as_well(&client).await;
     life::healthy(&fleet, &client).await;
 }
 
+/// What compaction has written on a broker.
+fn compacted_files(fleet: &Fleet, node: u32) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let partitions = fleet.data_dir(node).join("partitions");
+    for dir in fs::read_dir(partitions).into_iter().flatten().flatten() {
+        let files = fs::read_dir(dir.path()).into_iter().flatten().flatten();
+        found.extend(files.map(|file| file.path()));
+    }
+    found.retain(|path| {
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        name.is_some_and(|name| name.contains('-') && name.ends_with(".log"))
+    });
+    found
+}
+
 /// A compacted range comes back from a replica that has compacted it alike.
 async fn rot_heals(fleet: &Fleet) {
-    let file = eventually("a compacted file", async || {
-        let mut found = Vec::new();
-        for dir in fs::read_dir(fleet.data_dir(2).join("partitions")).ok()? {
-            let files = fs::read_dir(dir.ok()?.path()).ok()?;
-            found.extend(files.flatten().map(|file| file.path()));
-        }
-        let is_compacted = |path: &std::path::PathBuf| {
-            let name = path
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned());
-            name.is_some_and(|name| name.contains('-') && name.ends_with(".log"))
-        };
-        found.into_iter().find(is_compacted)
-    })
-    .await;
-    let open = fs::OpenOptions::new().read(true).write(true).open(&file);
-    let open = open.expect("open");
-    let mut byte = [0];
-    open.read_exact_at(&mut byte, 300).expect("read");
-    byte[0] ^= 0x10;
-    open.write_all_at(&byte, 300).expect("written");
+    let mut flipped: Option<PathBuf> = None;
     eventually("it is whole again", async || {
         let mended = fleet.metric(2, "highwater_mended_ranges_total").await;
         let bad = fleet.metric(2, "highwater_damaged_ranges").await;
+        // What was replaced already, and only waits to be removed, does not count.
+        if flipped.as_ref().is_none_or(|file| !file.exists()) {
+            let file = compacted_files(fleet, 2).into_iter().next()?;
+            flip(&file, 300);
+            flipped = Some(file);
+        }
         (mended >= Some(1.0) && bad == Some(0.0)).then_some(())
     })
     .await;
+}
+
+/// While it is away, all that a broker has compacted rots, and the others compact it once more: what they have
+/// made of it takes its place, and stays over a restart.
+async fn rot_of_what_exists_nowhere_else(fleet: &mut Fleet, client: &Client, ledger: &mut Ledger) {
+    let leader = fleet.leader(client, TOPIC, 0).await;
+    let away = 1 + leader % 3;
+    fleet.kill(away).await;
+    let files = compacted_files(fleet, away);
+    assert!(!files.is_empty());
+    for file in &files {
+        flip(file, 300);
+    }
+    let others: Vec<u32> = fleet.nodes().into_iter().filter(|n| *n != away).collect();
+    let mut done = BTreeMap::new();
+    for node in &others {
+        let count = fleet.metric(*node, "highwater_compactions_total").await;
+        done.insert(*node, count.unwrap_or(0.0));
+    }
+    ledger.more(8).await;
+    for node in &others {
+        compacted(fleet, *node, done[node] + 1.0).await;
+    }
+    fleet.start(away);
+    fleet.ready(away).await;
+    fleet.caught_up(away).await;
+    eventually("it has what the others have made of it", async || {
+        let taken = fleet.metric(away, "highwater_adopted_compactions_total");
+        let bad = fleet.metric(away, "highwater_damaged_ranges");
+        // They go when a checkpoint names what took their place.
+        let old = files.iter().any(|file| file.exists());
+        (!old && taken.await >= Some(1.0) && bad.await == Some(0.0)).then_some(())
+    })
+    .await;
+    fleet.kill(away).await;
+    fleet.start(away);
+    fleet.ready(away).await;
+    fleet.caught_up(away).await;
 }
 
 /// With `compact,delete` old records go by age too, whatever their key.

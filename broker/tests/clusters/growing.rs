@@ -92,11 +92,18 @@ async fn a_founder_goes(fleet: &mut Fleet, client: &Client, journal: Journal) {
     load.progress(100).await;
 
     eprintln!("it is removed, and its directory does not come back");
-    fleet.stop(1).await;
     admin
         .remove_broker(NodeId(1), false)
         .await
         .expect("removed");
+    super::fleet::eventually("it says that it is none of them", async || {
+        let (status, said) = fleet.http(1, "/readyz").await;
+        let why = ["removed or replaced", "does not hear this broker"];
+        let told = why.iter().any(|why| said.contains(why));
+        (status == 503 && told).then_some(())
+    })
+    .await;
+    fleet.stop(1).await;
     super::fleet::eventually("broker 1 is forgotten", async || {
         let brokers = admin.describe_cluster().await.ok()?.brokers;
         brokers.iter().all(|known| known.id != 1).then_some(())

@@ -21,6 +21,10 @@ const DEVICE: &str = "eth0";
 /// Packets that wait in the narrow class, at most; of as much as 64 KiB each.
 const QUEUE: &str = "40";
 
+/// What the narrow class lets pass at once, in bytes: next to nothing, so that of two packets one waits. With
+/// a burst of the usual size a few small packets never do.
+const BURST: &str = "64";
+
 /// What happens to packets that leave a broker.
 #[derive(Debug, Clone, Copy, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -91,6 +95,19 @@ impl Network {
         self.nft(node, &["-f", "-"], &rules).await.map(drop)
     }
 
+    /// Lets what waits of a broker's packets wait for longer.
+    ///
+    /// # Errors
+    /// With what `tc` said.
+    pub async fn narrow_further(&self, node: u32, kbit: u32) -> anyhow::Result<()> {
+        let rate = format!("{kbit}kbit");
+        let change = [
+            "class", "change", "dev", DEVICE, "parent", "1:", "classid", "1:3", "htb", "rate",
+            &rate, "burst", BURST, "cburst", BURST, "quantum", "2000",
+        ];
+        self.inside(node, "tc", &change).await.map(drop)
+    }
+
     async fn narrow_class(&self, node: u32, kbit: u32) -> anyhow::Result<()> {
         let rate = format!("{kbit}kbit");
         // Without a quantum of its own a class takes one from its rate, of which the kernel complains.
@@ -104,7 +121,7 @@ impl Network {
             ],
             &[
                 "class", "add", "dev", DEVICE, "parent", "1:", "classid", "1:3", "htb", "rate",
-                &rate, "quantum", "2000",
+                &rate, "burst", BURST, "cburst", BURST, "quantum", "2000",
             ],
             &[
                 "qdisc", "add", "dev", DEVICE, "parent", "1:3", "handle", "30:", "pfifo", "limit",

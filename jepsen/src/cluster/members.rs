@@ -1,9 +1,11 @@
 //! Who belongs to the cluster now, and what all of them must come to.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::sleep;
 
 use super::probe::{metrics, number};
@@ -22,10 +24,12 @@ impl Cluster {
         all.filter(|node| Some(*node) != self.spare).collect()
     }
 
-    /// The broker that may join and leave.
+    /// The broker that may join and leave, for the holder of the answer alone: what it sees of the broker and
+    /// of its disk is then nobody else's doing. Nothing when there is none, or somebody has it.
     #[must_use]
-    pub const fn spare(&self) -> Option<u32> {
-        self.spare
+    pub fn take_spare(&self) -> Option<(u32, OwnedMutexGuard<()>)> {
+        let owner = Arc::clone(&self.spare_owner).try_lock_owned().ok()?;
+        Some((self.spare?, owner))
     }
 
     /// Says whether the spare broker is to be counted as one of the cluster.

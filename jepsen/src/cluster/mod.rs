@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::sleep;
@@ -74,6 +75,8 @@ pub struct Cluster {
     /// A broker that does not belong to the cluster all the time, and whether it does now.
     spare: Option<u32>,
     spare_joined: AtomicBool,
+    /// Whoever has it starts and stops the spare broker; nobody else does.
+    spare_owner: Arc<Mutex<()>>,
 }
 
 impl Cluster {
@@ -96,6 +99,7 @@ impl Cluster {
             deaths: Mutex::new(Vec::new()),
             spare: spec.spare.then_some(spec.brokers + 1),
             spare_joined: AtomicBool::new(false),
+            spare_owner: Arc::default(),
         };
         let number = slot.as_ref().map(Slot::number);
         cluster.slot = slot.map(Mutex::new);

@@ -1,14 +1,19 @@
 //! A further broker joins, is given its share of replicas, gives them back and is removed, while brokers die
 //! and links break. Its disk is never let in again; with an empty one it may come once more.
+//!
+//! Going may take longer than the schedule gives it, beyond the beginning of the next fault of this kind. So
+//! the broker has one owner at a time: of two, one would take the empty disk that the other has made for the
+//! one that was removed, and its broker, which is new, for one that was let in again.
 
 use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use async_trait::async_trait;
 use highwater_client::{AdminError, NewPlan, NodeId, v1};
-use serde_json::json;
+use serde_json::{Value as Json, json};
+use tokio::sync::OwnedMutexGuard;
 use tokio::time::{Instant, sleep};
 
 use super::{Nemesis, Proof, Site, Started, plans};
@@ -25,6 +30,11 @@ const ASK: Duration = Duration::from_secs(4);
 /// See the module.
 #[derive(Default)]
 pub(super) struct ComeAndGo {
+    /// The broker, until this is over.
+    spare: Option<(u32, OwnedMutexGuard<()>)>,
+    /// Of the disk that joined, and of the one that knocked.
+    incarnation: Option<String>,
+    knocked_with: Option<String>,
     joined: bool,
     /// Moves made to give it its share, and to take it away.
     moved: usize,
@@ -37,18 +47,15 @@ pub(super) struct ComeAndGo {
 
 impl ComeAndGo {
     async fn go(&mut self, site: &Site, spare: u32, until: Instant) -> anyhow::Result<()> {
-        let drain = NewPlan::drain(NodeId(spare));
-        let plan = plans::start(site, &drain, (v1::PlanKind::Drain, spare), until).await;
-        if let Some(plan) = plan {
-            let (moved, ended) = plans::ended(site, plan.id, until).await;
-            self.moved_back += moved;
-            self.drained = ended;
+        if !self.drained {
+            self.drain(site, spare, until).await;
         }
         if !self.drained {
             return Ok(());
         }
         let cluster = site.cluster()?;
         let mut broker = cluster.node(spare).await?;
+        broker.ended();
         if broker.pid().is_some() {
             broker.terminate().await?;
         }
@@ -71,10 +78,20 @@ impl ComeAndGo {
             cluster.spare_belongs(false);
             self.knock(site, spare).await?;
         } else {
-            // Nobody knows whether it belongs: it runs again and is seen to the end.
-            cluster.node(spare).await?.start()?;
+            // Nobody knows whether it belongs: it runs again, and is asked about once more.
+            cluster.node(spare).await?.start_to_be_refused()?;
         }
         Ok(())
+    }
+
+    async fn drain(&mut self, site: &Site, spare: u32, until: Instant) {
+        let drain = NewPlan::drain(NodeId(spare));
+        let plan = plans::start(site, &drain, (v1::PlanKind::Drain, spare), until).await;
+        if let Some(plan) = plan {
+            let (moved, ended) = plans::ended(site, plan.id, until).await;
+            self.moved_back += moved;
+            self.drained = ended;
+        }
     }
 
     fn note(&mut self, trouble: String) {
@@ -87,6 +104,12 @@ impl ComeAndGo {
     async fn knock(&mut self, site: &Site, spare: u32) -> anyhow::Result<()> {
         let until = Instant::now() + KNOCKING;
         let mut broker = site.cluster()?.node(spare).await?;
+        self.knocked_with = incarnation(&broker.spec().data_dir);
+        ensure!(
+            self.knocked_with == self.incarnation,
+            "the disk of broker {spare} is not the one that joined"
+        );
+        // A new process: the one before has ended, and the removal was answered since.
         broker.start_to_be_refused()?;
         while Instant::now() < until && broker.pid().is_some() && !self.let_in {
             broker.ended();
@@ -99,6 +122,13 @@ impl ComeAndGo {
         }
         empty(&broker.spec().data_dir.clone())
     }
+}
+
+/// Which disk it is, in the words of the broker that began it.
+fn incarnation(data: &Path) -> Option<String> {
+    let identity = fs::read(data.join("identity.json")).ok()?;
+    let identity: Json = serde_json::from_slice(&identity).ok()?;
+    Some(identity.get("incarnation")?.as_str()?.to_owned())
 }
 
 /// Removes a broker's data for good: no later power loss brings a part of it back.
@@ -114,7 +144,12 @@ pub(super) fn empty(data: &Path) -> anyhow::Result<()> {
 impl Nemesis for ComeAndGo {
     async fn start(&mut self, site: &Site) -> anyhow::Result<Option<Started>> {
         let cluster = site.cluster()?;
-        let spare = cluster.spare().context("there is no spare broker")?;
+        // The one before may not have let go of it.
+        let Some(owned) = cluster.take_spare() else {
+            return Ok(None);
+        };
+        let spare = owned.0;
+        self.spare = Some(owned);
         let mut broker = cluster.node(spare).await?;
         broker.ended();
         if broker.pid().is_none() {
@@ -130,7 +165,9 @@ impl Nemesis for ComeAndGo {
 
     async fn hold(&mut self, site: &Site, until: Instant) -> anyhow::Result<()> {
         let cluster = site.cluster()?;
-        let spare = cluster.spare().context("there is no spare broker")?;
+        let Some((spare, _)) = self.spare else {
+            return Ok(());
+        };
         let began = Instant::now();
         let half = began + (until.saturating_duration_since(began)) / 2;
         while Instant::now() < half && !self.joined {
@@ -141,6 +178,7 @@ impl Nemesis for ComeAndGo {
                     broker.start_to_be_refused()?;
                 }
                 self.joined = broker.caught_up().await.is_ok();
+                self.incarnation = incarnation(&broker.spec().data_dir);
             }
             sleep(LOOK).await;
         }
@@ -158,8 +196,9 @@ impl Nemesis for ComeAndGo {
     }
 
     async fn heal(&mut self, site: &Site) -> anyhow::Result<Proof> {
-        let cluster = site.cluster()?;
-        let spare = cluster.spare().context("there is no spare broker")?;
+        let Some((spare, _)) = self.spare else {
+            return Ok(Proof::default());
+        };
         if self.joined && !self.removed {
             self.go(site, spare, Instant::now() + GOING).await?;
         }
@@ -172,6 +211,8 @@ impl Nemesis for ComeAndGo {
             detail: json!({
                 "joined": self.joined, "moved": self.moved, "moved-back": self.moved_back,
                 "drained": self.drained, "removed": self.removed, "trouble": self.trouble,
+                "incarnation": self.incarnation, "knocked-with": self.knocked_with,
+                "let-in": self.let_in,
             }),
         })
     }

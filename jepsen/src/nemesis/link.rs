@@ -1,14 +1,25 @@
 //! Links that are slow, that let packets overtake each other, or that double them.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::json;
+use tokio::time::{Instant, sleep_until};
 
 use super::{Nemesis, Proof, Site, Started};
 use crate::cluster::link::Trouble;
 use crate::cluster::network::Peer;
 use crate::schedule::{Kind, Planned};
+
+/// Between two looks at what receivers counted.
+const LOOK: Duration = Duration::from_secs(1);
+/// How much longer it may take until they have counted something.
+const LONGER: Duration = Duration::from_secs(10);
+/// The narrowest that a link becomes.
+const LEAST_KBIT: u32 = 16;
+/// Packets that were chosen, below which nobody can say that one of them must have been overtaken.
+const FEW: u64 = 40;
 
 /// What a leader's machine, or every machine, sends to the others, and now and then to the clients too.
 pub(super) struct BadLink {
@@ -17,6 +28,7 @@ pub(super) struct BadLink {
     table: String,
     nodes: Vec<u32>,
     before: BTreeMap<u32, BTreeMap<String, u64>>,
+    kbit: u32,
 }
 
 impl BadLink {
@@ -27,6 +39,7 @@ impl BadLink {
             table: format!("fault{}", planned.number),
             nodes: Vec::new(),
             before: BTreeMap::new(),
+            kbit: 0,
         }
     }
 
@@ -41,7 +54,7 @@ impl BadLink {
             },
             Kind::Reorder => Trouble::Narrow {
                 percent: within(3, 30),
-                kbit: within(512, 8_192),
+                kbit: within(64, 1_024),
             },
             _ => Trouble::Twice {
                 percent: within(10, 90),
@@ -61,6 +74,33 @@ impl BadLink {
         }
         Ok(sums)
     }
+
+    /// How many packets receivers saw that show it.
+    fn arrived(&self, counted: &BTreeMap<String, u64>) -> u64 {
+        let seen = |names: &[&str]| {
+            let counted = names.iter().filter_map(|name| counted.get(*name));
+            counted.sum::<u64>()
+        };
+        match self.kind {
+            // That packets went through the narrow link is all there is to see.
+            Kind::SlowLink => 1,
+            Kind::Reorder => seen(&["TCPOFOQueue"]),
+            _ => seen(&["TCPDSACKOldSent", "TCPDSACKOfoSent"]),
+        }
+    }
+
+    /// Nobody was overtaken yet: there is little to send, and what waits must wait for longer.
+    async fn narrow(&mut self, site: &Site) -> anyhow::Result<()> {
+        if self.kind != Kind::Reorder || self.kbit <= LEAST_KBIT {
+            return Ok(());
+        }
+        self.kbit = (self.kbit / 2).max(LEAST_KBIT);
+        for node in &self.nodes {
+            let network = site.cluster()?.network()?;
+            network.narrow_further(*node, self.kbit).await?;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -70,6 +110,9 @@ impl Nemesis for BadLink {
             return Ok(None);
         };
         let network = site.cluster()?.network()?;
+        if let Trouble::Narrow { kbit, .. } = self.trouble() {
+            self.kbit = kbit;
+        }
         let nodes = if self.pick.is_multiple_of(3) {
             site.nodes.clone()
         } else {
@@ -96,6 +139,22 @@ impl Nemesis for BadLink {
         }))
     }
 
+    /// Goes on until the receivers have noticed, for a while.
+    async fn hold(&mut self, site: &Site, until: Instant) -> anyhow::Result<()> {
+        loop {
+            let now = Instant::now();
+            let noticed = self.arrived(&self.counted(site).await?) > 0;
+            let end = if noticed { until } else { until + LONGER };
+            if now >= end {
+                return Ok(());
+            }
+            if !noticed {
+                self.narrow(site).await?;
+            }
+            sleep_until(end.min(now + LOOK)).await;
+        }
+    }
+
     async fn heal(&mut self, site: &Site) -> anyhow::Result<Proof> {
         let network = site.cluster()?.network()?;
         let counted = self.counted(site).await?;
@@ -103,23 +162,14 @@ impl Nemesis for BadLink {
         for node in &self.nodes {
             packets.insert(*node, network.end_trouble(&self.table, *node).await?);
         }
-        let seen = |names: &[&str]| {
-            names
-                .iter()
-                .filter_map(|name| counted.get(*name))
-                .sum::<u64>()
-        };
-        let arrived = match self.kind {
-            // That packets went through the narrow link is all there is to see.
-            Kind::SlowLink => 1,
-            Kind::Reorder => seen(&["TCPOFOQueue"]),
-            _ => seen(&["TCPDSACKOldSent", "TCPDSACKOfoSent"]),
-        };
+        let arrived = self.arrived(&counted);
         let sent: u64 = packets.values().sum();
         Ok(Proof {
             active: sent > 0 && arrived > 0,
+            // Other faults had silenced whom it struck.
+            refused: arrived == 0 && sent < FEW,
             detail: json!({
-                "trouble": self.trouble(), "packets": packets, "receivers-counted": counted,
+                "trouble": self.trouble(), "kbit": self.kbit, "packets": packets, "receivers-counted": counted,
             }),
             ..Proof::default()
         })

@@ -48,8 +48,8 @@ pub use append::AppendBatch;
 pub use check::{Checked, SegmentCheck};
 pub use checkpoint::{Checkpoint, CheckpointError, ReadCheckpointError};
 pub use compact::{
-    Begun, CompactError, Compaction, CompactionOptions, CompactionProgress, CompactionStats,
-    CompactionTask, Pin, PinnedPiece, Replaced, Replacement,
+    AdoptError, Adopted, Adoption, Begun, CompactError, Compaction, CompactionOptions,
+    CompactionProgress, CompactionStats, CompactionTask, Pin, PinnedPiece, Replaced, Replacement,
 };
 pub use config::SegmentConfig;
 pub use error::{AppendError, Damage, OpenError, ReadError};

@@ -284,7 +284,8 @@ impl<D: Disk> PartitionLog<D> {
                 tail.len += batch.len() as u64;
                 tail.next_offset = batch.last_offset.plus(1);
                 tail.max_timestamp = tail.max_timestamp.max(Some(batch.max_timestamp));
-                tail.last_append_time = batch.append_time;
+                // A leader whose clock is behind makes nothing older that is there.
+                tail.last_append_time = tail.last_append_time.max(batch.append_time);
             }
             tail.checksum = checksum;
             let fresh = tail.len.saturating_sub(stored);

@@ -15,7 +15,8 @@ pub struct SegmentManifest {
     pub next_offset: Offset,
     /// The greatest timestamp of its records.
     pub max_timestamp: TimestampMs,
-    /// When its last batch was appended.
+    /// When its last batch was appended: the latest time that any batch of it was stamped with, because a
+    /// leader's clock may have been behind.
     pub last_append_time: TimestampMs,
     /// Whether it no longer grows. Only the last segment of a partition may be unsealed.
     pub sealed: bool,

@@ -1,8 +1,11 @@
 //! What may go, by age and by size.
 
+use highwater_env::OsDisk;
 use proptest::prelude::*;
 
 use super::*;
+use crate::PartitionLog;
+use crate::test_support::{Fixture, batch};
 
 /// Segments of ten records each.
 fn log(segments: &[(u64, i64)]) -> Vec<Aged> {
@@ -63,6 +66,25 @@ fn a_clock_that_was_behind_makes_nothing_older_than_what_lies_before_it() {
     let log = log(&[(5, 1_000), (5, 1), (5, 1_001)]);
     assert_eq!(cut(&log, &by_age(900)), None);
     assert_eq!(cut(&log, &by_age(1_001)), Some(Offset(20)));
+}
+
+#[test]
+fn a_clock_that_was_behind_makes_no_segment_older_than_any_append_in_it() {
+    let fixture = Fixture::new();
+    let mut log = fixture.create(0);
+    let append = |log: &mut PartitionLog<OsDisk>, base: u64, time: i64| {
+        log.append(&batch(base, &[time], 10)).expect("appended");
+    };
+    append(&mut log, 0, 1_000);
+    // The clock is set back by a month and right again later; nothing is written in between.
+    append(&mut log, 1, 1);
+    assert_eq!(log.reader().retention_cut(&by_age(900)), None);
+    assert_eq!(log.reader().retention_cut(&by_age(1_001)), Some(Offset(2)));
+    // Also over a restart.
+    let mut log = fixture.reopen(&log.freeze());
+    assert_eq!(log.reader().retention_cut(&by_age(900)), None);
+    append(&mut log, 2, 2);
+    assert_eq!(log.reader().retention_cut(&by_age(900)), None);
 }
 
 proptest! {

@@ -79,14 +79,17 @@ async fn read_all(
 ) -> Result<(), String> {
     let left = || given_up.saturating_duration_since(Instant::now()).max(LOOK);
     scan::scan(shared, client, place, None, (end, left())).await?;
-    let topic = client.topic(&place.topic).await;
-    let topic = topic.map_err(|error| format!("{}: {error}", place.topic))?;
-    let partition = topic.partitions.get(place.partition as usize);
-    let replicas: Vec<NodeId> = partition.map_or(Vec::new(), |found| found.replicas.clone());
-    for replica in replicas {
+    for replica in replicas(client, place).await? {
         scan::scan(shared, client, place, Some(replica), (end, left())).await?;
     }
     Ok(())
+}
+
+async fn replicas(client: &Client, place: &Place) -> Result<Vec<NodeId>, String> {
+    let topic = client.topic(&place.topic).await;
+    let topic = topic.map_err(|error| format!("{}: {error}", place.topic))?;
+    let partition = topic.partitions.get(place.partition as usize);
+    Ok(partition.map_or(Vec::new(), |found| found.replicas.clone()))
 }
 
 /// Where a partition begins now. One that retention should have made smaller is waited for.
@@ -117,7 +120,8 @@ async fn begun(
     }
 }
 
-/// How many records a compacted partition holds, once it has become smaller.
+/// How many records a compacted partition holds, once it has become smaller on its leader or another replica:
+/// one that came back lately may still read from memory what it has compacted.
 async fn smaller(
     shared: &Shared,
     client: &Client,
@@ -126,7 +130,13 @@ async fn smaller(
     given_up: Instant,
 ) -> Result<u64, String> {
     loop {
-        let held = scan::scan(shared, client, place, None, (end, scan::PATIENCE)).await?;
+        let mut held = scan::scan(shared, client, place, None, (end, scan::PATIENCE)).await?;
+        for replica in replicas(client, place).await? {
+            if held == end && end >= compacted::MANY {
+                let there = (end, scan::PATIENCE);
+                held = scan::scan(shared, client, place, Some(replica), there).await?;
+            }
+        }
         if held < end || end < compacted::MANY {
             return Ok(held);
         }

@@ -14,9 +14,9 @@ const ALL: Offset = Offset(u64::MAX);
 const PLENTY: usize = 1 << 20;
 
 /// Offset, key, value.
-type Seen = (u64, Option<String>, Option<String>);
+pub(super) type Seen = (u64, Option<String>, Option<String>);
 
-fn task(generation: u64, upto: u64) -> CompactionTask {
+pub(super) fn task(generation: u64, upto: u64) -> CompactionTask {
     CompactionTask {
         generation,
         upto: Offset(upto),
@@ -51,7 +51,7 @@ fn complete(compaction: &mut Compaction<OsDisk>) -> Result<(), CompactError> {
     Ok(())
 }
 
-fn compact(
+pub(super) fn compact(
     log: &mut PartitionLog<OsDisk>,
     task: CompactionTask,
     key_bytes: usize,
@@ -65,7 +65,7 @@ fn compact(
 }
 
 /// All records of a log, by a reader that goes on behind each batch.
-fn seen(log: &PartitionLog<OsDisk>) -> Vec<Seen> {
+pub(super) fn seen(log: &PartitionLog<OsDisk>) -> Vec<Seen> {
     let (reader, mut at) = (log.reader().verifying(), log.reader().log_start());
     let mut found = Vec::new();
     loop {
@@ -111,7 +111,7 @@ fn model(all: &[Seen], task: &CompactionTask) -> Vec<Seen> {
 }
 
 /// Batches of these records, `per_segment` batches in each segment; the offset behind each segment.
-fn filled(
+pub(super) fn filled(
     log: &mut PartitionLog<OsDisk>,
     batches: &[(Compression, Vec<Seen>)],
     per_segment: usize,
@@ -148,7 +148,7 @@ fn all_of(batches: &[(Compression, Vec<Seen>)]) -> Vec<Seen> {
 }
 
 /// What two replicas must have alike.
-fn ranges(manifest: &PartitionManifest) -> Vec<(u64, u64, u64, u32, i64)> {
+pub(super) fn ranges(manifest: &PartitionManifest) -> Vec<(u64, u64, u64, u32, i64)> {
     let range = |s: &crate::SegmentManifest| {
         let (base, end) = (s.base_offset.0, s.next_offset.0);
         (base, end, s.len_bytes, s.checksum, s.max_timestamp.0)

@@ -9,6 +9,7 @@
 //! Memory: a table of keys of a fixed size. When it is full, what was read so far is compacted into
 //! files of its own, which are the beginning of the next round; nobody else sees them.
 
+mod adopt;
 mod input;
 mod keys;
 mod output;
@@ -34,6 +35,7 @@ use input::Input;
 use keys::Keys;
 use output::Output;
 
+pub use adopt::{AdoptError, Adopted, Adoption};
 pub use replace::{Pin, PinnedPiece, Replaced, Replacement};
 
 /// What the shard's log has decided.

@@ -166,6 +166,10 @@ impl<D: Disk> Output<D> {
         self.done.push(Arc::new(segment));
         Ok(())
     }
+    /// Ends the segment that is being written, if there is one.
+    pub(super) fn cut(&mut self) -> Result<(), CompactError> {
+        self.close()
+    }
     /// Ends the last segment; all of them, by base offset.
     pub(super) fn finish(&mut self) -> Result<Vec<Arc<Segment>>, CompactError> {
         self.close()?;

@@ -21,11 +21,11 @@ use crate::segment::Segment;
 /// A finished compaction on its way into its log. What never gets there is to be discarded.
 pub struct Replacement<D: Disk> {
     pub(crate) shared: Arc<PartitionShared<D>>,
-    resets: u64,
-    replaced: BTreeSet<u64>,
-    made: Vec<Arc<Segment>>,
-    compacted: Compacted,
-    versions: Vec<u64>,
+    pub(super) resets: u64,
+    pub(super) replaced: BTreeSet<u64>,
+    pub(super) made: Vec<Arc<Segment>>,
+    pub(super) compacted: Compacted,
+    pub(super) versions: Vec<u64>,
 }
 
 /// What became of a [`Replacement`].
