@@ -88,6 +88,7 @@ fn main() -> ExitCode {
 }
 
 fn one(seed: u64, lying: bool, file: Option<&std::path::Path>) -> anyhow::Result<bool> {
+    seeds::bound_processor()?;
     fixed::fix(seed);
     trace::start(file.is_some());
     let settings = Settings::of(seed);
