@@ -194,6 +194,14 @@ impl Board {
                     );
                     state.acknowledged.insert((key, offset), value);
                 }
+                if let Action::Read { key, offset, .. } = *action {
+                    let process = operation.process;
+                    trace::note(
+                        "polled",
+                        "",
+                        format_args!(" process {process} partition {key} offset {offset}"),
+                    );
+                }
             }
         }
         operation.index = state.next_index;
