@@ -106,6 +106,15 @@ impl Membership {
             .map(|founder| founder.incarnation.clone())
     }
 
+    /// Whether the caller's data directory knows this cluster. A directory gets the cluster's id only once
+    /// a member has said that the directory is registered: an image that knows the caller under another
+    /// one, or not at all, is an old image. This broker was away meanwhile, or it was itself let in with an
+    /// empty disk and hears the cluster's history from its beginning, and the caller may be the very
+    /// leader that has the rest of it.
+    fn was_taken_in(&self, cluster_id: &str) -> bool {
+        !cluster_id.is_empty() && self.cluster_id().as_deref() == Some(cluster_id)
+    }
+
     /// Why a caller must not join; empty if it may.
     #[must_use]
     pub fn refusal(&self, caller: &HelloRequest) -> String {
@@ -130,6 +139,9 @@ impl Membership {
                 "the data directory of broker {} was replaced or removed; give it an empty one",
                 caller.node_id
             );
+        }
+        if self.was_taken_in(&caller.cluster_id) {
+            return String::new();
         }
         match self.known_incarnation(caller.node_id) {
             Some(known) if mutant!(WipedBrokerVotes => false; else known != caller.incarnation) => {
@@ -162,7 +174,7 @@ impl Membership {
         if !reason.is_empty() {
             return Err(reason);
         }
-        let member = self.known_incarnation(node.0).is_some();
+        let member = self.was_taken_in(cluster_id) || self.known_incarnation(node.0).is_some();
         // Without an image nobody is known yet.
         if member || self.cluster.image().cluster_id().is_none() {
             Ok(())
@@ -171,3 +183,7 @@ impl Membership {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "membership_tests.rs"]
+mod tests;

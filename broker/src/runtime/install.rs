@@ -242,7 +242,9 @@ async fn send_range<E: Env>(
     let most = piece_bytes(broker.config.limits.move_bytes_per_second.0);
     while next < range.end {
         let workers: Workers = broker.env.workers();
-        let read = view.read((next, range.end), most, workers).await;
+        let read = view
+            .read_for_replica((next, range.end), most, workers)
+            .await;
         let read = read.inspect_err(|error| broker.damage.note(shard.id, error));
         let read = read.map_err(|error| error.to_string())?;
         next = read

@@ -174,11 +174,34 @@ impl<D: Disk> PartitionView<D> {
         max_bytes: usize,
         workers: Workers,
     ) -> Result<Pieces, ReadError> {
+        let reader = self.reader().cloned();
+        self.read_by(reader, range, max_bytes, workers).await
+    }
+    /// The same for another replica: also what lies below the log's start in a segment that is still there.
+    ///
+    /// # Errors
+    /// Those of the segment files.
+    pub async fn read_for_replica(
+        self: &Arc<Self>,
+        range: (Offset, Offset),
+        max_bytes: usize,
+        workers: Workers,
+    ) -> Result<Pieces, ReadError> {
+        let reader = self.reader().map(PartitionReader::with_trimmed);
+        self.read_by(reader, range, max_bytes, workers).await
+    }
+    async fn read_by(
+        self: &Arc<Self>,
+        reader: Option<PartitionReader<D>>,
+        range: (Offset, Offset),
+        max_bytes: usize,
+        workers: Workers,
+    ) -> Result<Pieces, ReadError> {
         let (from, end) = range;
         if let Some(pieces) = self.tail().read(from, max_bytes, end) {
             return Ok(pieces);
         }
-        let Some(reader) = self.reader().cloned() else {
+        let Some(reader) = reader else {
             return Ok(Pieces::default());
         };
         let (resets, written) = (reader.resets(), self.written_end());

@@ -53,9 +53,10 @@ struct Pipeline<'s, S> {
     bytes: usize,
     /// When the peer last answered, or was first asked after a pause.
     progress: Instant,
-    /// Whether the peer has said once that its log agrees with ours.
+    /// How many of the oldest requests under way were given out as stored, once the peer has said
+    /// that its log agrees with ours.
     #[cfg(feature = "mutant")]
-    agrees: bool,
+    claimed: Option<usize>,
 }
 
 /// Sends what `input` yields and yields the answers. Ends after the first error, refusal or
@@ -71,7 +72,7 @@ where
         bytes: 0,
         progress: Instant::now(),
         #[cfg(feature = "mutant")]
-        agrees: false,
+        claimed: None,
     };
     stream::unfold(Some(pipeline), |pipeline| async move {
         let mut pipeline = pipeline?;
@@ -90,8 +91,9 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> Pipeline<'_, S> {
                 return None;
             }
             mutant!(AckAtLeaderAlone => {
-                if self.agrees && let Some(sent) = self.under_way.pop_front() {
-                    self.bytes -= sent.bytes;
+                // The request itself goes its way: only nobody waits for what becomes of it.
+                if let Some(claimed) = &mut self.claimed && let Some(sent) = self.under_way.get(*claimed) {
+                    *claimed += 1;
                     return Some((Ok(Ok(sent.last)), false));
                 }
             });
@@ -174,7 +176,10 @@ impl<S: Stream<Item = AppendRequest> + Send + Unpin> Pipeline<'_, S> {
                     matches!(&reply, AppendEntriesResponse::PartialSuccess(at) if *at != last);
                 let result = reply.into_stream_result(previous, last);
                 let ends = partial || result.is_err();
-                mutant!(AckAtLeaderAlone => { self.agrees = !ends; });
+                mutant!(AckAtLeaderAlone => {
+                    let claimed = self.claimed.unwrap_or_default();
+                    self.claimed = (!ends).then_some(claimed.saturating_sub(1));
+                });
                 (Ok(result), ends)
             }
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_mutant::mutant;
 use highwater_proto::NodeId;
 use openraft::{Config, SnapshotPolicy};
 
@@ -127,6 +128,8 @@ impl Timings {
             // silent long enough for the others to elect.
             quorum_loss_probe_interval: Some(2 * most + clock),
             enable_leader_restore: Some(false),
+            // A leader that is told too much at once has to take back what it believed.
+            allow_log_reversion: mutant!(AckAtLeaderAlone => Some(true); else None),
             ..Config::default()
         };
         config

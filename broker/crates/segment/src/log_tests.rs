@@ -166,6 +166,12 @@ fn a_trimmed_segment_stays_until_no_durable_manifest_names_it() {
         }
     ));
     assert!(!reader.read(Offset(25), 1, ALL).expect("read").is_empty());
+    // Another replica, whose copy of the segment is bad, needs all of it.
+    let whole = reader.with_trimmed();
+    let base = after.segments.first().expect("kept").base_offset;
+    assert!(base < Offset(25));
+    assert!(!whole.read(base, 1, ALL).expect("read").is_empty());
+    assert!(whole.read(Offset(base.0 - 1), 1, ALL).is_err());
     assert!(log.take_unlinkable(&before).is_empty());
     let gone = log.take_unlinkable(&after);
     assert_eq!(

@@ -101,6 +101,7 @@ impl Versions {
 pub struct PartitionReader<D: Disk> {
     pub(crate) shared: Arc<PartitionShared<D>>,
     verify: bool,
+    trimmed_too: bool,
 }
 
 impl<D: Disk> Clone for PartitionReader<D> {
@@ -108,6 +109,7 @@ impl<D: Disk> Clone for PartitionReader<D> {
         Self {
             shared: self.shared.clone(),
             verify: self.verify,
+            trimmed_too: self.trimmed_too,
         }
     }
 }
@@ -117,14 +119,24 @@ impl<D: Disk> PartitionReader<D> {
         Self {
             shared,
             verify: false,
+            trimmed_too: false,
         }
     }
     /// A reader that checks the CRC-32C of every batch it returns.
     #[must_use]
     pub fn verifying(&self) -> Self {
         Self {
-            shared: self.shared.clone(),
             verify: true,
+            ..self.clone()
+        }
+    }
+    /// A reader for other replicas: it also returns what lies below the log's start in a segment that is
+    /// still there, because a segment of theirs is made whole only as a whole.
+    #[must_use]
+    pub fn with_trimmed(&self) -> Self {
+        Self {
+            trimmed_too: true,
+            ..self.clone()
         }
     }
     /// The partition.
@@ -202,7 +214,9 @@ impl<D: Disk> PartitionReader<D> {
     /// The segment that covers `from`, or the first one behind it.
     fn segment_at(&self, from: Offset) -> Result<Option<Arc<Segment>>, ReadError> {
         let view = self.shared.view.read();
-        if from < view.log_start {
+        let first = view.segments.first_key_value();
+        let kept = self.trimmed_too && first.is_some_and(|(base, _)| *base <= from.0);
+        if from < view.log_start && !kept {
             return Err(ReadError::BelowStart {
                 log_start: view.log_start,
             });

@@ -1,6 +1,6 @@
 //! What the clients of a run share: its phase, its history, and what was read at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{bail, ensure};
@@ -39,6 +39,8 @@ struct State {
     next_process: u64,
     next_value: i64,
     producers: u32,
+    /// Clients that have not come to their end.
+    busy: BTreeSet<String>,
     wiped: Option<u32>,
     replacing: bool,
     replaced: bool,
@@ -69,6 +71,7 @@ impl Board {
             next_process: 0,
             next_value: 0,
             producers,
+            busy: BTreeSet::new(),
             wiped: None,
             replacing: false,
             replaced: false,
@@ -85,6 +88,20 @@ impl Board {
     /// Moves the run on.
     pub fn set_phase(&self, phase: Phase) {
         self.0.lock().phase = phase;
+    }
+    /// A client begins.
+    pub fn begins(&self, client: &str) {
+        self.0.lock().busy.insert(client.to_owned());
+    }
+    /// A client has come to its end.
+    pub fn ends(&self, client: &str) {
+        self.0.lock().busy.remove(client);
+    }
+    /// Clients that have not come to their end.
+    #[must_use]
+    pub fn busy(&self) -> String {
+        let busy: Vec<_> = self.0.lock().busy.iter().cloned().collect();
+        busy.join(", ")
     }
     /// A producer has heard about everything it sent.
     pub fn producer_done(&self) {
@@ -176,6 +193,14 @@ impl Board {
                         format_args!(" partition {key} offset {offset} value {value}"),
                     );
                     state.acknowledged.insert((key, offset), value);
+                }
+                if let Action::Read { key, offset, .. } = *action {
+                    let process = operation.process;
+                    trace::note(
+                        "polled",
+                        "",
+                        format_args!(" process {process} partition {key} offset {offset}"),
+                    );
                 }
             }
         }

@@ -29,6 +29,9 @@ struct Arguments {
     /// Run every seed of `A..B` (B not included), each in its own process.
     #[arg(long, conflicts_with = "seed")]
     seeds: Option<seeds::Range>,
+    /// Of those, only seeds whose settings say this, such as `Wipe` or `trims: true`; may be repeated.
+    #[arg(long, requires = "seeds")]
+    with: Vec<String>,
     /// Begin no more of them after so many seconds.
     #[arg(long, requires = "seeds")]
     seconds: Option<u64>,
@@ -53,7 +56,16 @@ fn main() -> ExitCode {
         (Some(seed), _) => one(seed, arguments.lying_disks, arguments.trace.as_deref()),
         (None, Some(range)) => {
             let limit = arguments.seconds.map(Duration::from_secs);
-            seeds::run(range.seeds(), arguments.jobs, limit)
+            let wanted = |seed: &u64| {
+                let says = format!("{:?}", Settings::of(*seed));
+                arguments.with.iter().all(|what| says.contains(what))
+            };
+            if arguments.with.is_empty() {
+                seeds::run(range.seeds(), arguments.jobs, limit)
+            } else {
+                let some: Vec<u64> = range.seeds().filter(wanted).collect();
+                seeds::run(some.into_iter(), arguments.jobs, limit)
+            }
         }
         (None, None) if arguments.corpus => {
             seeds::corpus().and_then(|seeds| seeds::run(seeds.into_iter(), arguments.jobs, None))
@@ -76,6 +88,7 @@ fn main() -> ExitCode {
 }
 
 fn one(seed: u64, lying: bool, file: Option<&std::path::Path>) -> anyhow::Result<bool> {
+    seeds::bound_processor()?;
     fixed::fix(seed);
     trace::start(file.is_some());
     let settings = Settings::of(seed);

@@ -147,7 +147,8 @@ impl Run<'_> {
                 self.plan.act(sim, &mut self.cluster, since)?;
             }
             (_, Some(healed)) if now > healed + LIVENESS => {
-                bail!("not at an end {LIVENESS:?} after healing")
+                let busy = self.board.busy();
+                bail!("not at an end {LIVENESS:?} after healing: {busy}")
             }
             (_, Some(healed)) if now > healed + SETTLING => self.cluster.excuse_nobody(),
             (Some(_), Some(_)) => {}

@@ -7,12 +7,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-/// A seed that takes longer than this hangs.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// A seed that takes more of the processor than this hangs. Its time says nothing: the machine may have
+/// other things to do.
+const PROCESSOR_SECONDS: u64 = 300;
+/// One that takes longer than this hangs without the processor.
+const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Between two lines of progress.
 const PROGRESS: usize = 20;
 
@@ -49,6 +53,19 @@ impl FromStr for Range {
             end: number(end)?,
         })
     }
+}
+
+/// Lets this process take no more of the processor than a seed may.
+///
+/// # Errors
+/// When the system refuses it.
+pub fn bound_processor() -> anyhow::Result<()> {
+    let most = Some(PROCESSOR_SECONDS);
+    let limit = Rlimit {
+        current: most,
+        maximum: most,
+    };
+    setrlimit(Resource::Cpu, limit).context("cannot bound the processor's time")
 }
 
 /// How one seed ended.

@@ -99,8 +99,9 @@ struct Member {
     changes: Arc<AtomicU64>,
     /// That count when the poll before the present one began.
     changes_before: u64,
-    /// Came after a rebalance in the middle of a poll: it belongs to the next one.
-    held: Option<GroupRecord>,
+    /// Came after a rebalance in the middle of a poll: it belongs to the next one. With the count of
+    /// changes then: whatever comes after more of them does not belong to that one either.
+    held: Option<(GroupRecord, u64)>,
     /// The first offset behind what this process is done with.
     positions: BTreeMap<u32, u64>,
 }
@@ -164,22 +165,26 @@ impl Member {
 
     /// One poll; whether the member can go on.
     async fn poll(&mut self) -> anyhow::Result<bool> {
-        let changes = self.changes.load(Ordering::SeqCst);
+        let held = self.held.take();
+        let changes = held
+            .as_ref()
+            .map_or_else(|| self.changes.load(Ordering::SeqCst), |(_, count)| *count);
         let (poll, board) = (Function::Poll, self.shared.board.clone());
         board.push(self.process, Kind::Invoke, poll, Vec::new())?;
-        let mut records: Vec<GroupRecord> = self.held.take().into_iter().collect();
+        let mut records: Vec<GroupRecord> = held.into_iter().map(|(record, _)| record).collect();
         let mut whole = true;
         let mut next = timeout(WAIT, self.consumer.next()).await;
         let end = Instant::now() + COLLECT;
         while let Ok(item) = next {
             match item {
-                Some(Ok(record))
-                    if !records.is_empty() && self.changes.load(Ordering::SeqCst) != changes =>
-                {
-                    self.held = Some(record);
-                    break;
+                Some(Ok(record)) => {
+                    let now = self.changes.load(Ordering::SeqCst);
+                    if !records.is_empty() && now != changes {
+                        self.held = Some((record, now));
+                        break;
+                    }
+                    records.push(record);
                 }
-                Some(Ok(record)) => records.push(record),
                 Some(Err(GroupError::Partition(error))) => {
                     tracing::info!(%error, "a member cannot read");
                 }

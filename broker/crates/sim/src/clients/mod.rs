@@ -59,7 +59,13 @@ impl Shared {
 macro_rules! client {
     ($sim:expr, $names:expr, $name:expr, $shared:expr, $run:path) => {{
         let (name, shared) = ($name.to_owned(), $shared);
-        $sim.client(name.as_str(), async move { Ok($run(shared).await?) });
+        let (client, board) = (name.clone(), shared.board.clone());
+        board.begins(&client);
+        $sim.client(name.as_str(), async move {
+            $run(shared).await?;
+            board.ends(&client);
+            Ok(())
+        });
         $names.push(name);
     }};
 }
