@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use highwater_proto::FRAME_BYTES;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -130,8 +129,7 @@ impl Pool {
             .keep_alive_timeout(self.config.keep_alive_timeout)
             .keep_alive_while_idle(true)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-            .initial_stream_window_size(STREAM_WINDOW_BYTES)
-            .max_frame_size(FRAME_BYTES);
+            .initial_stream_window_size(STREAM_WINDOW_BYTES);
         let dial = Arc::clone(&self.connector.dial);
         Ok(
             endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| {

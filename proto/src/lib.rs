@@ -27,9 +27,5 @@ pub mod internal {
     tonic::include_proto!("highwater.internal.v1");
 }
 
-/// The largest HTTP/2 frame that is taken, in bytes: a batch of records, or an entry of a log, comes in one
-/// or two of them, and each is a call of the system on either side.
-pub const FRAME_BYTES: u32 = 256 << 10;
-
 /// The encoded `FileDescriptorSet` of both packages.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use highwater_env::{Env, Listener, Net};
-use highwater_proto::FRAME_BYTES;
 use highwater_proto::internal::members_server::MembersServer;
 use highwater_proto::internal::peer_server::PeerServer;
 use highwater_proto::internal::raft_server::RaftServer;
@@ -103,7 +102,6 @@ where
         .http2_keepalive_interval(Some(KEEPALIVE))
         .initial_stream_window_size(Some(STREAM_WINDOW))
         .initial_connection_window_size(Some(CONNECTION_WINDOW))
-        .max_frame_size(Some(FRAME_BYTES))
         .add_service(guarded(log, &broker, &clients))
         .add_service(guarded(records, &broker, &clients))
         .add_service(guarded(metadata, &broker, &clients))

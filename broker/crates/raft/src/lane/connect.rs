@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use highwater_env::Net;
-use highwater_proto::FRAME_BYTES;
 use highwater_proto::internal::raft_client::RaftClient;
 use highwater_proto::internal::{RaftRequest, RaftResponse};
 use hyper_util::rt::TokioIo;
@@ -77,7 +76,6 @@ async fn channel<N: Net>(net: N, address: &str, kind: LaneKind) -> Result<Channe
         .map_err(|error| format!("{address} is not an address: {error}"))?
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
-        .max_frame_size(FRAME_BYTES)
         .http2_keep_alive_interval(every)
         .keep_alive_timeout(patience)
         .keep_alive_while_idle(true);
