@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
@@ -112,6 +113,18 @@ impl Fleet {
         for spec in self.specs.values_mut() {
             spec.settings.retain(|(known, _)| known != key);
             spec.settings.push((key.to_owned(), value.to_owned()));
+        }
+    }
+
+    /// Sets a variable (`NAME=value`) for the next start of every broker.
+    pub fn set_environment(&mut self, assignment: &str) {
+        let script = self.directory.path().join("highwater");
+        let executable = env!("CARGO_BIN_EXE_highwater");
+        let text = format!("#!/bin/sh\n{assignment} exec '{executable}' \"$@\"\n");
+        fs::write(&script, text).expect("written");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("set");
+        for spec in self.specs.values_mut() {
+            spec.executable.clone_from(&script);
         }
     }
 
