@@ -55,13 +55,8 @@ pub fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
     }
     let home = Home::new(args.data_dir.as_deref()).map_err(Failure::usage)?;
     let config = run_config(&args, accounts, source, home.path())?;
-    let report = match super::runtime()?.block_on(execute(config, home.path())) {
-        Ok(Some(report)) => report,
-        Ok(None) => return Ok(ExitCode::from(INTERRUPTED)),
-        Err(failure) => {
-            say_where(home);
-            return Err(failure);
-        }
+    let Some((report, home)) = run_in(home, config)? else {
+        return Ok(ExitCode::from(INTERRUPTED));
     };
     print!("{report}");
     if let Some(path) = &args.json {
@@ -87,8 +82,19 @@ pub fn say_where(home: Home) {
     );
 }
 
+/// Runs the workload in `home`, which is kept if that fails. `None` when it was interrupted.
+pub fn run_in(home: Home, config: RunConfig) -> Result<Option<(Report, Home)>, Failure> {
+    match super::runtime()?.block_on(execute(config, home.path())) {
+        Ok(report) => Ok(report.map(|report| (report, home))),
+        Err(failure) => {
+            say_where(home);
+            Err(failure)
+        }
+    }
+}
+
 /// Runs the workload over a cluster of its own. `None` when it was interrupted.
-pub async fn execute(config: RunConfig, home: &Path) -> Result<Option<Report>, Failure> {
+async fn execute(config: RunConfig, home: &Path) -> Result<Option<Report>, Failure> {
     let stop = stop_on_signals().context("no signal handlers")?;
     let processes = Arc::new(Processes {
         spec: ClusterSpec {

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use highwater_order_demo::gateway::door::unix_ms;
 use highwater_order_demo::series::{self, Done};
 
-use super::demo::{Home, execute, say_where};
+use super::demo::{Home, run_in, say_where};
 use super::demo_args::{DemoArgs, block_config};
 use super::exit::{Failure, INTERRUPTED};
 
@@ -25,13 +25,8 @@ pub fn run(args: &DemoArgs) -> Result<ExitCode, Failure> {
         );
         let home = Home::new(None).map_err(Failure::usage)?;
         let config = block_config(args, &block, home.path())?;
-        let report = match super::runtime()?.block_on(execute(config, home.path())) {
-            Ok(Some(report)) => report,
-            Ok(None) => return Ok(ExitCode::from(INTERRUPTED)),
-            Err(failure) => {
-                say_where(home);
-                return Err(failure);
-            }
+        let Some((report, home)) = run_in(home, config)? else {
+            return Ok(ExitCode::from(INTERRUPTED));
         };
         let done = Done::of(&block, &report, unix_ms());
         series::append(&args.results, &done)?;

@@ -5,7 +5,6 @@
 //! believes an older one, in which it was no member yet, or still was one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,14 +100,10 @@ async fn follow<E: Env>(
 
 /// Whether the image could not be made durable for want of room: nothing has been done then.
 fn is_full(error: &anyhow::Error) -> bool {
-    let cause = match error.downcast_ref::<CheckpointError>() {
-        Some(CheckpointError::Persist(cause)) => cause,
-        _ => return false,
-    };
-    matches!(
-        cause.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
+    match error.downcast_ref::<CheckpointError>() {
+        Some(CheckpointError::Persist(cause)) => highwater_env::is_full(cause),
+        _ => false,
+    }
 }
 
 /// Makes the image that is acted upon durable, once for one image.

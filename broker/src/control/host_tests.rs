@@ -1,5 +1,7 @@
 //! A full disk is waited for; whatever else goes wrong is not.
 
+use std::io;
+
 use anyhow::Context as _;
 
 use super::*;

@@ -10,7 +10,7 @@ use std::io::{self, Error};
 use std::sync::Arc;
 
 use highwater_env::Env;
-use highwater_proto::{NodeId, Offset, ShardId};
+use highwater_proto::{NodeId, ShardId};
 use highwater_segment::{Adopted, Adoption, Compacted, Replaced};
 use tokio::sync::Mutex;
 
@@ -51,13 +51,8 @@ pub(super) async fn adopt<E: Env>(
     let ranges = &adopted.segments;
     // Of a segment that was deleted in part only the rest has come.
     let whole = match ranges.split_first() {
-        Some((first, rest)) if first.base_offset <= view.log_start() => rest,
+        Some((first, rest)) if first.base_offset < view.log_start() => rest,
         _ => ranges,
-    };
-    let whole = if view.log_start() == Offset(0) {
-        ranges
-    } else {
-        whole
     };
     let same = compare::confirm(broker, (node, shard), tp, (whole, compacted)).await;
     let replacement = adopted.replacement;

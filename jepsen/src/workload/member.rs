@@ -79,8 +79,9 @@ struct Member {
     changes: Arc<AtomicU64>,
     /// That count when the poll before the present one began.
     changes_before: u64,
-    /// Read after a change that the poll before the present one must not span.
-    held: Option<GroupRecord>,
+    /// Read after a change that the poll before the present one must not span, with the count of changes
+    /// then: whatever comes after more of them does not belong to the present one either.
+    held: Option<(GroupRecord, u64)>,
     /// The first offset behind what this process is done with.
     positions: BTreeMap<u32, u64>,
 }
@@ -167,9 +168,11 @@ impl Member {
     /// goes: a partition that was lost and came back begins again where the group is.
     async fn poll(&mut self) -> bool {
         let recorder = Arc::clone(&self.shared.recorder);
-        let changes = self.changes.load(Ordering::SeqCst);
+        let held = self.held.take();
+        let count = || self.changes.load(Ordering::SeqCst);
+        let changes = held.as_ref().map_or_else(count, |(_, count)| *count);
         recorder.invoke(self.process, Function::Poll, Vec::new());
-        let mut records: Vec<GroupRecord> = self.held.take().into_iter().collect();
+        let mut records: Vec<GroupRecord> = held.into_iter().map(|(record, _)| record).collect();
         let mut seen = changes;
         let mut whole = true;
         let mut next = timeout(WAIT, self.consumer.next()).await;
@@ -179,7 +182,7 @@ impl Member {
                 Some(Ok(record)) => {
                     let now = self.changes.load(Ordering::SeqCst);
                     if now != seen && !records.is_empty() {
-                        self.held = Some(record);
+                        self.held = Some((record, now));
                         break;
                     }
                     seen = now;

@@ -26,8 +26,10 @@ impl SyncFailed {
     }
 }
 
-/// Whether a disk or a quota is full: the content is written anew when there is room.
-fn is_full(error: &io::Error) -> bool {
+/// Whether an error says that there is no room, on the disk or in a quota: that is waited for, and no reason to
+/// stop.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded

@@ -14,7 +14,7 @@ mod worker;
 
 pub use clock::{Clock, ManualClock, SystemClock};
 pub use disk::{Disk, DiskFile, OpenMode};
-pub use durable::{SyncFailed, read_if_exists, replace_durably, settle};
+pub use durable::{SyncFailed, is_full, read_if_exists, replace_durably, settle};
 pub use net::{Listener, Net, TcpNet};
 pub use os_disk::OsDisk;
 pub use sim_disk::{Call, CallKind, Loss, SimDisk, SimFile};

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use highwater_env::is_full;
 use highwater_proto::batch::BatchError;
 use highwater_proto::{Offset, TopicPartition};
 
@@ -141,9 +142,7 @@ pub enum AppendError {
 impl From<FileError> for AppendError {
     fn from(error: FileError) -> Self {
         match error {
-            FileError::Io { path, source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Self::StorageFull { path }
-            }
+            FileError::Io { path, source, .. } if is_full(&source) => Self::StorageFull { path },
             FileError::Fault(fault) => Self::Fault(fault),
             other => Self::File(other),
         }

@@ -25,7 +25,7 @@ struct Counts {
     unsynced: Mutex<BTreeSet<PathBuf>>,
     fail_syncs: AtomicBool,
     no_whole_syncs: AtomicBool,
-    full: AtomicBool,
+    full: Mutex<Option<io::ErrorKind>>,
 }
 
 /// A real disk that counts open files and notices one that is closed dirty.
@@ -48,7 +48,11 @@ impl CountingDisk {
         self.0.fail_syncs.store(fail, Ordering::SeqCst);
     }
     pub(crate) fn set_full(&self, full: bool) {
-        self.0.full.store(full, Ordering::SeqCst);
+        self.refuse(full.then_some(io::ErrorKind::StorageFull));
+    }
+    /// What it says to writes from now on.
+    fn refuse(&self, kind: Option<io::ErrorKind>) {
+        *self.0.full.lock() = kind;
     }
 }
 
@@ -130,10 +134,10 @@ impl Counts {
 
 impl CountedFile {
     fn room(&self) -> io::Result<()> {
-        if self.counts.full.load(Ordering::SeqCst) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        Ok(())
+        self.counts
+            .full
+            .lock()
+            .map_or(Ok(()), |kind| Err(kind.into()))
     }
 }
 
@@ -313,15 +317,17 @@ fn a_full_disk_leaves_the_log_as_it_was() {
     let mut log = logs(&files, dir.path(), 1).remove(0);
     log.append(&batch(0, &[1], 20)).expect("append");
     let before = log.freeze();
-    disk.set_full(true);
     let next = batch(1, &[2], 2_000);
-    let error = log.append(&next).expect_err("full");
-    assert!(
-        matches!(error, crate::AppendError::StorageFull { .. }),
-        "{error}"
-    );
-    assert_eq!(log.freeze(), before);
-    disk.set_full(false);
+    for kind in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+        disk.refuse(Some(kind));
+        let error = log.append(&next).expect_err("full");
+        assert!(
+            matches!(error, crate::AppendError::StorageFull { .. }),
+            "{error}"
+        );
+        assert_eq!(log.freeze(), before);
+    }
+    disk.refuse(None);
     log.append(&next).expect("append");
     assert_eq!(log.next_offset(), Offset(2));
     assert!(files.faults.first().is_none());

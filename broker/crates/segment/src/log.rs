@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use highwater_env::{Disk, DiskFile, OpenMode};
+use highwater_env::{Disk, DiskFile, OpenMode, is_full};
 use highwater_proto::Offset;
 
 use crate::append::AppendBatch;
@@ -232,7 +232,7 @@ impl<D: Disk> PartitionLog<D> {
         let written = file.file.write_vectored_at(&slices, extent.len);
         file.mark_dirty();
         match written {
-            Err(e) if e.kind() == std::io::ErrorKind::StorageFull => {
+            Err(e) if is_full(&e) => {
                 return Err(AppendError::StorageFull {
                     path: segment.name.log_path(),
                 });
@@ -259,7 +259,7 @@ impl<D: Disk> PartitionLog<D> {
         match file.file.allocate(target) {
             Ok(()) => growing.reserved = target,
             // No room for a whole step; the write itself may still find enough.
-            Err(e) if e.kind() == std::io::ErrorKind::StorageFull => {}
+            Err(e) if is_full(&e) => {}
             Err(e) => return Err(self.fault("reserving space", segment, e)),
         }
         Ok(())

@@ -46,11 +46,3 @@ pub(crate) fn open_error(
         source,
     }
 }
-
-/// Whether an error says that there is no room, which is no reason to stop.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
-}

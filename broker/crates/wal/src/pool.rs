@@ -6,10 +6,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use highwater_env::{Disk, DiskFile, OpenMode};
+use highwater_env::{Disk, DiskFile, OpenMode, is_full};
 
 use crate::WalError;
-use crate::file::{WalFile, file_name, is_full, write_error};
+use crate::file::{WalFile, file_name, write_error};
 use crate::frame::{FIRST_GROUP, FileHeader};
 
 /// How many bytes one step writes and syncs.

@@ -19,7 +19,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use highwater_env::Disk;
+use highwater_env::{Disk, is_full};
 use highwater_mutant::mutant;
 use highwater_proto::Offset;
 use highwater_proto::batch::{DecodeLimits, Record, RecordBatch, Retained};
@@ -90,9 +90,10 @@ pub enum CompactError {
 impl CompactError {
     fn write(name: &SegmentName, source: io::Error) -> Self {
         let path = name.log_path();
-        match source.kind() {
-            io::ErrorKind::StorageFull => Self::StorageFull { path },
-            _ => Self::Io { path, source },
+        if is_full(&source) {
+            Self::StorageFull { path }
+        } else {
+            Self::Io { path, source }
         }
     }
 }
@@ -100,9 +101,7 @@ impl CompactError {
 impl From<FileError> for CompactError {
     fn from(error: FileError) -> Self {
         match error {
-            FileError::Io { path, source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Self::StorageFull { path }
-            }
+            FileError::Io { path, source, .. } if is_full(&source) => Self::StorageFull { path },
             FileError::Fault(fault) => Self::Fault(fault),
             other => Self::Read(other.into()),
         }
