@@ -1,8 +1,10 @@
 //! Decides when shards are checkpointed and how far their log is purged.
 //!
 //! A shard is checkpointed when it has applied enough since its last checkpoint or enough time has
-//! passed, one at a time, so that the disk sees no burst. The log before a checkpoint is kept for
-//! lagging voters until the write-ahead log exceeds its budget and says what it wants to be rid of.
+//! passed, one at a time, so that the disk sees no burst. The log before a checkpoint is purged as far
+//! as every member has it, so that its files are used again while they are few and a restart has little
+//! to read. What a lagging member lacks is kept until the write-ahead log exceeds its budget and says
+//! what it wants to be rid of.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -35,7 +37,9 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
         for group in groups(&broker) {
             if is_due(&broker, &group, &mut since) {
                 checkpoint(&broker, &group, &mut since).await;
+                purge_common(&group, Common::Part).await;
             }
+            purge_common(&group, Common::All).await;
         }
         obey_log(&broker, &mut since).await;
     }
@@ -87,6 +91,35 @@ async fn checkpoint<E: Env>(
             wal_bytes,
         },
     );
+}
+
+/// When entries that all members have are purged. A purge is a write of its own, so not with each
+/// few that become common.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Common {
+    /// As many as there are.
+    Part,
+    /// Once all that the checkpoint covers are.
+    All,
+}
+
+/// Purges what the checkpoint covers and every member has: nobody will ask for it.
+async fn purge_common(group: &Group, when: Common) {
+    let (checkpointed, purged) = {
+        let receiver = group.status();
+        let status = receiver.borrow();
+        (status.checkpointed, status.purged)
+    };
+    let Some(everywhere) = group.everywhere() else {
+        return;
+    };
+    let upto = everywhere.min(checkpointed);
+    if upto <= purged || (when == Common::All && upto < checkpointed) {
+        return;
+    }
+    if let Err(error) = group.purge(upto).await {
+        tracing::debug!(group = group.id().0, %error, "log not purged; will repeat");
+    }
 }
 
 /// Frees what the write-ahead log wants to be rid of: checkpoint if needed, then purge.

@@ -13,6 +13,10 @@ use crate::config::Config;
 use crate::runtime::checkpoint::checkpoint_path;
 use crate::runtime::damage::DamageNotes;
 
+/// This part of the log's budget, but at least so many files, may lie ready.
+const KEPT_FREE_PART: u64 = 6;
+const KEPT_FREE: usize = 4;
+
 /// The log's directory.
 pub(super) fn log_dir(config: &Config) -> PathBuf {
     config.node.data_dir.join("wal")
@@ -27,6 +31,7 @@ pub(super) fn open_log<E: Env>(env: &E, config: &Config) -> anyhow::Result<(Wal<
     let wal = WalConfig {
         file_bytes: config.wal.file_bytes.0,
         budget_bytes: config.wal.budget_bytes.0,
+        max_free_files: kept_free(config),
         on_fatal: Arc::new(|error| super::end(error)),
         covered: covered(env, &config.node.data_dir),
         ..WalConfig::default()
@@ -40,6 +45,14 @@ pub(super) fn open_log<E: Env>(env: &E, config: &Config) -> anyhow::Result<(Wal<
         tracing::error!(%place, "a part of the log had rotted: nothing of it is needed");
     }
     Ok((wal, recovery))
+}
+
+/// How many files that the log does not need stay for reuse: groups that fill up alike are checkpointed
+/// one after the other, and then as many files become free at once. A new file costs as much as its
+/// content: it is written through before it goes into use.
+fn kept_free(config: &Config) -> usize {
+    let part = config.wal.budget_bytes.0 / KEPT_FREE_PART / config.wal.file_bytes.0.max(1);
+    usize::try_from(part).unwrap_or(usize::MAX).max(KEPT_FREE)
 }
 
 /// The notes of an earlier process, with what was found when the log was opened.

@@ -32,6 +32,7 @@ pub(crate) fn encode(peer: &Peer, request: AppendRequest) -> RaftRequest {
         vote: request.vote,
         previous: request.prev_log_id,
         committed: request.leader_commit,
+        everywhere: peer.everywhere(),
     };
     let mut encoded = peer.request(RaftKind::Append, head.encode());
     encoded.entries = request.entries.iter().map(to_lane).collect();

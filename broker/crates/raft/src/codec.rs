@@ -186,6 +186,8 @@ pub(crate) struct AppendHead {
     pub vote: Vote,
     pub previous: Option<LogId>,
     pub committed: Option<LogId>,
+    /// See [`crate::everywhere::Everywhere`].
+    pub everywhere: u64,
 }
 
 impl AppendHead {
@@ -194,6 +196,7 @@ impl AppendHead {
             vote: Some((&self.vote).into()),
             previous: id_out(self.previous.as_ref()),
             committed: id_out(self.committed.as_ref()),
+            everywhere: self.everywhere,
         };
         message.encode_to_vec().into()
     }
@@ -203,6 +206,7 @@ impl AppendHead {
             vote: vote_in(message.vote)?,
             previous: id_in(message.previous),
             committed: id_in(message.committed),
+            everywhere: message.everywhere,
         })
     }
 }

@@ -88,6 +88,21 @@ fn replies_come_back_as_they_were() {
 }
 
 #[test]
+fn the_head_of_an_append_comes_back_as_it_went() {
+    let head = AppendHead {
+        vote: Vote::new_committed(4, 3),
+        previous: Some(log_id(3, 8)),
+        committed: None,
+        everywhere: 7,
+    };
+    let back = AppendHead::decode(head.encode()).unwrap();
+    assert_eq!(back.vote, head.vote);
+    assert_eq!(back.previous, head.previous);
+    assert_eq!(back.committed, head.committed);
+    assert_eq!(back.everywhere, 7);
+}
+
+#[test]
 fn bad_bytes_are_errors() {
     let bad = Bytes::from_static(b"\xff\xff\xff");
     assert!(decode_vote(&bad).is_err());

@@ -16,6 +16,7 @@ use crate::error::{
     CheckpointError, MembershipError, ProposeError, PurgeError, ReadError, RecoveryError,
     TransferError,
 };
+use crate::everywhere::Everywhere;
 use crate::groups::Registry;
 use crate::propose::{Leadership, Proposer};
 use crate::replica::{Change, Control, VoteFloor};
@@ -40,6 +41,7 @@ pub(crate) struct Inner {
     pub(crate) leadership: Leadership,
     pub(crate) status: watch::Receiver<GroupStatus>,
     pub(crate) log: Arc<Shared>,
+    pub(crate) everywhere: Everywhere,
     pub(crate) timings: Timings,
     pub(crate) registry: Arc<Registry>,
     /// The proposer and the status publisher.
@@ -242,6 +244,12 @@ impl Group {
         seen.await
             .map(drop)
             .map_err(|error| stopped(error.to_string()))
+    }
+    /// The last entry that is on the disk of every member, as far as this replica knows: what it sees
+    /// when it leads, and else what the leader said last. `None`: not known, or none.
+    #[must_use]
+    pub fn everywhere(&self) -> Option<u64> {
+        self.inner.everywhere.count().checked_sub(1)
     }
     /// Purges the log up to an entry, or to the durable checkpoint if that comes first. Entries a
     /// replication still reads go later.

@@ -18,6 +18,7 @@ use crate::beat::beat;
 use crate::cache::EntryCache;
 use crate::config::{GroupsConfig, Peers};
 use crate::error::StartError;
+use crate::everywhere::Everywhere;
 use crate::group::{Group, Inner};
 use crate::inbound::Inbound;
 use crate::journal::{Journal, WalJournal};
@@ -208,11 +209,13 @@ impl<E: Env> Groups<E> {
         let (store, adapter) = self.recover(group, machine).await?;
         let (shared, current) = (store.shared(), adapter.current());
         let at_start = shared.last_index();
+        let everywhere = Everywhere::default();
         let network = Network {
             node: self.config.node_id,
             group,
             lanes: Arc::new(SharedLanes(Arc::clone(&self.lanes))),
             timings: self.config.timings,
+            everywhere: everywhere.clone(),
         };
         let node = u64::from(self.config.node_id.0);
         let raft = Raft::new(node, config, network, store, adapter).await;
@@ -229,6 +232,7 @@ impl<E: Env> Groups<E> {
             checkpointing: Arc::default(),
             install_deadline: self.config.timings.install_deadline,
             floor: Arc::new(Mutex::new(floor)),
+            everywhere: everywhere.clone(),
         });
         let mut tasks = JoinSet::new();
         let (status_sender, status) = watch::channel(GroupStatus::default());
@@ -236,6 +240,7 @@ impl<E: Env> Groups<E> {
             group,
             metrics,
             Recovery::new(at_start),
+            everywhere.clone(),
             status_sender,
         ));
         let control = Arc::clone(&replica) as Arc<dyn Control>;
@@ -254,6 +259,7 @@ impl<E: Env> Groups<E> {
             leadership,
             status,
             log: shared,
+            everywhere,
             timings: self.config.timings,
             registry: Arc::clone(&self.registry),
             tasks: Mutex::new(tasks),

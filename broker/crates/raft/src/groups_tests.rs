@@ -167,6 +167,29 @@ async fn a_checkpoint_replaces_the_log_before_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_members_learn_what_every_member_has_and_it_waits_for_one_that_is_away() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 10, 500).await;
+    cluster.settle().await;
+    let last = |cluster: &Cluster, node| cluster.group(node).status().borrow().last_log;
+    let leader = cluster.leader().await;
+    let written = last(&cluster, leader);
+    cluster.wait_everywhere(written).await;
+    let away = cluster.followers(leader)[0];
+    cluster.stop(away).await;
+    cluster.write("b", 10, 500).await;
+    let leader = cluster.leader().await;
+    let grown = |status: &crate::GroupStatus| status.last_log > written;
+    cluster.wait(leader, grown).await;
+    assert!(cluster.group(leader).everywhere() <= Some(written));
+    cluster.restart(away).await;
+    cluster.settle().await;
+    let written = last(&cluster, leader);
+    cluster.wait_everywhere(written).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_whose_log_was_purged_gets_the_checkpoint() {
     let mut cluster = Cluster::start().await;
     cluster.write("a", 10, 500).await;

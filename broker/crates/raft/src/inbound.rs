@@ -14,8 +14,9 @@ pub(crate) type Answer<T> = BoxFuture<'static, Result<T, String>>;
 
 /// A started group. Every call returns at once; the work is in the future.
 pub(crate) trait Inbound: Send + Sync + 'static {
-    /// Appends are taken in the order in which their futures are first polled.
-    fn append(&self, request: AppendRequest) -> Answer<AppendResponse>;
+    /// Appends are taken in the order in which their futures are first polled. `everywhere`: every
+    /// member has the entries below it.
+    fn append(&self, request: AppendRequest, everywhere: u64) -> Answer<AppendResponse>;
     fn vote(&self, request: VoteRequest) -> Answer<VoteResponse>;
     fn pre_vote(&self, request: VoteRequest) -> Answer<VoteResponse>;
     fn transfer(&self, request: TransferRequest) -> Answer<TransferResponse>;

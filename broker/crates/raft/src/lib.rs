@@ -14,6 +14,7 @@ mod completions;
 mod config;
 mod entry;
 mod error;
+mod everywhere;
 mod group;
 mod groups;
 mod inbound;

@@ -68,6 +68,9 @@ pub(crate) struct AppendMsg {
     pub previous: Option<LogIdMsg>,
     #[prost(message, optional, tag = "3")]
     pub committed: Option<LogIdMsg>,
+    /// Every member has the entries below this index; 0: not known.
+    #[prost(uint64, tag = "4")]
+    pub everywhere: u64,
 }
 
 /// Answer to an APPEND.

@@ -24,6 +24,7 @@ use crate::codec::{
     decode_vote_reply, encode_transfer, encode_vote_request,
 };
 use crate::config::Timings;
+use crate::everywhere::Everywhere;
 use crate::lane::client::Lane;
 use crate::lane::{LaneError, LaneKind};
 use crate::status::node_id;
@@ -46,6 +47,7 @@ pub(crate) struct Network {
     pub(crate) group: ShardId,
     pub(crate) lanes: Arc<dyn Lanes>,
     pub(crate) timings: Timings,
+    pub(crate) everywhere: Everywhere,
 }
 
 impl Network {
@@ -58,6 +60,7 @@ impl Network {
             data: self.lanes.lane(peer, kind, &node.addr),
             control: self.lanes.lane(peer, LaneKind::Heartbeat, &node.addr),
             timings: self.timings,
+            everywhere: self.everywhere.clone(),
         }
     }
 }
@@ -82,11 +85,15 @@ pub(crate) struct Peer {
     data: Lane,
     control: Lane,
     timings: Timings,
+    everywhere: Everywhere,
 }
 
 impl Peer {
     pub(crate) fn lane(&self) -> &Lane {
         &self.data
+    }
+    pub(crate) fn everywhere(&self) -> u64 {
+        self.everywhere.count()
     }
     pub(crate) fn timings(&self) -> &Timings {
         &self.timings

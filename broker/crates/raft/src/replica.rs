@@ -18,6 +18,7 @@ use crate::adapter::{Adapter, CurrentCheckpoint};
 use crate::checkpoint;
 use crate::codec::SnapshotBody;
 use crate::error::{CheckpointError, MembershipError, ProposeError, PurgeError};
+use crate::everywhere::Everywhere;
 use crate::inbound::{Answer, Inbound};
 use crate::machine::{Position, StateMachine};
 use crate::propose::Leadership;
@@ -101,6 +102,8 @@ pub(crate) struct Replica<S: StateMachine> {
     pub(crate) install_deadline: Duration,
     /// Whom this replica votes for.
     pub(crate) floor: Arc<Mutex<VoteFloor>>,
+    /// What every member has of the log.
+    pub(crate) everywhere: Everywhere,
 }
 
 impl<S: StateMachine> Clone for Replica<S> {
@@ -113,6 +116,7 @@ impl<S: StateMachine> Clone for Replica<S> {
             checkpointing: Arc::clone(&self.checkpointing),
             install_deadline: self.install_deadline,
             floor: Arc::clone(&self.floor),
+            everywhere: self.everywhere.clone(),
         }
     }
 }
@@ -263,7 +267,8 @@ impl<S: StateMachine> Control for Replica<S> {
 }
 
 impl<S: StateMachine> Inbound for Replica<S> {
-    fn append(&self, request: AppendRequest) -> Answer<AppendResponse> {
+    fn append(&self, request: AppendRequest, everywhere: u64) -> Answer<AppendResponse> {
+        self.everywhere.told(everywhere);
         let raft = self.raft.clone();
         async move {
             raft.append_entries(request)

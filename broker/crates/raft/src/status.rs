@@ -8,6 +8,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::{RaftMetrics, ServerState};
 use tokio::sync::watch;
 
+use crate::everywhere::Everywhere;
 use crate::machine::Position;
 use crate::types::{LogId, TypeConfig, term_of};
 
@@ -161,6 +162,7 @@ pub(crate) async fn publish(
     group: ShardId,
     mut metrics: MetricsReceiver,
     mut recovery: Recovery,
+    everywhere: Everywhere,
     status: watch::Sender<GroupStatus>,
 ) {
     let label = group.to_string();
@@ -169,6 +171,7 @@ pub(crate) async fn publish(
         let next = {
             let metrics = metrics.borrow_and_update();
             recovery.observe(&metrics);
+            everywhere.observe(&metrics);
             GroupStatus::of(&metrics, recovery.done)
         };
         status.send_if_modified(|now| {

@@ -304,6 +304,16 @@ impl Cluster {
         reached.expect("in time").expect("still running");
     }
 
+    /// Waits until all running brokers know that every member has the log up to an entry.
+    pub(crate) async fn wait_everywhere(&self, index: u64) {
+        for node in self.brokers.keys() {
+            let mut known = self.group(*node).inner.everywhere.watch();
+            let reached = known.wait_for(|count| *count > index);
+            let reached = tokio::time::timeout(PATIENCE, reached).await;
+            reached.expect("in time").expect("still running");
+        }
+    }
+
     /// Waits until all running brokers have applied what the leader has.
     pub(crate) async fn settle(&self) {
         let leader = self.leader().await;

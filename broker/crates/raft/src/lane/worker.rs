@@ -112,7 +112,8 @@ fn dispatch(
     let kind = RaftKind::try_from(request.kind).unwrap_or_default();
     Ok(match kind {
         RaftKind::Append => {
-            let done = inbound.append(append(request)?);
+            let (request, everywhere) = append(request)?;
+            let done = inbound.append(request, everywhere);
             async move { done.await.map(|reply| encode_append_reply(&reply)) }.boxed()
         }
         RaftKind::Vote => {
@@ -141,11 +142,13 @@ fn dispatch(
     })
 }
 
-fn append(request: RaftRequest) -> Result<AppendRequest, CodecError> {
+/// The request, and how many entries every member has.
+fn append(request: RaftRequest) -> Result<(AppendRequest, u64), CodecError> {
     let AppendHead {
         vote,
         previous,
         committed,
+        everywhere,
     } = AppendHead::decode(request.body)?;
     let count = request.entries.len() as u64;
     metrics::counter!("highwater_raft_append_entries_received_total").increment(count);
@@ -166,10 +169,11 @@ fn append(request: RaftRequest) -> Result<AppendRequest, CodecError> {
             value,
         });
     }
-    Ok(AppendRequest {
+    let request = AppendRequest {
         vote,
         prev_log_id: previous,
         entries,
         leader_commit: committed,
-    })
+    };
+    Ok((request, everywhere))
 }
