@@ -20,11 +20,39 @@ pub struct LeaderInfo {
     pub node: Option<NodeId>,
 }
 
+/// What is known of a shard's leader.
+#[derive(Debug, Clone, Copy, Default)]
+struct KnownLeader {
+    now: LeaderInfo,
+    /// The last term without a leader that the leader of an earlier one was still there in: it says
+    /// nothing any more.
+    outlived: u64,
+}
+
+impl KnownLeader {
+    /// Whether this changes what is known.
+    fn observe(&mut self, seen: LeaderInfo, outlived: u64) -> bool {
+        if seen.node.is_none() && seen.term <= self.outlived {
+            return false;
+        }
+        let newer = (seen.term, seen.node.is_some()) > (self.now.term, self.now.node.is_some());
+        let is_still_there =
+            self.now.node.is_none() && seen.node.is_some() && self.now.term <= outlived;
+        if is_still_there && !newer {
+            self.outlived = self.now.term;
+        }
+        if newer || is_still_there {
+            self.now = seen;
+        }
+        newer || is_still_there
+    }
+}
+
 /// Image and observations, for every reader on this broker.
 #[derive(Debug)]
 pub struct Cluster {
     image: ArcSwap<Image>,
-    leaders: Mutex<BTreeMap<ShardId, LeaderInfo>>,
+    leaders: Mutex<BTreeMap<ShardId, KnownLeader>>,
     alive: ArcSwap<BTreeSet<NodeId>>,
     /// The last entry that some replica of a shard was heard to have applied.
     applied: Mutex<BTreeMap<ShardId, u64>>,
@@ -73,21 +101,32 @@ impl Cluster {
     /// The newest leader known of a shard.
     #[must_use]
     pub fn leader(&self, shard: ShardId) -> Option<LeaderInfo> {
-        self.leaders.lock().get(&shard).copied()
+        self.leaders.lock().get(&shard).map(|known| known.now)
+    }
+    /// The last term without a leader that the known leader of a shard was still there in.
+    #[must_use]
+    pub fn outlived(&self, shard: ShardId) -> u64 {
+        self.leaders
+            .lock()
+            .get(&shard)
+            .map_or(0, |known| known.outlived)
     }
     /// All leaders known.
     #[must_use]
     pub fn leaders(&self) -> BTreeMap<ShardId, LeaderInfo> {
-        self.leaders.lock().clone()
+        let leaders = self.leaders.lock();
+        leaders
+            .iter()
+            .map(|(shard, known)| (*shard, known.now))
+            .collect()
     }
-    /// Takes note of a leader. Within a term a known leader beats an unknown one; a lower term is
-    /// old news.
-    pub fn observe_leader(&self, shard: ShardId, seen: LeaderInfo) {
+    /// Takes note of a leader. Within a term a known leader beats an unknown one; a lower term is old
+    /// news, unless nobody is known to lead later, up to the term `outlived`: the leader was heard after
+    /// that one. Who stands in vain, and is then taken out of the group, leaves a term that no other
+    /// member ever hears of.
+    pub fn observe_leader(&self, shard: ShardId, seen: LeaderInfo, outlived: u64) {
         let mut leaders = self.leaders.lock();
-        let known = leaders.entry(shard).or_default();
-        let newer = (seen.term, seen.node.is_some()) > (known.term, known.node.is_some());
-        if newer {
-            *known = seen;
+        if leaders.entry(shard).or_default().observe(seen, outlived) {
             drop(leaders);
             self.bump();
         }
@@ -125,36 +164,51 @@ impl Cluster {
 mod tests {
     use super::*;
 
+    const SHARD: ShardId = ShardId(4);
+
+    fn info(term: u64, node: Option<u32>) -> LeaderInfo {
+        let node = node.map(NodeId);
+        LeaderInfo { term, node }
+    }
+
     #[test]
     fn old_news_about_leaders_is_ignored() {
         let cluster = Cluster::default();
-        let (shard, one, two) = (ShardId(4), Some(NodeId(1)), Some(NodeId(2)));
-        cluster.observe_leader(shard, LeaderInfo { term: 5, node: one });
-        cluster.observe_leader(shard, LeaderInfo { term: 4, node: two });
-        cluster.observe_leader(
-            shard,
-            LeaderInfo {
-                term: 5,
-                node: None,
-            },
-        );
-        assert_eq!(
-            cluster.leader(shard),
-            Some(LeaderInfo { term: 5, node: one })
-        );
-        cluster.observe_leader(
-            shard,
-            LeaderInfo {
-                term: 6,
-                node: None,
-            },
-        );
-        assert_eq!(
-            cluster.leader(shard),
-            Some(LeaderInfo {
-                term: 6,
-                node: None
-            })
-        );
+        let hears = |seen: LeaderInfo| {
+            cluster.observe_leader(SHARD, seen, 0);
+            cluster.leader(SHARD).unwrap()
+        };
+        assert_eq!(hears(info(5, Some(1))), info(5, Some(1)));
+        assert_eq!(hears(info(4, Some(2))), info(5, Some(1)));
+        assert_eq!(hears(info(5, None)), info(5, Some(1)));
+        assert_eq!(hears(info(6, None)), info(6, None));
+    }
+
+    #[test]
+    fn a_leader_outlives_a_term_in_which_nobody_came_to_lead() {
+        let (told, cluster) = (Cluster::default(), Cluster::default());
+        let hears = |seen: LeaderInfo, outlived: u64| {
+            cluster.observe_leader(SHARD, seen, outlived);
+            cluster.leader(SHARD).unwrap()
+        };
+        hears(info(12, Some(3)), 0);
+        assert_eq!(hears(info(13, None), 0), info(13, None));
+        let by_others = hears(info(12, Some(3)), 0);
+        assert_eq!(by_others, info(13, None), "they may not know better");
+        let by_itself = hears(info(12, Some(3)), u64::MAX);
+        assert_eq!(by_itself, info(12, Some(3)));
+        let again = hears(info(13, None), 0);
+        assert_eq!(again, info(12, Some(3)), "said once more it is no news");
+        // Whoever is told by this broker believes it of what this broker had heard of.
+        told.observe_leader(SHARD, info(13, None), 0);
+        told.observe_leader(SHARD, info(12, Some(3)), cluster.outlived(SHARD));
+        assert_eq!(told.leader(SHARD), Some(info(12, Some(3))));
+        told.observe_leader(SHARD, info(14, None), 0);
+        told.observe_leader(SHARD, info(12, Some(3)), cluster.outlived(SHARD));
+        assert_eq!(told.leader(SHARD), Some(info(14, None)));
+        assert_eq!(hears(info(14, None), 0), info(14, None));
+        assert_eq!(hears(info(14, Some(1)), 0), info(14, Some(1)));
+        let deposed = hears(info(12, Some(3)), u64::MAX);
+        assert_eq!(deposed, info(14, Some(1)), "it does not know it yet");
     }
 }

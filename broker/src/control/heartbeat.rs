@@ -129,7 +129,10 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
         .reports
         .note(NodeId(request.node_id), &request.shards, said);
     for report in &request.shards {
-        observe(&broker.cluster, report);
+        // Who says that it leads is there, whatever term others have heard of.
+        let leads = report.leader == Some(request.node_id);
+        let outlived = if leads { u64::MAX } else { 0 };
+        observe(&broker.cluster, report, outlived);
     }
     let now_ms = broker.env.clock().now_ms();
     broker
@@ -146,13 +149,13 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
     }
 }
 
-fn observe(cluster: &Cluster, report: &ShardReport) {
+fn observe(cluster: &Cluster, report: &ShardReport, outlived: u64) {
     let shard = ShardId(report.shard);
     let leader = LeaderInfo {
         term: report.term,
         node: report.leader.map(NodeId),
     };
-    cluster.observe_leader(shard, leader);
+    cluster.observe_leader(shard, leader, outlived);
     cluster.observe_applied(shard, report.applied_index);
 }
 
@@ -162,6 +165,7 @@ fn reports(cluster: &Cluster) -> Vec<ShardReport> {
         leader: info.node.map(|node| node.0),
         term: info.term,
         applied_index: cluster.applied(shard),
+        outlived_term: cluster.outlived(shard),
         ..ShardReport::default()
     };
     cluster.leaders().into_iter().map(report).collect()
@@ -216,7 +220,7 @@ pub async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
             }
             learn_clocks(broker, &response);
             for report in &response.shards {
-                observe(&broker.cluster, report);
+                observe(&broker.cluster, report, report.outlived_term);
             }
             broker
                 .cluster
@@ -257,6 +261,7 @@ fn own_reports<E: Env>(broker: &Broker<E>) -> Vec<ShardReport> {
             recovered: status.recovered,
             stopped: status.role == Role::Stopped,
             damage: broker.damage.of(shard.id).unwrap_or_default(),
+            outlived_term: 0,
         }
     };
     broker.shards.all().into_iter().map(report).collect()

@@ -212,7 +212,7 @@ async fn report_leader<E: Env>(broker: Arc<Broker<E>>, shard: ShardId, group: Gr
                 node: status.leader,
             }
         };
-        broker.cluster.observe_leader(shard, seen);
+        broker.cluster.observe_leader(shard, seen, 0);
         tokio::select! {
             changed = status.changed() => if changed.is_err() { return },
             () = broker.stop.cancelled() => return,

@@ -247,10 +247,7 @@ impl<E: Env> Groups<E> {
         let (proposer, task) = Proposer::start(Arc::clone(&control), leadership.clone());
         tasks.spawn(task);
         self.registry.insert(group, replica);
-        self.beating.call_once(|| {
-            let beat = beat(Arc::clone(&self.registry), self.config.timings.heartbeat);
-            self.lanes.tasks.lock().spawn(beat);
-        });
+        self.start_beating();
         let inner = Inner {
             id: group,
             node: self.config.node_id,
@@ -267,6 +264,13 @@ impl<E: Env> Groups<E> {
         Ok(Group {
             inner: Arc::new(inner),
         })
+    }
+
+    fn start_beating(&self) {
+        self.beating.call_once(|| {
+            let beat = beat(Arc::clone(&self.registry), self.config.timings.heartbeat);
+            self.lanes.tasks.lock().spawn(beat);
+        });
     }
 
     /// What the log and the checkpoint hold of a group, fitted together.

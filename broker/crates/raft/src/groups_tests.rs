@@ -1,5 +1,6 @@
 //! Three brokers in one process: elections, order, restarts, checkpoints, broken lanes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_proto::NodeId;
@@ -186,6 +187,29 @@ async fn all_members_learn_what_every_member_has_and_it_waits_for_one_that_is_aw
     cluster.settle().await;
     let written = last(&cluster, leader);
     cluster.wait_everywhere(written).await;
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_has_stopped_stores_no_checkpoint_any_more() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 10, 500).await;
+    cluster.settle().await;
+    let node = cluster.followers(cluster.leader().await)[0];
+    let group = cluster.group(node);
+    let state = Arc::clone(&cluster.brokers[&node].state);
+    state.lock().store_ms = 300;
+    let making = tokio::spawn({
+        let group = group.clone();
+        async move { group.checkpoint().await }
+    });
+    while state.lock().storing == 0 {
+        assert!(!making.is_finished(), "it must be under way");
+        tokio::task::yield_now().await;
+    }
+    group.shutdown().await;
+    assert_eq!(state.lock().storing, 0, "files may be removed now");
+    let _answer = making.await.unwrap();
     cluster.stop_all().await;
 }
 

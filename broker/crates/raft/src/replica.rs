@@ -262,6 +262,9 @@ impl<S: StateMachine> Control for Replica<S> {
             if let Err(error) = self.raft.shutdown().await {
                 tracing::warn!(group = self.log.group.0, %error, "while a group stopped");
             }
+            // A checkpoint under way still becomes durable, and names files that whoever stopped the
+            // group may be about to remove. None begins after this: there is no core to freeze a state.
+            drop(self.checkpointing.lock().await);
         })
     }
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use highwater_env::{OsDisk, read_if_exists, replace_durably};
@@ -20,6 +21,10 @@ pub(crate) struct ToyState {
     pub last: Option<u64>,
     /// The next so many checkpoints fail to be made or installed.
     pub failures: u64,
+    /// Milliseconds that a checkpoint takes to be stored.
+    pub store_ms: u64,
+    /// Checkpoints that are being stored now.
+    pub storing: u64,
 }
 
 impl ToyState {
@@ -137,7 +142,15 @@ impl StateMachine for Toy {
 impl Frozen for ToyFrozen {
     async fn persist(self, raft_meta: Bytes) -> io::Result<Bytes> {
         self.shared.lock().fails()?;
-        store(&self.path, &raft_meta, &self.state)?;
+        let taking = {
+            let mut state = self.shared.lock();
+            state.storing += 1;
+            Duration::from_millis(state.store_ms)
+        };
+        tokio::time::sleep(taking).await;
+        let stored = store(&self.path, &raft_meta, &self.state);
+        self.shared.lock().storing -= 1;
+        stored?;
         Ok(self.state)
     }
 }
