@@ -1,7 +1,8 @@
 //! Decides when shards are checkpointed and how far their log is purged.
 //!
 //! A shard is checkpointed when it has applied enough since its last checkpoint or enough time has
-//! passed, one at a time, so that the disk sees no burst. The log before a checkpoint is purged as far
+//! passed, one at a time, so that the disk sees no burst; and when compaction has replaced files of it,
+//! because the old ones stay until then. The log before a checkpoint is purged as far
 //! as every member has it, so that its files are used again while they are few and a restart has little
 //! to read. What a lagging member lacks is kept until the write-ahead log exceeds its budget and says
 //! what it wants to be rid of.
@@ -60,7 +61,8 @@ fn is_due<E: Env>(broker: &Broker<E>, group: &Group, since: &mut HashMap<ShardId
         at: now,
         wal_bytes: bytes,
     });
-    if status.applied <= status.checkpointed {
+    let replaced = broker.shard_context.compactions.replaced.has(group.id());
+    if status.applied <= status.checkpointed && !replaced {
         return false;
     }
     let storage = &broker.config.storage;

@@ -17,6 +17,7 @@ use highwater_segment::{Checkpoint, FreezeTicket, SegmentStore, StoreError};
 
 use highwater_shard::ShardState;
 
+use super::compaction::Replaced;
 use super::{blocking, unreadable};
 use crate::node::stop_if_sync_failed;
 
@@ -26,6 +27,7 @@ pub struct FrozenShard<D: Disk> {
     pub(super) state: ShardState,
     pub(super) ticket: FreezeTicket,
     pub(super) files: CheckpointFiles<D>,
+    pub(super) replaced: Replaced,
 }
 
 /// Where a shard's checkpoint and segments lie.
@@ -44,14 +46,19 @@ impl<D: Disk> Frozen for FrozenShard<D> {
             state,
             ticket,
             files,
+            replaced,
         } = self;
-        let partitions = ticket.wait().await.map_err(io::Error::other)?;
-        let checkpoint = Checkpoint {
-            raft_meta,
-            state: state.encode_snapshot(),
-            partitions,
+        let store = async {
+            let partitions = ticket.wait().await.map_err(io::Error::other)?;
+            let checkpoint = Checkpoint {
+                raft_meta,
+                state: state.encode_snapshot(),
+                partitions,
+            };
+            files.store_durably(shard, checkpoint).await
         };
-        files.store_durably(shard, checkpoint).await
+        // One that failed names nothing new.
+        store.await.inspect_err(|_| replaced.note(shard))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Compactions that the shards' logs have decided and that are not done yet, for whoever does them.
 //! After a restart they come again from the shards' states: nothing of this is stored.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use highwater_proto::{ShardId, TopicPartition};
 use highwater_segment::CompactionTask;
@@ -21,11 +22,34 @@ struct Due {
     tries: u32,
 }
 
+/// Shards some of whose files compaction has replaced since their last checkpoint was begun. The old files
+/// stay until the next one, which an idle shard has no other reason to make.
+#[derive(Debug, Clone, Default)]
+pub struct Replaced(Arc<Mutex<BTreeSet<ShardId>>>);
+
+impl Replaced {
+    /// Files of a shard were replaced.
+    pub fn note(&self, shard: ShardId) {
+        self.0.lock().insert(shard);
+    }
+    /// Whether that is so.
+    #[must_use]
+    pub fn has(&self, shard: ShardId) -> bool {
+        self.0.lock().contains(&shard)
+    }
+    /// A checkpoint is begun, which names the new files.
+    pub fn forget(&self, shard: ShardId) {
+        self.0.lock().remove(&shard);
+    }
+}
+
 /// The newest compaction of each partition that has one to do.
 #[derive(Debug, Default)]
 pub struct CompactionQueue {
     due: Mutex<BTreeMap<Place, Due>>,
     added: Notify,
+    /// What was done, and no checkpoint names yet.
+    pub replaced: Replaced,
 }
 
 impl CompactionQueue {
@@ -89,6 +113,7 @@ impl CompactionQueue {
     /// A replica is gone.
     pub fn forget(&self, shard: ShardId) {
         self.due.lock().retain(|place, _| place.0 != shard);
+        self.replaced.forget(shard);
     }
     /// A compaction is to be tried again after a while.
     pub fn later(&self, place: Place, first: Duration, longest: Duration) {

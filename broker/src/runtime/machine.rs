@@ -243,12 +243,20 @@ impl<E: Env> StateMachine for ShardMachine<E> {
         // A partition's leader epoch rises with its first append under a new leadership.
     }
 
+    fn has_moved(&self) -> bool {
+        self.context.compactions.replaced.has(self.id)
+    }
+
     fn freeze(&mut self, _at: Position) -> FrozenShard<E::Disk> {
+        let replaced = self.context.compactions.replaced.clone();
+        // What is replaced while it is frozen may be in it or not: it is noted after it was.
+        replaced.forget(self.id);
         FrozenShard {
             shard: self.id,
             state: self.state.clone(),
             ticket: self.segments.freeze(),
             files: self.files(),
+            replaced,
         }
     }
 

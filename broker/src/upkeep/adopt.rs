@@ -61,7 +61,10 @@ pub(super) async fn adopt<E: Env>(
         discarded.map_err(words)?;
         return Err(reason);
     }
-    match compact::put(broker, replacement).await.map_err(words)? {
+    match compact::put(broker, shard, replacement)
+        .await
+        .map_err(words)?
+    {
         Replaced::Done => {}
         Replaced::Pinned | Replaced::Stale => return Err(format!("{tp} changed meanwhile")),
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use highwater_env::Env;
+use highwater_proto::ShardId;
 use highwater_segment::{
     Begun, CompactError, CompactionOptions, CompactionProgress, CompactionStats, CompactionTask,
     Replaced, Replacement, StoreError,
@@ -150,17 +151,13 @@ async fn compact<E: Env>(
     let Some(new) = compaction.finish() else {
         return Ok(Outcome::Failed("it did not end".to_owned()));
     };
-    Ok(match put(broker, new).await? {
+    Ok(match put(broker, shard, new).await? {
         Replaced::Done => Outcome::Done(stats),
         Replaced::Pinned | Replaced::Stale => Outcome::Soon("its log was begun anew meanwhile"),
     })
 }
 
-fn failed<E: Env>(
-    broker: &Broker<E>,
-    shard: highwater_proto::ShardId,
-    error: CompactError,
-) -> Outcome {
+fn failed<E: Env>(broker: &Broker<E>, shard: ShardId, error: CompactError) -> Outcome {
     match &error {
         // Its files went while they were read.
         CompactError::Read(highwater_segment::ReadError::BelowStart { .. }) => {
@@ -176,6 +173,7 @@ fn failed<E: Env>(
 /// not the one any more that it was made from.
 pub(super) async fn put<E: Env>(
     broker: &Broker<E>,
+    shard: ShardId,
     mut new: Replacement<E::Disk>,
 ) -> Result<Replaced, StoreError> {
     let store = &broker.shard_context.store;
@@ -183,7 +181,10 @@ pub(super) async fn put<E: Env>(
         let outcome;
         (outcome, new) = store.replace(new).await?;
         match outcome {
-            Replaced::Done => return Ok(outcome),
+            Replaced::Done => {
+                broker.shard_context.compactions.replaced.note(shard);
+                return Ok(outcome);
+            }
             Replaced::Pinned => tokio::time::sleep(SOON.0).await,
             Replaced::Stale => {
                 store.call_compactor(move || new.discard()).await?;

@@ -48,7 +48,7 @@ const EDGES: [(&str, &[&str]); 18] = [
     (
         "highwater-sim",
         &[
-            "broker", "env", "metadata", "mutant", "proto", "client", "checker",
+            "broker", "env", "metadata", "segment", "mutant", "proto", "client", "checker",
         ],
     ),
     // Micro benches measure single layers, so they name them; they are no program of their own.

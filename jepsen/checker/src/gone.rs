@@ -1,7 +1,7 @@
 //! What of a partition need not be there any more: what was to be deleted, and what a later record of
 //! its key has replaced.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::history::{Action, Offset, Value};
@@ -16,6 +16,9 @@ pub(crate) struct Gone {
     pub deleted: bool,
     /// Only the latest record of each key is kept.
     pub compacted: Option<Compacted>,
+    /// Record keys with a tombstone that may have been stored and that nobody has seen: it may have removed
+    /// every record of the key, and then itself.
+    pub forgotten: HashSet<i64>,
     /// By value number, whether a later record of its key or it being a tombstone lets it go. Empty
     /// without compaction.
     replaced: Vec<bool>,
@@ -83,6 +86,7 @@ impl Model<'_> {
         }
         for partition in &mut self.partitions {
             if let Some(compacted) = partition.gone.compacted {
+                partition.gone.forgotten = forgotten(partition, compacted);
                 partition.gone.replaced = replaced(partition, compacted);
             }
         }
@@ -96,8 +100,21 @@ fn replaced(partition: &Partition, compacted: Compacted) -> Vec<bool> {
         last.insert(key, *number);
     }
     let of = |(number, value): (usize, &Value)| {
-        let later = last.get(&compacted.record_key(*value));
-        compacted.is_tombstone(*value) || later.is_some_and(|last| *last as usize != number)
+        let key = compacted.record_key(*value);
+        let later = last.get(&key);
+        compacted.is_tombstone(*value)
+            || partition.gone.forgotten.contains(&key)
+            || later.is_some_and(|last| *last as usize != number)
     };
     partition.values.iter().enumerate().map(of).collect()
+}
+
+fn forgotten(partition: &Partition, compacted: Compacted) -> HashSet<i64> {
+    let sent = partition.sent.iter().map(|sent| partition.fact(sent.value));
+    let unseen = sent.filter(|facts| facts.possible && facts.first_rank == NONE);
+    let values = unseen.map(|facts| partition.value(facts.number));
+    let tombstones = values.filter(|value| compacted.is_tombstone(*value));
+    tombstones
+        .map(|value| compacted.record_key(value))
+        .collect()
 }

@@ -150,6 +150,22 @@ fn what_a_tombstone_removed_does_not_live_again() {
     assert_eq!(verdict.count(Anomaly::StaleKey), 1, "{verdict}");
 }
 
+/// Its outcome is unknown, and nobody has seen it: it may have removed its key, and itself.
+#[test]
+fn a_tombstone_that_may_have_been_stored_explains_that_its_key_is_gone() {
+    let verdict = judge("forgotten-tombstone");
+    assert_eq!(verdict.conclusion, Conclusion::Pass, "{verdict}");
+    // One that was certainly never stored explains nothing.
+    let path = "tests/fixtures/forgotten-tombstone.edn";
+    let path = format!("{}/{path}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(path).expect("a fixture");
+    let failed = text.replace(":type :info", ":type :fail");
+    let history = read(failed.as_bytes(), Notation::Edn).expect("readable");
+    let verdict = check(&history, &Options::default()).expect("well-formed");
+    let expected = ["lost-write", "unseen", "stale-key"];
+    assert_eq!(found(&verdict), expected, "{verdict}");
+}
+
 #[test]
 fn subscribed_processes_may_go_anywhere_when_rebalances_are_not_shown() {
     for name in ["subscribe-skip", "subscribe-back"] {

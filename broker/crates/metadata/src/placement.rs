@@ -17,23 +17,24 @@ const REPLICATED_PER_BROKER: usize = 8;
 /// one broker over its cores.
 const SINGLE_PER_BROKER: usize = 2;
 /// What [`fewer_shards`] was given.
-static FEWER: OnceLock<usize> = OnceLock::new();
-
-/// Has every class of new clusters so many shards per broker. For simulations, which run all the
-/// groups of a cluster on one processor, and hold this the same for every broker of theirs.
-pub fn fewer_shards(per_broker: usize) {
-    // The first one stays: a process is a simulation or it is none.
-    let _ = FEWER.set(per_broker);
-}
+static FEWER: OnceLock<Classes> = OnceLock::new();
 
 /// Replicas of a shard, and how many such shards there are for each broker.
-fn classes() -> [(usize, usize); 3] {
-    let of = |usual| FEWER.get().copied().unwrap_or(usual);
-    [
-        (3, of(REPLICATED_PER_BROKER)),
-        (5, of(REPLICATED_PER_BROKER)),
-        (1, of(SINGLE_PER_BROKER)),
-    ]
+type Classes = [(usize, usize); 3];
+
+/// Has new clusters so many shards per broker: of three replicas, of five, of one. For simulations, which run
+/// all the groups of a cluster on one processor, and hold this the same for every broker of theirs.
+pub fn fewer_shards([three, five, one]: [usize; 3]) {
+    // The first one stays: a process is a simulation or it is none.
+    let _ = FEWER.set([(3, three), (5, five), (1, one)]);
+}
+
+fn classes() -> Classes {
+    FEWER.get().copied().unwrap_or([
+        (3, REPLICATED_PER_BROKER),
+        (5, REPLICATED_PER_BROKER),
+        (1, SINGLE_PER_BROKER),
+    ])
 }
 
 /// Replicas of a consumer group.

@@ -136,9 +136,13 @@ impl<S: StateMachine> Adapter<S> {
             last_membership: self.membership.clone(),
         }
     }
-    /// Freezes the state, unless the durable checkpoint has all of it.
+    /// Freezes the state, unless the durable checkpoint has all of it, where it is now.
     pub(crate) fn freeze(&mut self) -> Option<FrozenState<S::Frozen>> {
-        if self.current.lock().current.is_some() && self.current.lock().covered() >= self.applied {
+        let has_all = {
+            let checkpoints = self.current.lock();
+            checkpoints.current.is_some() && checkpoints.covered() >= self.applied
+        };
+        if has_all && !self.machine.has_moved() {
             return None;
         }
         let at = self.applied.as_ref().map(position).unwrap_or_default();

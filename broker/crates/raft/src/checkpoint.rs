@@ -13,8 +13,8 @@ use crate::machine::{StateMachine, StoredCheckpoint};
 use crate::replica::Replica;
 use crate::types::{LogId, Snapshot, SnapshotResponse};
 
-/// Makes a checkpoint of everything applied, unless the last one has it already. Answers with the
-/// last entry covered.
+/// Makes a checkpoint of everything applied, unless the last one has it already, where it is now. Answers
+/// with the last entry covered.
 pub(crate) async fn take<S: StateMachine>(
     replica: Replica<S>,
 ) -> Result<Option<u64>, CheckpointError> {
@@ -27,11 +27,16 @@ pub(crate) async fn take<S: StateMachine>(
     let Some(frozen) = frozen.await.map_err(|error| stopped(&error))? else {
         return Ok(replica.current.lock().covered().map(|id| id.index()));
     };
+    let before = replica.current.lock().covered();
     let made = persist(frozen, &replica.log, &replica.current).await;
     let made = made.map_err(|error| match error {
         PersistError::Log(error) => CheckpointError::Log(error.to_string()),
         PersistError::Machine(error) => CheckpointError::Persist(error),
     })?;
+    if before.is_some() && made.meta.last_log_id == before {
+        // Only what it names is new: openraft has heard of as much.
+        return Ok(before.map(|id| id.index()));
+    }
     replica.current.lock().announced = true;
     replica
         .raft

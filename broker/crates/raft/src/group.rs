@@ -200,14 +200,12 @@ impl Group {
             if to == inner.node || !now.voters.contains(&to) {
                 return Err(TransferError::NotAVoter(to));
             }
-            let matched = now
-                .followers
-                .get(&to)
-                .copied()
-                .flatten()
-                .unwrap_or_default();
+            let matched = now.followers.get(&to).copied().flatten();
+            let matched = matched.unwrap_or_default();
             let lag = now.last_log.saturating_sub(matched);
-            if lag > MAX_TRANSFER_LAG {
+            // Whoever lacks what the log has no longer, however little, gets a checkpoint first; meanwhile
+            // nobody would take proposals.
+            if lag > MAX_TRANSFER_LAG || matched < now.purged {
                 return Err(TransferError::Behind { node: to, lag });
             }
         }

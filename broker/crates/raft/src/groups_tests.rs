@@ -6,7 +6,7 @@ use std::time::Duration;
 use highwater_proto::NodeId;
 
 use crate::testing::{Cluster, command, numbers};
-use crate::{CheckpointError, ProposeError, PurgeError, ReadError, Role};
+use crate::{CheckpointError, ProposeError, PurgeError, ReadError, Role, TransferError};
 
 fn up_to(count: usize) -> Vec<usize> {
     (0..count).collect()
@@ -152,8 +152,27 @@ async fn a_checkpoint_replaces_the_log_before_it() {
             .await;
         // Nothing new: nothing to do.
         group.checkpoint().await.unwrap();
+        let state = &cluster.brokers[&node].state;
+        assert_eq!(state.lock().checkpoints, 1);
+        // Nothing but where it lies: openraft, which knows of all entries, need not hear of it.
+        state.lock().moved = true;
+        group.checkpoint().await.unwrap();
+        assert_eq!(state.lock().checkpoints, 2);
+        group.checkpoint().await.unwrap();
+        assert_eq!(state.lock().checkpoints, 2);
     }
     cluster.write("b", 10, 500).await;
+    for node in [1, 2, 3].map(NodeId) {
+        let group = cluster.group(node);
+        cluster
+            .wait(node, |status| status.applied > status.checkpointed)
+            .await;
+        let upto = group.status().borrow().applied;
+        group.checkpoint().await.unwrap();
+        cluster
+            .wait(node, |status| status.checkpointed >= upto)
+            .await;
+    }
     cluster.stop_all().await;
     for node in [1, 2, 3].map(NodeId) {
         cluster.restart(node).await;
@@ -242,6 +261,29 @@ async fn a_follower_whose_log_was_purged_gets_the_checkpoint() {
     cluster.restart(follower).await;
     cluster.settle().await;
     assert_eq!(cluster.commands(follower), commands);
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_does_not_move_to_a_follower_whose_log_was_purged() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 10, 500).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.followers(leader)[0];
+    cluster.stop(follower).await;
+    cluster.write("b", 10, 500).await;
+    cluster.settle().await;
+    let group = cluster.group(leader);
+    group.checkpoint().await.unwrap();
+    let upto = group.status().borrow().checkpointed;
+    group.purge(upto).await.unwrap();
+    cluster.wait(leader, |status| status.purged >= upto).await;
+    // It lacks few entries, and could not get them.
+    let refused = cluster.group(leader).transfer_leader(follower).await;
+    assert!(
+        matches!(refused, Err(TransferError::Behind { node, .. }) if node == follower),
+        "{refused:?}"
+    );
     cluster.stop_all().await;
 }
 

@@ -37,6 +37,11 @@ pub trait StateMachine: Send + Sync + 'static {
     fn apply(&mut self, at: Position, command: Payload) -> impl Future<Output = Bytes> + Send;
     /// A new leader wrote its first entry.
     fn new_term(&mut self, at: Position);
+    /// Whether the manifest of the last frozen state names what was replaced since, although no entry was
+    /// applied: then it is worth another checkpoint.
+    fn has_moved(&self) -> bool {
+        false
+    }
     /// Takes hold of the state as of `at`; cheap, no I/O.
     fn freeze(&mut self, at: Position) -> Self::Frozen;
     /// Reads the last durable checkpoint at start; afterwards the state equals it. `None`: there

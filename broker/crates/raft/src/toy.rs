@@ -25,6 +25,10 @@ pub(crate) struct ToyState {
     pub store_ms: u64,
     /// Checkpoints that are being stored now.
     pub storing: u64,
+    /// What the last checkpoint names lies elsewhere now.
+    pub moved: bool,
+    /// Checkpoints that were made.
+    pub checkpoints: u64,
 }
 
 impl ToyState {
@@ -104,7 +108,11 @@ impl StateMachine for Toy {
     fn new_term(&mut self, _: Position) {
         self.state.lock().terms += 1;
     }
+    fn has_moved(&self) -> bool {
+        self.state.lock().moved
+    }
     fn freeze(&mut self, _: Position) -> ToyFrozen {
+        self.state.lock().moved = false;
         let state = encode(&self.state.lock());
         ToyFrozen {
             path: self.path.clone(),
@@ -149,8 +157,10 @@ impl Frozen for ToyFrozen {
         };
         tokio::time::sleep(taking).await;
         let stored = store(&self.path, &raft_meta, &self.state);
-        self.shared.lock().storing -= 1;
+        let mut state = self.shared.lock();
+        state.storing -= 1;
         stored?;
+        state.checkpoints += 1;
         Ok(self.state)
     }
 }

@@ -35,6 +35,20 @@ pub fn partition_dir(root: &Path, partition: TopicPartition) -> PathBuf {
     root.join(partition.to_string())
 }
 
+/// The file with the batches of a segment, in its partition's directory.
+#[must_use]
+pub fn log_path(dir: &Path, base: Offset, version: u64) -> PathBuf {
+    segment_path(dir, (base, version), LOG)
+}
+
+fn segment_path(dir: &Path, (base, version): (Offset, u64), extension: &str) -> PathBuf {
+    let base = base.0;
+    dir.join(match version {
+        0 => format!("{base:0DIGITS$}.{extension}"),
+        _ => format!("{base:0DIGITS$}-{version}.{extension}"),
+    })
+}
+
 /// The partition whose directory has this name, if it is one.
 #[must_use]
 pub(crate) fn parse_partition_dir(path: &Path) -> Option<TopicPartition> {
@@ -70,11 +84,7 @@ impl SegmentName {
     }
     /// One of the segment's files.
     pub(crate) fn path(&self, extension: &str) -> PathBuf {
-        let (base, version) = (self.base.0, self.version);
-        self.dir.join(match version {
-            0 => format!("{base:0DIGITS$}.{extension}"),
-            _ => format!("{base:0DIGITS$}-{version}.{extension}"),
-        })
+        segment_path(&self.dir, (self.base, self.version), extension)
     }
     /// All names that the segment's files may have, but for an index on its way to its own.
     pub(crate) fn all_paths(&self) -> [PathBuf; 4] {

@@ -55,7 +55,7 @@ pub use config::SegmentConfig;
 pub use error::{AppendError, Damage, OpenError, ReadError};
 pub use fault::{OnFatal, SegmentFault};
 pub use file_cache::{FileCache, FileCacheConfig, FileError};
-pub use layout::{LogIdentity, partition_dir};
+pub use layout::{LogIdentity, log_path, partition_dir};
 pub use log::PartitionLog;
 pub use manifest::{Compacted, ManifestError, PartitionManifest, SegmentManifest};
 pub use mend::{Mend, MendError};

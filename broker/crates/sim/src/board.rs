@@ -8,10 +8,14 @@ use highwater_checker::{
     Action, Conclusion, Function, History, Key, Kind, Offset, Operation, Options, Process, Value,
     check,
 };
+use highwater_proto::TopicId;
 use parking_lot::Mutex;
 
 use crate::surroundings::elapsed;
 use crate::trace;
+
+/// In the history the topics beside the one that is written all the time begin here.
+pub const ASIDES: Key = Key(1_000);
 
 /// Where a run is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +30,26 @@ pub enum Phase {
 
 /// One value at its place.
 type Placed = BTreeMap<(Key, Offset), Value>;
+
+/// What is to be waited for before a compacted topic is read for the last time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compacting {
+    /// Which topic.
+    pub topic: TopicId,
+    /// So much was written that some of it must be gone.
+    pub surely: bool,
+}
+
+/// How far the compacted topic is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Compaction {
+    /// It is written, or there is none.
+    No,
+    /// Nothing is written any more.
+    Awaited(Compacting),
+    /// What was to be compacted is, on every replica alike.
+    Settled(Compacting),
+}
 
 /// Shared by all clients. Clones are the same board.
 #[derive(Debug, Clone)]
@@ -44,6 +68,7 @@ struct State {
     wiped: Option<u32>,
     replacing: bool,
     replaced: bool,
+    compaction: Compaction,
     acknowledged: Placed,
     /// What each of the last readers found.
     read: BTreeMap<String, Placed>,
@@ -75,6 +100,7 @@ impl Board {
             wiped: None,
             replacing: false,
             replaced: false,
+            compaction: Compaction::No,
             acknowledged: BTreeMap::new(),
             read: BTreeMap::new(),
         })))
@@ -142,6 +168,33 @@ impl Board {
     pub fn take_replaced(&self) -> bool {
         std::mem::take(&mut self.0.lock().replaced)
     }
+    /// Nothing is written to the compacted topic any more: its replicas are to become the same.
+    pub fn await_compaction(&self, what: Compacting) {
+        self.0.lock().compaction = Compaction::Awaited(what);
+    }
+    /// What is waited for now.
+    #[must_use]
+    pub fn awaited_compaction(&self) -> Option<Compacting> {
+        match self.0.lock().compaction {
+            Compaction::Awaited(what) => Some(what),
+            Compaction::No | Compaction::Settled(_) => None,
+        }
+    }
+    /// It has come about.
+    pub fn settle_compaction(&self) {
+        let compaction = &mut self.0.lock().compaction;
+        if let Compaction::Awaited(what) = *compaction {
+            *compaction = Compaction::Settled(what);
+        }
+    }
+    /// The topic whose replicas are compacted alike, if there is one.
+    #[must_use]
+    pub fn settled_compaction(&self) -> Option<Compacting> {
+        match self.0.lock().compaction {
+            Compaction::Settled(what) => Some(what),
+            Compaction::No | Compaction::Awaited(_) => None,
+        }
+    }
     /// A client process that no operation was made by.
     #[must_use]
     pub fn process(&self) -> Process {
@@ -192,7 +245,9 @@ impl Board {
                         "",
                         format_args!(" partition {key} offset {offset} value {value}"),
                     );
-                    state.acknowledged.insert((key, offset), value);
+                    if key < ASIDES {
+                        state.acknowledged.insert((key, offset), value);
+                    }
                 }
                 if let Action::Read { key, offset, .. } = *action {
                     let process = operation.process;

@@ -6,6 +6,7 @@
 pub mod board;
 pub mod clients;
 pub mod cluster;
+pub mod compactions;
 pub mod faults;
 pub mod leaders;
 pub mod mutants;

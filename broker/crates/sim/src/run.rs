@@ -13,7 +13,7 @@ use crate::cluster::Cluster;
 use crate::faults::{self, LATENCY_MS, Plan};
 use crate::settings::{Kind, Settings};
 use crate::surroundings::{self, EPOCH_MS};
-use crate::{rot, trace};
+use crate::{compactions, rot, trace};
 
 /// The cluster must be founded and the topic made within this.
 const FOUNDING: Duration = Duration::from_secs(20);
@@ -25,6 +25,8 @@ const LIVENESS: Duration = Duration::from_secs(60);
 const MENDING: Duration = Duration::from_secs(30);
 /// From healing on until a process has no reason to end any more.
 const SETTLING: Duration = Duration::from_secs(5);
+/// Why the replicas cannot be compared yet.
+const UNSETTLED: &str = "the replicas of the compacted topic are not compacted alike";
 /// Between two looks at the replicas.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -82,6 +84,7 @@ pub fn run(settings: &Settings, lying: bool, set_time: fn(Duration)) -> anyhow::
         set_time,
         founded: None,
         healed: None,
+        next_look: Duration::ZERO,
     };
     while !run.step(&mut sim)? {}
     run.finish(&mut sim)
@@ -97,6 +100,8 @@ struct Run<'a> {
     set_time: fn(Duration),
     founded: Option<Duration>,
     healed: Option<Duration>,
+    /// When the replicas of the compacted topic are looked at next.
+    next_look: Duration,
 }
 
 impl Run<'_> {
@@ -126,7 +131,33 @@ impl Run<'_> {
             self.cluster.replaced();
         }
         self.board.set_wiped(self.cluster.wiped());
+        self.settle_compaction(now)?;
         Ok(ended)
+    }
+
+    /// Sees whether the replicas of the compacted topic have become the same, once nobody writes to it.
+    fn settle_compaction(&mut self, now: Duration) -> anyhow::Result<()> {
+        if let Some(what) = self.board.awaited_compaction()
+            && now >= self.next_look
+        {
+            self.next_look = now + LOOK / 5;
+            if compactions::settled(&self.cluster.disks(), what)? {
+                self.board.settle_compaction();
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares the replicas byte by byte; how many batches. One that has compacted more than another is to
+    /// be waited for.
+    fn compare(&self) -> anyhow::Result<usize> {
+        let (disks, compacted) = (self.cluster.disks(), self.board.settled_compaction());
+        let plain = rot::compare(&disks, compacted.map(|what| what.topic))?;
+        let Some(what) = compacted else {
+            return Ok(plain);
+        };
+        ensure!(compactions::settled(&disks, what)?, UNSETTLED);
+        Ok(plain + compactions::compare(&disks, what)?)
     }
 
     fn change_the_world(&mut self, sim: &mut Sim<'_>, now: Duration) -> anyhow::Result<()> {
@@ -158,17 +189,20 @@ impl Run<'_> {
 
     /// Judges what was seen, and what lies on the disks.
     fn finish(mut self, sim: &mut Sim<'_>) -> anyhow::Result<Report> {
-        let readers = if self.settings.nodes == 3 { 4 } else { 1 };
-        let outcome = self.board.judge(readers)?;
+        let settings = self.settings;
+        let complete = settings.complete(settings.replicas);
+        // One reads from the leaders.
+        let outcome = self.board.judge(complete as usize + 1)?;
         let ended = sim.elapsed();
         self.cluster.check_open_files()?;
         let differs = |error: &String| error.contains("have different content");
         let rots = self.settings.faults.contains(&Kind::Rot);
         let compared = loop {
-            match rot::compare(&self.cluster.disks()) {
+            match self.compare() {
                 Ok(compared) => break compared,
-                Err(error) if !rots || sim.elapsed() > ended + MENDING => return Err(error),
-                // What has rotted is being mended.
+                Err(error) if sim.elapsed() > ended + MENDING => return Err(error),
+                Err(error) if !rots && error.to_string() != UNSETTLED => return Err(error),
+                // What has rotted is being mended, or what is left to be compacted.
                 Err(_) => {}
             }
             let next = sim.elapsed() + LOOK;

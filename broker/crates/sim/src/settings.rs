@@ -18,6 +18,8 @@ const ALL: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
 pub const PORT: u16 = 9094;
 /// Where a node keeps everything.
 pub const DATA: &str = "/data";
+/// Where it keeps segments.
+pub const SEGMENTS: &str = "/data/partitions";
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +96,58 @@ pub struct Workload {
     pub moves: bool,
 }
 
+/// A topic of which the latest record of each key is kept.
+#[derive(Debug, Clone)]
+pub struct Compacted {
+    /// Its partitions.
+    pub partitions: u32,
+    /// Tombstones go at once. Then nobody reads it before the end: a replica that is late with a compaction
+    /// still shows what they have removed, and a reader may find them gone when it comes to their place.
+    pub forgets: bool,
+    /// Its first records are deleted now and then.
+    pub trims: bool,
+    /// Its settings.
+    pub topic: Vec<(&'static str, String)>,
+    dedupe_buffer: u64,
+    interval_ms: u64,
+}
+
+impl Compacted {
+    /// Keys of a partition's records.
+    pub const KEYS: i64 = 11;
+
+    /// What a seed decides of it, apart from everything else, so that it changes no other world.
+    fn of(seed: u64, faults: &BTreeSet<Kind>) -> Option<Self> {
+        let mut rng = StdRng::seed_from_u64(seed ^ 0x00c0_3bac);
+        if !rng.random_ratio(1, 3) {
+            return None;
+        }
+        // Clocks that jump make tombstones old.
+        let forgets = rng.random_ratio(1, 2) && !faults.contains(&Kind::Clock);
+        let kept_ms: u64 = if forgets { 200 } else { 24 * 3_600_000 };
+        let mut pick = |choices: &[u64]| choices.choose(&mut rng).copied().unwrap_or(1);
+        let topic = vec![
+            ("cleanup.policy", "compact".to_owned()),
+            ("segment.bytes", (64 << 10).to_string()),
+            ("segment.ms", pick(&[50, 200, 500]).to_string()),
+            (
+                "min.cleanable.dirty.ratio",
+                format!("0.{}", pick(&[0, 1, 5])),
+            ),
+            ("delete.retention.ms", kept_ms.to_string()),
+        ];
+        Some(Self {
+            partitions: if pick(&[1, 1, 2]) == 1 { 1 } else { 2 },
+            forgets,
+            trims: pick(&[0, 0, 0, 1]) == 1,
+            topic,
+            // Room for a few keys: then it takes several rounds.
+            dedupe_buffer: pick(&[200, 1 << 20]),
+            interval_ms: pick(&[100, 500]),
+        })
+    }
+}
+
 /// A run's settings.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -113,8 +167,10 @@ pub struct Settings {
     pub padding: usize,
     /// How long a producer tries to deliver a record, in milliseconds.
     pub delivery_ms: u64,
-    /// Shards of each class for each broker.
-    pub shards: usize,
+    /// Shards of three replicas, of five and of one for each broker.
+    pub shards: [usize; 3],
+    /// Replicas of the topic that is written all the time: 3 or 5.
+    pub replicas: u32,
     /// How long workers wait for their disk in good times, at most, in milliseconds.
     pub slowness_ms: u64,
     /// Messages arrive at multiples of this, in milliseconds; whatever runs, runs so long before
@@ -126,6 +182,8 @@ pub struct Settings {
     pub faults: BTreeSet<Kind>,
     /// Who uses it.
     pub workload: Workload,
+    /// A compacted topic, if there is one.
+    pub compacted: Option<Compacted>,
     /// How much the wall clock of each node is ahead, in milliseconds.
     pub skews: Vec<i64>,
     /// Settings of the topic that is written all the time.
@@ -172,6 +230,7 @@ impl Settings {
                 && !faults.contains(&Kind::Rot)
                 && !faults.contains(&Kind::Wipe),
         };
+        let replicas = replicas(seed, nodes);
         Self {
             seed,
             nodes,
@@ -181,11 +240,12 @@ impl Settings {
             pause_ms: *[4, 20, 40, 100].choose(&mut rng).unwrap_or(&40),
             padding: *[10, 700, 3_000].choose(&mut rng).unwrap_or(&700),
             delivery_ms: *[300, 2_000, 20_000].choose(&mut rng).unwrap_or(&2_000),
-            // Every group costs time of the one processor.
-            shards: *[1, 1, 1, 1, 1, 1, 2, 2, 4].choose(&mut rng).unwrap_or(&1),
+            shards: shards(seed, &mut rng, replicas),
+            replicas,
             slowness_ms: *[0, 0, 2, 8].choose(&mut rng).unwrap_or(&0),
             tick_ms: *[1, 2, 2, 4].choose(&mut rng).unwrap_or(&2),
             breaking,
+            compacted: Compacted::of(seed, &faults),
             faults,
             workload,
             skews: (0..nodes).map(|_| rng.random_range(-50..50)).collect(),
@@ -198,6 +258,16 @@ impl Settings {
     #[must_use]
     pub fn needs_operator(&self) -> bool {
         self.workload.transfers || self.workload.moves || self.faults.contains(&Kind::Wipe)
+    }
+
+    /// Brokers that have all of a topic with so many replicas: every one, or nobody surely.
+    #[must_use]
+    pub fn complete(&self, replicas: u32) -> u32 {
+        if replicas == self.last_broker() {
+            replicas
+        } else {
+            0
+        }
     }
 
     /// The nodes' names.
@@ -230,6 +300,15 @@ impl Settings {
         let all = self.names().iter().map(|name| address(name));
         config.node.join = all.collect::<Result<_, _>>()?;
         config.node.advertised_address = Some(address(name)?);
+        if let Some(compacted) = &self.compacted {
+            config.compaction.interval_ms = Millis(compacted.interval_ms);
+            config.compaction.dedupe_buffer_bytes = ByteSize(compacted.dedupe_buffer);
+            // Readers meet what is compacted, not what memory still has.
+            config.limits.tail_cache_bytes = ByteSize(8 << 10);
+            // Every replica makes one before its last compaction is looked at.
+            let checkpoints = &mut config.storage.checkpoint_interval_ms;
+            checkpoints.0 = checkpoints.0.min(2_000);
+        }
         Ok(config)
     }
 
@@ -252,6 +331,25 @@ fn faults(rng: &mut StdRng) -> BTreeSet<Kind> {
         _ => false,
     };
     faults
+}
+
+/// Every node has a replica of the topic, or not.
+fn replicas(seed: u64, nodes: usize) -> u32 {
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x5e0_11ca);
+    if nodes == 5 && rng.random_ratio(1, 3) {
+        5
+    } else {
+        3
+    }
+}
+
+/// Every group costs time of the one processor, so those that nobody would use are left out of most runs.
+fn shards(seed: u64, rng: &mut StdRng, replicas: u32) -> [usize; 3] {
+    let count = *[1, 1, 1, 1, 1, 1, 2, 2, 4].choose(rng).unwrap_or(&1);
+    let mut rng = StdRng::seed_from_u64(seed ^ 0x05_4a2d);
+    let five = if replicas == 5 { 1 } else { 0 };
+    let one = usize::from(rng.random_ratio(1, 8));
+    [count, five, one]
 }
 
 fn topic(rng: &mut StdRng) -> Vec<(&'static str, String)> {

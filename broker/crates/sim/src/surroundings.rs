@@ -1,7 +1,7 @@
 //! A broker's surroundings, simulated: network and time by turmoil, the disk by ours.
 
 use std::collections::BTreeMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -89,6 +89,23 @@ impl AsyncWrite for SimStream {
     ) -> Poll<io::Result<usize>> {
         trace::sends(buf);
         Pin::new(&mut self.0).poll_write(context, buf)
+    }
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        // One segment, as the kernel makes one.
+        match bufs {
+            [buf] => self.poll_write(context, buf),
+            bufs => {
+                let parts: Vec<&[u8]> = bufs.iter().map(|buf| &**buf).collect();
+                self.poll_write(context, &parts.concat())
+            }
+        }
+    }
+    fn is_write_vectored(&self) -> bool {
+        true
     }
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.0).poll_flush(context)

@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::Context;
 use highwater_env::{Disk, DiskFile, OpenMode, OsDisk};
 use parking_lot::Mutex;
+use tracing::callsite::Identifier;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
@@ -29,8 +30,12 @@ struct Trace {
     node: usize,
     /// The bytes that are being handed to the network: how many, and their hash.
     sending: Option<(usize, u64)>,
-    /// The line that is being written.
+    /// The line that is being written, and the two parts of an event.
     line: String,
+    message: String,
+    details: String,
+    /// Where in the code arrivals are told of (see [`is_arrival`]), and how many were.
+    arrivals: Vec<(Identifier, String, u64)>,
     digest: DefaultHasher,
     counts: BTreeMap<String, u64>,
     /// What was logged as an error.
@@ -45,14 +50,6 @@ struct Trace {
 pub struct Summary {
     digest: u64,
     counts: BTreeMap<String, u64>,
-}
-
-impl Summary {
-    /// How often something happened.
-    #[must_use]
-    pub fn count(&self, what: &str) -> u64 {
-        self.counts.get(what).copied().unwrap_or(0)
-    }
 }
 
 impl fmt::Display for Summary {
@@ -72,6 +69,9 @@ pub fn start(keep: bool) {
         node: 0,
         sending: None,
         line: String::new(),
+        message: String::new(),
+        details: String::new(),
+        arrivals: Vec::new(),
         digest: DefaultHasher::new(),
         counts: BTreeMap::new(),
         errors: BTreeSet::new(),
@@ -94,7 +94,10 @@ pub fn finish() -> (Summary, String) {
             };
             (empty, String::new())
         },
-        |trace| {
+        |mut trace| {
+            for (_, what, count) in std::mem::take(&mut trace.arrivals) {
+                *trace.counts.entry(what).or_default() += count;
+            }
             let summary = Summary {
                 digest: trace.digest.finish(),
                 counts: trace.counts,
@@ -132,14 +135,6 @@ pub fn let_in(node: &str) {
     if let Some(trace) = TRACE.lock().as_mut() {
         trace.leaders.let_in(node);
     }
-}
-
-/// Counts so far.
-#[must_use]
-pub fn count(what: &str) -> u64 {
-    let trace = TRACE.lock();
-    let counts = trace.as_ref().and_then(|trace| trace.counts.get(what));
-    counts.copied().unwrap_or(0)
 }
 
 /// Writes the lines of a trace to a file, `-` for standard output.
@@ -222,6 +217,30 @@ impl Trace {
         }
     }
 
+    /// An event that is more than an arrival.
+    fn happened(&mut self, event: &Event<'_>, message: &str, details: &str) {
+        if *event.metadata().level() == Level::ERROR {
+            self.errors.insert(format!("{message}{details}"));
+        }
+        let nodes = std::mem::take(&mut self.nodes);
+        let at = self.node.checked_sub(1);
+        let node = at.and_then(|at| nodes.get(at)).map_or("", String::as_str);
+        if matches!(message, "leader" | "recovered" | "forgotten") {
+            let mut heard = Heard::default();
+            event.record(&mut heard);
+            let Heard(group, term, leader) = heard;
+            match message {
+                // A vote that could not be stored may be told by a process that ends.
+                "leader" if disk_has_failed(node) => {}
+                "leader" => self.leaders.heard(node, group, term, leader),
+                "recovered" => self.leaders.recovered(node, group, term),
+                _ => self.leaders.forgotten(node, group),
+            }
+        }
+        self.line(message, node, format_args!("{details}"));
+        self.nodes = nodes;
+    }
+
     fn count(&mut self, what: &str) {
         match self.counts.get_mut(what) {
             Some(count) => *count += 1,
@@ -262,37 +281,31 @@ impl Subscriber for Listening {
         let Some(trace) = trace.as_mut() else {
             return;
         };
+        let from = event.metadata().callsite();
+        if let Some((.., count)) = trace.arrivals.iter_mut().find(|known| known.0 == from) {
+            *count += 1;
+            return;
+        }
+        let (mut message, mut details) = (
+            std::mem::take(&mut trace.message),
+            std::mem::take(&mut trace.details),
+        );
+        message.clear();
+        details.clear();
         let mut text = Text {
             all: trace.keep,
             sending: &mut trace.sending,
-            message: String::new(),
-            details: String::new(),
+            message,
+            details,
         };
         event.record(&mut text);
-        let Text {
-            message, details, ..
-        } = text;
-        if *event.metadata().level() == Level::ERROR {
-            trace.errors.insert(format!("{message}{details}"));
-        }
+        (message, details) = (text.message, text.details);
         if is_arrival(&message) && !trace.keep {
-            trace.count(&message);
+            trace.arrivals.push((from, message, 1));
             return;
         }
-        let node = trace.current().unwrap_or_default().to_owned();
-        if matches!(message.as_str(), "leader" | "recovered" | "forgotten") {
-            let mut heard = Heard::default();
-            event.record(&mut heard);
-            let Heard(group, term, leader) = heard;
-            match message.as_str() {
-                // A vote that could not be stored may be told by a process that ends.
-                "leader" if disk_has_failed(&node) => {}
-                "leader" => trace.leaders.heard(&node, group, term, leader),
-                "recovered" => trace.leaders.recovered(&node, group, term),
-                _ => trace.leaders.forgotten(&node, group),
-            }
-        }
-        trace.line(&message, &node, format_args!("{details}"));
+        trace.happened(event, &message, &details);
+        (trace.message, trace.details) = (message, details);
     }
     fn enter(&self, span: &Id) {
         if let Some(trace) = TRACE.lock().as_mut() {

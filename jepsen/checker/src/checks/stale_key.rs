@@ -2,8 +2,8 @@
 //! record of a key, and found an older one of that key in its place, or none.
 //!
 //! The latest of a key is the acknowledged one at the highest offset, if nothing of that key lies
-//! beyond it. Where it is a tombstone, finding none is legal and finding an older one is not. Only
-//! what was acknowledged before the reader began counts.
+//! beyond it. Where it is a tombstone, or one that nobody has seen may have followed, finding none is
+//! legal and finding an older one is not. Only what was acknowledged before the reader began counts.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -127,7 +127,11 @@ fn judge(
             let found = scan.last.get(record_key).copied();
             let right = match found {
                 Some(found) => found >= want.offset,
-                None => compacted.is_tombstone(want.value) || want.offset < partition.gone.trimmed,
+                None => {
+                    compacted.is_tombstone(want.value)
+                        || partition.gone.forgotten.contains(record_key)
+                        || want.offset < partition.gone.trimmed
+                }
             };
             if !known || !passed || right {
                 continue;

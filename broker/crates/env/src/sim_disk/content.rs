@@ -1,6 +1,7 @@
 //! What a simulated file holds: as seen, as durable, and what lies between.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, LazyLock};
 
 use super::random::Random;
 
@@ -9,7 +10,8 @@ pub(super) const SECTOR: usize = 512;
 /// How many versions of a sector between two syncs may surface after a power loss.
 const VERSIONS: usize = 3;
 
-type Sector = Box<[u8; SECTOR]>;
+/// Shared by what is seen, what is durable and what was in between, until one of them is written.
+type Sector = Arc<[u8; SECTOR]>;
 
 /// Bytes by sector. A sector that is not there reads as zeroes.
 #[derive(Debug, Clone, Default)]
@@ -21,7 +23,7 @@ impl Sectors {
     }
     fn set(&mut self, at: u64, sector: Option<Sector>) {
         match sector {
-            Some(sector) if sector.iter().any(|byte| *byte != 0) => self.0.insert(at, sector),
+            Some(sector) if *sector != [0; SECTOR] => self.0.insert(at, sector),
             _ => self.0.remove(&at),
         };
     }
@@ -31,7 +33,7 @@ impl Sectors {
         let kept = usize::try_from(len % SECTOR as u64).unwrap_or(0);
         let mut gone = self.0.split_off(&first);
         if let Some(mut sector) = gone.remove(&first) {
-            sector[kept..].fill(0);
+            Arc::make_mut(&mut sector)[kept..].fill(0);
             self.set(first, Some(sector));
         }
     }
@@ -67,9 +69,16 @@ impl Content {
 
     pub(super) fn write(&mut self, bytes: &[u8], offset: u64) {
         for_sectors(offset, bytes.len(), |sector, within, at, part| {
+            let written = &bytes[at..at + part];
             let old = self.seen.get(sector).cloned();
-            let mut new = old.clone().unwrap_or_else(|| Box::new([0; SECTOR]));
-            new[within..within + part].copy_from_slice(&bytes[at..at + part]);
+            let new = match written.try_into() {
+                Ok(whole) => Arc::new(whole),
+                Err(_) => {
+                    let mut new = old.clone().unwrap_or_else(zeroes);
+                    Arc::make_mut(&mut new)[within..within + part].copy_from_slice(written);
+                    new
+                }
+            };
             match self.dirty.get_mut(&sector) {
                 Some(versions) if versions.len() < VERSIONS => versions.push(old),
                 Some(_) => {}
@@ -109,11 +118,8 @@ impl Content {
         let sector = offset / SECTOR as u64;
         let within = usize::try_from(offset % SECTOR as u64).unwrap_or(0);
         for sectors in [&mut self.seen, &mut self.durable] {
-            let mut bytes = sectors
-                .get(sector)
-                .cloned()
-                .unwrap_or_else(|| Box::new([0; SECTOR]));
-            bytes[within] ^= 1 << (bit % 8);
+            let mut bytes = sectors.get(sector).cloned().unwrap_or_else(zeroes);
+            Arc::make_mut(&mut bytes)[within] ^= 1 << (bit % 8);
             sectors.set(sector, Some(bytes));
         }
     }
@@ -154,13 +160,19 @@ impl Content {
 }
 
 fn tear(old: Option<Sector>, new: Option<Sector>, random: &mut Random) -> Option<Sector> {
-    let mut torn = old.unwrap_or_else(|| Box::new([0; SECTOR]));
+    let mut sector = old.unwrap_or_else(zeroes);
+    let torn = Arc::make_mut(&mut sector);
     let cut = usize::try_from(random.below(SECTOR as u64)).unwrap_or(0);
     match new {
         Some(new) => torn[..cut].copy_from_slice(&new[..cut]),
         None => torn[..cut].fill(0),
     }
-    Some(torn)
+    Some(sector)
+}
+
+fn zeroes() -> Sector {
+    static ZEROES: LazyLock<Sector> = LazyLock::new(|| Arc::new([0; SECTOR]));
+    Arc::clone(&ZEROES)
 }
 
 /// Calls `each` with (sector, offset within it, offset within the range, length).

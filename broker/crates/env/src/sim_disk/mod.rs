@@ -261,11 +261,8 @@ impl Disk for SimDisk {
     }
     fn free_bytes(&self, path: &Path) -> io::Result<u64> {
         let state = self.enter(CallKind::FreeBytes, path)?;
-        let used = state.names.used_bytes();
-        Ok(state
-            .faults
-            .capacity
-            .map_or(u64::MAX, |capacity| capacity.saturating_sub(used)))
+        let free = |capacity: u64| capacity.saturating_sub(state.names.used_bytes());
+        Ok(state.faults.capacity.map_or(u64::MAX, free))
     }
 }
 
@@ -310,10 +307,8 @@ impl DiskFile for SimFile {
         self.write_vectored_at(&[IoSlice::new(buf)], offset)
     }
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
-        let bytes: Vec<u8> = bufs
-            .iter()
-            .flat_map(|slice| slice.iter().copied())
-            .collect();
+        let parts: Vec<&[u8]> = bufs.iter().map(|slice| &**slice).collect();
+        let bytes = parts.concat();
         let entered = self.enter(CallKind::Write, offset, bytes.len() as u64);
         self.may_grow(offset.saturating_add(bytes.len() as u64))?;
         match entered {

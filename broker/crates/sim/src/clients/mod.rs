@@ -1,18 +1,24 @@
 //! The clients of a run. All use the real client.
 
 pub mod churn;
+pub mod compacted;
 pub mod members;
 pub mod numbers;
 pub mod operator;
 pub mod reader;
 pub mod trims;
 
+use std::pin::Pin;
 use std::time::Duration;
 
-use highwater_checker::Value;
-use highwater_client::{AdminError, Client, ClientBuilder, ErrorCode, NewTopic};
+use anyhow::anyhow;
+use highwater_checker::{Action, Function, Key, Kind, Offset, Process, Value};
+use highwater_client::{
+    AdminError, Client, ClientBuilder, ErrorCode, NewTopic, Producer, ProducerRecord, SendError,
+};
 use highwater_env::Clock;
 use http::Uri;
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 use turmoil::Sim;
 
@@ -56,70 +62,122 @@ impl Shared {
     }
 }
 
-macro_rules! client {
-    ($sim:expr, $names:expr, $name:expr, $shared:expr, $run:path) => {{
-        let (name, shared) = ($name.to_owned(), $shared);
-        let (client, board) = (name.clone(), shared.board.clone());
-        board.begins(&client);
-        $sim.client(name.as_str(), async move {
-            $run(shared).await?;
-            board.ends(&client);
-            Ok(())
-        });
-        $names.push(name);
-    }};
+/// Machines that the clients of a run share: each costs time at every step of the simulation. What breaks on
+/// the way to one breaks for all clients there.
+const MACHINES: usize = 2;
+
+type Running = Pin<Box<dyn Future<Output = anyhow::Result<()>>>>;
+
+/// Clients on their way to their machines.
+struct Clients<'a> {
+    settings: &'a Settings,
+    board: &'a Board,
+    next_seed: u64,
+    machines: Vec<Vec<Running>>,
+    next: usize,
 }
 
-/// What each client of a run gets, one after the other.
-fn all_shared(settings: &Settings, board: &Board, first: u64) -> impl FnMut() -> Shared {
-    let (settings, board) = (settings.clone(), board.clone());
-    let mut next_seed = first;
-    move || {
-        next_seed = next_seed.wrapping_mul(31).wrapping_add(7);
-        Shared {
-            board: board.clone(),
-            settings: settings.clone(),
-            seed: next_seed,
+impl<'a> Clients<'a> {
+    fn new(settings: &'a Settings, board: &'a Board, first_seed: u64, machines: usize) -> Self {
+        Self {
+            settings,
+            board,
+            next_seed: first_seed,
+            machines: (0..machines).map(|_| Vec::new()).collect(),
+            next: 0,
         }
     }
+
+    /// Adds a client, which gets a seed of its own, to the next machine.
+    fn add<F>(&mut self, name: &str, run: impl FnOnce(Shared) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + 'static,
+    {
+        self.next_seed = self.next_seed.wrapping_mul(31).wrapping_add(7);
+        let running = run(Shared {
+            board: self.board.clone(),
+            settings: self.settings.clone(),
+            seed: self.next_seed,
+        });
+        let (name, board) = (name.to_owned(), self.board.clone());
+        board.begins(&name);
+        let to_its_end = async move {
+            running
+                .await
+                .map_err(|error| anyhow!("{name}: {error:#}"))?;
+            board.ends(&name);
+            Ok(())
+        };
+        let count = self.machines.len();
+        if let Some(machine) = self.machines.get_mut(self.next % count) {
+            machine.push(Box::pin(to_its_end));
+        }
+        self.next += 1;
+    }
+
+    /// Starts the machines; their names.
+    fn start(self, sim: &mut Sim<'_>, prefix: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        for (number, clients) in (1..).zip(self.machines) {
+            let name = format!("{prefix}{number}");
+            sim.client(name.as_str(), async move {
+                let mut running = JoinSet::new();
+                for client in clients {
+                    running.spawn_local(client);
+                }
+                while let Some(ended) = running.join_next().await {
+                    ended??;
+                }
+                Ok(())
+            });
+            names.push(name);
+        }
+        names
+    }
 }
 
-/// Starts the clients that work while things break; their names. Only those that have something to
-/// do: a client that waits takes as much of the processor as one that works.
+/// Starts the clients that work while things break; the names of their machines. Only those that have
+/// something to do.
 pub fn start(sim: &mut Sim<'_>, settings: &Settings, board: &Board) -> Vec<String> {
-    let mut names = Vec::new();
-    let mut shared = all_shared(settings, board, settings.seed);
-    client!(sim, names, "founder", shared(), found);
+    let mut clients = Clients::new(settings, board, settings.seed, MACHINES);
+    clients.add("founder", found);
     for number in 0..settings.producers {
-        let name = format!("producer{number}");
-        client!(sim, names, name, shared(), numbers::produce);
+        clients.add(&format!("producer{number}"), numbers::produce);
     }
-    client!(sim, names, "follower", shared(), numbers::follow);
-    client!(sim, names, "asker", shared(), numbers::ask);
+    clients.add("follower", numbers::follow);
+    clients.add("asker", numbers::ask);
     if settings.needs_operator() {
-        client!(sim, names, "operator", shared(), operator::operate);
+        clients.add("operator", operator::operate);
     }
     for number in 0..settings.workload.members {
-        let name = format!("member{number}");
-        client!(sim, names, name, shared(), members::live);
+        clients.add(&format!("member{number}"), members::live);
     }
     if settings.workload.churn {
-        client!(sim, names, "churner", shared(), churn::churn);
+        clients.add("churner", churn::churn);
     }
     if settings.workload.trims {
-        client!(sim, names, "trimmer", shared(), trims::trim);
+        clients.add("trimmer", trims::trim);
     }
-    names
+    if let Some(compacted) = &settings.compacted {
+        clients.add("compacted-writer", compacted::write);
+        if !compacted.forgets {
+            clients.add("compacted-scanner", compacted::scan);
+        }
+    }
+    clients.start(sim, "clients")
 }
 
 /// Starts the clients that see, once everything is healed, what has become of it all.
 pub fn start_last(sim: &mut Sim<'_>, settings: &Settings, board: &Board) {
-    let mut names = Vec::new();
-    let mut shared = all_shared(settings, board, !settings.seed);
+    let mut clients = Clients::new(settings, board, !settings.seed, 1);
     if settings.workload.members > 0 {
-        client!(sim, names, "finisher", shared(), members::finish);
+        clients.add("finisher", members::finish);
     }
-    client!(sim, names, "reader", shared(), numbers::read_back);
+    if settings.compacted.is_some() {
+        clients.add("compacted-reader", compacted::read_back);
+    }
+    clients.add("reader", numbers::read_back);
+    clients.start(sim, "last");
 }
 
 /// Makes the topic as soon as the cluster can.
@@ -127,7 +185,7 @@ async fn found(shared: Shared) -> anyhow::Result<()> {
     let client = shared.client().build()?;
     let mut topic = NewTopic::named(TOPIC)
         .partitions(shared.settings.partitions)
-        .replication_factor(3);
+        .replication_factor(shared.settings.replicas);
     for (key, value) in &shared.settings.topic {
         topic = topic.config(*key, value);
     }
@@ -146,6 +204,28 @@ async fn make(client: &Client, topic: &NewTopic) {
         }
         sleep(AGAIN).await;
     }
+}
+
+/// One send, with its place in the history. A process that cannot know what became of it is retired.
+async fn send(
+    board: &Board,
+    producer: &Producer,
+    process: &mut Process,
+    (key, value): (Key, Value),
+    record: ProducerRecord,
+) -> anyhow::Result<Result<(), SendError>> {
+    let action = |offset| vec![Action::Send { key, value, offset }];
+    board.push(*process, Kind::Invoke, Function::Send, action(None))?;
+    let (kind, offset, outcome) = match producer.send(record).await {
+        Ok(delivery) => (Kind::Ok, Some(Offset(delivery.offset.0)), Ok(())),
+        Err(error) if error.may_be_written() => (Kind::Info, None, Err(error)),
+        Err(error) => (Kind::Fail, None, Err(error)),
+    };
+    board.push(*process, kind, Function::Send, action(offset))?;
+    if kind == Kind::Info {
+        *process = board.process();
+    }
+    Ok(outcome)
 }
 
 fn code(error: &AdminError) -> Option<ErrorCode> {

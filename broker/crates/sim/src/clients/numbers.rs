@@ -5,17 +5,25 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use highwater_checker::{Action, Function, Key, Kind, Offset, Process};
-use highwater_client::{
-    Client, ConsumeError, NodeId, Producer, ProducerRecord, ReadFrom, SendError,
-};
+use highwater_client::{NodeId, Producer, ProducerRecord, ReadFrom, SendError};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::reader::{Found, Reader};
-use super::{AGAIN, Shared, TOPIC, encode};
+use super::reader::{Reader, Topic};
+use super::{AGAIN, Shared, TOPIC, decode, encode, send};
 use crate::board::Phase;
+use crate::settings::Settings;
+
+fn topic(settings: &Settings) -> Topic {
+    Topic {
+        name: TOPIC,
+        first: Key(0),
+        partitions: settings.partitions,
+        decode: |record| decode(record.value.as_deref().unwrap_or_default()),
+    }
+}
 
 /// Sends values until the run is healed, then one more to every partition.
 ///
@@ -42,7 +50,7 @@ pub async fn produce(shared: Shared) -> anyhow::Result<()> {
     }
     let producer = shared.client().build()?.producer().build();
     for partition in 0..shared.settings.partitions {
-        send(&shared, &producer, &mut shared.board.process(), partition)
+        send_one(&shared, &producer, &mut shared.board.process(), partition)
             .await?
             .with_context(|| format!("partition {partition} takes nothing after healing"))?;
     }
@@ -56,7 +64,7 @@ async fn send_until(shared: Shared, producer: Producer, end: Instant) -> anyhow:
     let mut process = shared.board.process();
     while shared.board.phase() == Phase::Breaking && Instant::now() < end {
         let partition = rng.random_range(0..shared.settings.partitions);
-        if let Err(error) = send(&shared, &producer, &mut process, partition).await? {
+        if let Err(error) = send_one(&shared, &producer, &mut process, partition).await? {
             tracing::info!(%error, "not acknowledged");
         }
         let pause = rng.random_range(0..shared.settings.pause_ms);
@@ -65,30 +73,25 @@ async fn send_until(shared: Shared, producer: Producer, end: Instant) -> anyhow:
     Ok(())
 }
 
-/// One send, with its place in the history.
-async fn send(
+/// One value to one partition.
+async fn send_one(
     shared: &Shared,
     producer: &Producer,
     process: &mut Process,
     partition: u32,
 ) -> anyhow::Result<Result<(), SendError>> {
-    let board = &shared.board;
-    let (key, value) = (Key(partition), board.value());
-    let action = |offset| vec![Action::Send { key, value, offset }];
-    board.push(*process, Kind::Invoke, Function::Send, action(None))?;
+    let value = shared.board.value();
     let record = ProducerRecord::to(TOPIC)
         .partition(partition)
         .value(encode(value, shared.settings.padding));
-    let (kind, offset, outcome) = match producer.send(record).await {
-        Ok(delivery) => (Kind::Ok, Some(Offset(delivery.offset.0)), Ok(())),
-        Err(error) if error.may_be_written() => (Kind::Info, None, Err(error)),
-        Err(error) => (Kind::Fail, None, Err(error)),
-    };
-    board.push(*process, kind, Function::Send, action(offset))?;
-    if kind == Kind::Info {
-        *process = board.process();
-    }
-    Ok(outcome)
+    send(
+        &shared.board,
+        producer,
+        process,
+        (Key(partition), value),
+        record,
+    )
+    .await
 }
 
 /// Follows the topic while things break, at the leaders or at one broker.
@@ -104,8 +107,9 @@ pub async fn follow(shared: Shared) -> anyhow::Result<()> {
     } = &shared;
     while board.phase() == Phase::Breaking {
         // A broker that holds no replica would refuse.
-        let from = if settings.nodes == 3 && rng.random_ratio(1, 3) {
-            ReadFrom::Broker(NodeId(rng.random_range(1..=3)))
+        let complete = settings.complete(settings.replicas);
+        let from = if complete > 0 && rng.random_ratio(1, 3) {
+            ReadFrom::Broker(NodeId(rng.random_range(1..=complete)))
         } else {
             ReadFrom::Leader
         };
@@ -114,7 +118,7 @@ pub async fn follow(shared: Shared) -> anyhow::Result<()> {
             sleep(AGAIN).await;
             continue;
         };
-        let mut reader = Reader::new(board, consumer, settings.partitions)?;
+        let mut reader = Reader::new(board, consumer, topic(settings))?;
         let until = Instant::now() + Duration::from_secs(rng.random_range(1..8));
         while board.phase() == Phase::Breaking && Instant::now() < until {
             if let Err(error) = reader.poll().await? {
@@ -182,9 +186,11 @@ pub async fn read_back(shared: Shared) -> anyhow::Result<()> {
         }
         sleep(AGAIN).await;
     };
-    for from in places(&shared) {
+    let topic = topic(&shared.settings);
+    let complete = shared.settings.complete(shared.settings.replicas);
+    for from in Topic::places(complete) {
         let read = loop {
-            match read_to(&shared, &client, from, &ends).await? {
+            match topic.read_to(&shared, &client, from, &ends).await? {
                 Ok(read) => break read,
                 Err(error) => tracing::info!(%error, "reads anew"),
             }
@@ -193,34 +199,4 @@ pub async fn read_back(shared: Shared) -> anyhow::Result<()> {
         shared.board.found(&format!("{from:?}"), read);
     }
     Ok(())
-}
-
-/// Where everything can be read: at the leaders, and where three brokers are all there are, at each.
-#[must_use]
-fn places(shared: &Shared) -> Vec<ReadFrom> {
-    let mut places = vec![ReadFrom::Leader];
-    if shared.settings.nodes == 3 {
-        places.extend((1..=3).map(|id| ReadFrom::Broker(NodeId(id))));
-    }
-    places
-}
-
-async fn read_to(
-    shared: &Shared,
-    client: &Client,
-    from: ReadFrom,
-    ends: &[highwater_client::Offset],
-) -> anyhow::Result<Result<Found, ConsumeError>> {
-    let building = client.consumer().topic(TOPIC).read_from(from).build();
-    let consumer = match building.await {
-        Ok(consumer) => consumer,
-        Err(error) => return Ok(Err(error)),
-    };
-    let mut reader = Reader::new(&shared.board, consumer, shared.settings.partitions)?;
-    while !reader.reached(ends) {
-        if let Err(error) = reader.poll().await? {
-            return Ok(Err(error));
-        }
-    }
-    Ok(Ok(reader.found()))
 }

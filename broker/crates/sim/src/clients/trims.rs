@@ -6,16 +6,18 @@ use std::time::Duration;
 
 use anyhow::{bail, ensure};
 use futures_util::StreamExt;
-use highwater_client::{Client, NewTopic, NodeId, Offset, PartitionId, ProducerRecord, ReadFrom};
+use highwater_client::{Client, NewTopic, Offset, PartitionId, ProducerRecord, ReadFrom};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{sleep, timeout};
 
+use super::reader::Topic;
 use super::{AGAIN, Shared, make};
 use crate::board::Phase;
 
 const NAME: &str = "trimmed";
 const DEADLINE: Duration = Duration::from_secs(5);
+const REPLICAS: u32 = 3;
 /// Of the one partition.
 const PARTITION: u32 = 0;
 
@@ -28,7 +30,7 @@ pub async fn trim(shared: Shared) -> anyhow::Result<()> {
     let client = shared.client().build()?;
     let topic = NewTopic::named(NAME)
         .partitions(1)
-        .replication_factor(3)
+        .replication_factor(REPLICAS)
         .config("segment.bytes", (64 << 10).to_string())
         .config("segment.ms", "300");
     make(&client, &topic).await;
@@ -64,11 +66,7 @@ pub async fn trim(shared: Shared) -> anyhow::Result<()> {
         }
         sleep(Duration::from_millis(rng.random_range(1..30))).await;
     }
-    let mut places = vec![ReadFrom::Leader];
-    if shared.settings.nodes == 3 {
-        places.extend((1..=3).map(|id| ReadFrom::Broker(NodeId(id))));
-    }
-    for from in places {
+    for from in Topic::places(shared.settings.complete(REPLICAS)) {
         let read = read_all(&client, from, &acknowledged).await?;
         judge(from, &read, &acknowledged, asked)?;
     }
