@@ -142,6 +142,11 @@ impl<D: Disk> Router<D> {
     pub fn is_deleted(&self, tp: TopicPartition) -> bool {
         self.cluster.image().was_deleted(tp.topic)
     }
+    /// Whether a partition is in another shard than this one, as far as this broker knows.
+    #[must_use]
+    pub fn is_elsewhere(&self, tp: TopicPartition, shard: ShardId) -> bool {
+        self.locate(tp).is_ok_and(|(at, _)| at != shard)
+    }
     /// The shard that hosts a consumer group; `Err`: here it is not led, but there.
     ///
     /// # Errors
@@ -163,12 +168,17 @@ impl<D: Disk> Router<D> {
             broker_id: node.0,
             address,
             term: known.term,
+            shard: shard.0,
+            arrival: 0,
         })
     }
     /// The hint for a partition.
     #[must_use]
     pub fn hint_for(&self, tp: TopicPartition) -> Option<LeaderHint> {
-        let (shard, _) = self.locate(tp).ok()?;
-        self.hint(shard)
+        let (shard, topic) = self.locate(tp).ok()?;
+        Some(LeaderHint {
+            arrival: topic.arrival(tp.partition),
+            ..self.hint(shard)?
+        })
     }
 }

@@ -36,6 +36,8 @@ mod lagging;
 mod life;
 #[path = "clusters/members.rs"]
 mod members;
+#[path = "clusters/moving.rs"]
+mod moving;
 #[path = "clusters/paused.rs"]
 mod paused;
 #[path = "clusters/raw.rs"]

@@ -1,8 +1,8 @@
-//! Administrative calls about the life of a cluster: plans that move replicas, brokers that come and
-//! go, health, restarts.
+//! Administrative calls about the life of a cluster: plans that move replicas and partitions, brokers
+//! that come and go, health, restarts.
 
 use highwater_proto::v1::{self, lifecycle_client::LifecycleClient};
-use highwater_proto::{NodeId, ShardId};
+use highwater_proto::{NodeId, PartitionId, ShardId};
 
 use crate::admin::{Admin, read_error, write_error};
 use crate::error::AdminError;
@@ -41,7 +41,25 @@ impl NewPlan {
         plan.0.shard = shard.0;
         plan
     }
-    /// Shards worked on at the same time; 0: the broker's default.
+    /// A partition goes to another shard of as many replicas. Its offsets, its producers and the order of
+    /// its records stay; writers wait for a moment at the end.
+    #[must_use]
+    pub fn move_partition(topic: impl Into<String>, partition: PartitionId, to: ShardId) -> Self {
+        let mut plan = Self::of(v1::PlanKind::MovePartition, 0);
+        plan.0.topic = topic.into();
+        plan.0.partition = partition.0;
+        plan.0.shard = to.0;
+        plan
+    }
+    /// The partitions of a topic go to shards of more replicas.
+    #[must_use]
+    pub fn replicate(topic: impl Into<String>, replication_factor: u32) -> Self {
+        let mut plan = Self::of(v1::PlanKind::Replicate, 0);
+        plan.0.topic = topic.into();
+        plan.0.replication_factor = replication_factor;
+        plan
+    }
+    /// Shards, or partitions, worked on at the same time; 0: the broker's default.
     #[must_use]
     pub fn parallel(mut self, shards: u32) -> Self {
         self.0.parallel = shards;
@@ -72,8 +90,10 @@ impl Admin {
             timeout_ms: self.millis(),
             ..plan.0
         };
-        let started = self
-            .call(|channel| async move { LifecycleClient::new(channel).start_plan(request).await });
+        let started = self.call(|channel| {
+            let request = request.clone();
+            async move { LifecycleClient::new(channel).start_plan(request).await }
+        });
         let started = started.await.map_err(write_error)?;
         Ok(started.plan.unwrap_or_default())
     }

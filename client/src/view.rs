@@ -25,8 +25,10 @@ pub struct PartitionView {
     pub shard: u32,
     /// Its leader; absent during an election.
     pub leader: Option<NodeId>,
-    /// The leader's term; the highest seen wins.
+    /// The leader's term; the highest seen of the shard wins.
     pub term: u64,
+    /// The plan that moved it to the shard; 0: none. The highest seen wins.
+    pub arrival: u64,
     /// Brokers that hold it.
     pub replicas: Vec<NodeId>,
 }
@@ -169,21 +171,22 @@ impl ClusterView {
         self.deleted.insert(id);
     }
 
-    /// Takes in a hint that came with an error: it speaks for the partition's whole shard.
-    /// Returns whether anything changed.
+    /// Takes in a hint that came with an error: it speaks for the partition's whole shard, or says that
+    /// the partition is in another one now. Returns whether anything changed.
     pub(crate) fn apply_hint(
         &mut self,
         topic: TopicId,
         partition: PartitionId,
         hint: &v1::LeaderHint,
     ) -> bool {
-        let Some(shard) = self
-            .topic(topic)
-            .and_then(|t| t.partition(partition))
-            .map(|p| p.shard)
-        else {
+        let known = self.topic(topic).and_then(|t| t.partition(partition));
+        let Some((shard, arrival)) = known.map(|p| (p.shard, p.arrival)) else {
             return false;
         };
+        let moved = hint.shard != 0 && hint.shard != shard;
+        if moved && hint.arrival <= arrival {
+            return false; // it was there before; that broker lags
+        }
         let node = NodeId(hint.broker_id);
         let mut changed = false;
         if !hint.address.is_empty() && !self.brokers.contains_key(&node) {
@@ -194,6 +197,9 @@ impl ClusterView {
             };
             self.brokers.insert(node, broker);
             changed = true;
+        }
+        if moved {
+            return self.apply_move(topic, partition, hint) || changed;
         }
         for topic in self.topics.values_mut() {
             let newer = |p: &PartitionView| {
@@ -213,12 +219,41 @@ impl ClusterView {
         }
         changed
     }
+
+    fn apply_move(
+        &mut self,
+        topic: TopicId,
+        partition: PartitionId,
+        hint: &v1::LeaderHint,
+    ) -> bool {
+        let at = usize::try_from(partition.0).ok();
+        let name = self.names.get(&topic);
+        let found = name.and_then(|name| self.topics.get_mut(name));
+        let Some((topic, at)) = found.zip(at) else {
+            return false;
+        };
+        let Some(known) = Arc::make_mut(topic).partitions.get_mut(at) else {
+            return false;
+        };
+        known.shard = hint.shard;
+        known.arrival = hint.arrival;
+        known.leader = Some(NodeId(hint.broker_id));
+        known.term = hint.term;
+        true
+    }
 }
 
 fn keep_newer_leaders(next: &mut TopicView, known: &TopicView) {
     for (new, old) in next.partitions.iter_mut().zip(&known.partitions) {
+        if new.shard != old.shard {
+            // Terms of two shards say nothing about each other.
+            if new.arrival < old.arrival {
+                new.clone_from(old);
+            }
+            continue;
+        }
         let older = new.term < old.term;
-        let forgets = new.term == old.term && new.leader.is_none() && new.shard == old.shard;
+        let forgets = new.term == old.term && new.leader.is_none();
         if older || forgets {
             new.leader = old.leader;
             new.term = old.term;
@@ -246,6 +281,7 @@ fn topic_view(update: &v1::TopicMetadata) -> TopicView {
             shard: p.shard,
             leader: p.leader.map(NodeId),
             term: p.term,
+            arrival: p.arrival,
             replicas: p.replicas.iter().copied().map(NodeId).collect(),
         })
         .collect();

@@ -9,6 +9,7 @@ fn topic(id: u64, leader: Option<u32>, term: u64) -> v1::TopicMetadata {
         leader,
         term,
         replicas: vec![1, 2],
+        arrival: 0,
     };
     v1::TopicMetadata {
         id,
@@ -41,6 +42,7 @@ fn the_highest_term_wins_over_streams_and_hints() {
         broker_id: 2,
         address: "b:1".into(),
         term: 4,
+        ..Default::default()
     };
     assert!(view.apply_hint(TopicId(5), PartitionId(0), &hint));
     assert_eq!(
@@ -90,4 +92,50 @@ fn a_topic_goes_only_by_the_stream_that_knew_it() {
     view.apply(&update(vec![topic(12, None, 0)], &[]), &mut first);
     assert_eq!(code(&view, 9), Some(ErrorCode::TopicDeleted));
     assert_eq!(code(&view, 12), None);
+}
+
+/// Partition 0 in another shard, moved there by this plan; its terms begin low.
+fn moved(arrival: u64, shard: u32, leader: u32, term: u64) -> v1::TopicMetadata {
+    let mut topic = topic(5, Some(1), 30);
+    let first = &mut topic.partitions[0];
+    (first.arrival, first.shard) = (arrival, shard);
+    (first.leader, first.term) = (Some(leader), term);
+    topic
+}
+
+#[test]
+fn a_partition_that_moved_is_followed_whatever_the_terms_of_the_two_shards() {
+    let (mut view, mut seen) = (ClusterView::default(), BTreeMap::new());
+    view.apply(&update(vec![topic(5, Some(1), 30)], &[]), &mut seen);
+    view.apply(&update(vec![moved(7, 2, 3, 4)], &[]), &mut seen);
+    assert_eq!(leader(&view, 5, 0), Some((3, 4)));
+    assert_eq!(leader(&view, 5, 1), Some((1, 30)), "the others stay");
+    // Who lags does not bring it back, and leaders of the new shard are followed by their terms.
+    view.apply(&update(vec![topic(5, Some(1), 31)], &[]), &mut seen);
+    assert_eq!(leader(&view, 5, 0), Some((3, 4)));
+    assert_eq!(leader(&view, 5, 1), Some((1, 31)));
+    view.apply(&update(vec![moved(7, 2, 2, 5)], &[]), &mut seen);
+    assert_eq!(leader(&view, 5, 0), Some((2, 5)));
+    // It may come back.
+    view.apply(&update(vec![moved(9, 1, 1, 31)], &[]), &mut seen);
+    assert_eq!(leader(&view, 5, 0), Some((1, 31)));
+}
+
+#[test]
+fn a_hint_to_another_shard_speaks_for_the_partition_alone() {
+    let (mut view, mut seen) = (ClusterView::default(), BTreeMap::new());
+    view.apply(&update(vec![topic(5, Some(1), 3)], &[]), &mut seen);
+    let hint = |shard, arrival, term| v1::LeaderHint {
+        broker_id: 3,
+        address: "c:1".into(),
+        term,
+        shard,
+        arrival,
+    };
+    let at = PartitionId(0);
+    assert!(view.apply_hint(TopicId(5), at, &hint(2, 7, 40)));
+    assert_eq!(leader(&view, 5, 0), Some((3, 40)));
+    assert_eq!(leader(&view, 5, 1), Some((1, 3)));
+    assert!(!view.apply_hint(TopicId(5), at, &hint(1, 0, 50)), "it lags");
+    assert_eq!(leader(&view, 5, 0), Some((3, 40)));
 }

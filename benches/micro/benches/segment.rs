@@ -42,6 +42,7 @@ fn filled(dir: &Path) -> PartitionReader<OsDisk> {
     let owner = LogIdentity {
         shard: ShardId(1),
         partition: tp(0),
+        arrival: 0,
     };
     let mut log = PartitionLog::create(&files, owner, &dir.join("1-0"), SegmentConfig::default());
     for first in (0..BATCHES).step_by(1024) {

@@ -50,7 +50,8 @@ async fn decide<E: Env>(broker: &Arc<Broker<E>>, shard: &Arc<Shard<E::Disk>>) {
         let config = view.config();
         let tp = view.topic_partition();
         // One after the other: what was decided last is not done here yet.
-        if !config.compact || broker.shard_context.compactions.has((shard.id, tp)) {
+        let waits = !config.compact || !view.is_serving();
+        if waits || broker.shard_context.compactions.has((shard.id, tp)) {
             return None;
         }
         let segments = view.segments();

@@ -248,6 +248,9 @@ pub fn check_forwarded(command: &Bytes) -> Result<(), String> {
     match ShardCommand::decode(&command.clone().into()) {
         Ok(ShardCommand::Append { .. }) => Err("batches are produced, not commanded".to_owned()),
         Ok(ShardCommand::Group(_)) => Err("groups are asked of their coordinator".to_owned()),
+        Ok(ShardCommand::Move(_)) => {
+            Err("moves are carried out by those who lead the two shards".to_owned())
+        }
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }

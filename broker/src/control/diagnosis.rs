@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use highwater_env::Env;
 use highwater_metadata::{BrokerInfo, BrokerState, Image, MoveState, Plan, PlanKind};
-use highwater_proto::{NodeId, ShardId};
+use highwater_proto::{NodeId, ShardId, TopicPartition};
 
 use crate::node::Broker;
 
@@ -252,12 +252,15 @@ fn about_plan<E: Env>(broker: &Broker<E>, plan: &Plan) -> Found {
         PlanKind::Repair(node, shard) => {
             format!("broker {node} is filled with shard {shard} again")
         }
+        PlanKind::MovePartition(topic, partition, shard) => {
+            format!("partition {topic}-{partition} goes to shard {shard}")
+        }
+        PlanKind::Replicate(topic, factor) => format!("topic {topic} gets {factor} replicas"),
     };
-    let ended = plan
-        .moves
-        .iter()
-        .filter(|step| step.state.is_final())
-        .count();
+    let states = plan.moves.iter().map(|step| step.state);
+    let states = states.chain(plan.partitions.iter().map(|step| step.state));
+    let of = states.clone().count();
+    let ended = states.filter(|state| state.is_final()).count();
     let first = plan
         .current()
         .into_iter()
@@ -266,11 +269,16 @@ fn about_plan<E: Env>(broker: &Broker<E>, plan: &Plan) -> Found {
         let words = broker.progress.of(step.shard);
         format!("; shard {}: {words}", step.shard)
     });
+    let of_partition = plan.current_partitions().into_iter().find_map(|step| {
+        let tp = TopicPartition::new(step.topic, step.partition);
+        let said = broker.reports.of_move(plan.id, tp)?;
+        Some(format!("; partition {tp}: {}", said.doing))
+    });
+    let waits = waits.or(of_partition);
     found(
         Severity::Note,
         format!(
-            "{what}: {ended} of {} moves have ended{}",
-            plan.moves.len(),
+            "{what}: {ended} of {of} moves have ended{}",
             waits.unwrap_or_default()
         ),
         "`highwater cluster plan show` says more; `highwater cluster plan cancel` ends it",

@@ -124,7 +124,7 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
         request.storage_full,
         request.started_at_ms,
     );
-    let said = (request.problems, request.alarms);
+    let said = (request.problems, request.alarms, request.moves);
     broker
         .reports
         .note(NodeId(request.node_id), &request.shards, said);
@@ -198,6 +198,7 @@ pub async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
         alarms: broker.divergences.alarms(broker.node_id),
         storage_full: broker.gate.is_storage_full(),
         started_at_ms: broker.started_at_ms,
+        moves: broker.moves.reports(),
     };
     let Some(leader) = broker.metadata.group().status().borrow().leader else {
         return;

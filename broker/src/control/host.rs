@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use highwater_env::Env;
 use highwater_metadata::{Image, ShardInfo};
-use highwater_proto::{NodeId, ShardId, TopicPartition};
+use highwater_proto::{NodeId, PartitionId, ShardId, TopicPartition};
 use highwater_raft::{CheckpointError, Group, Peers, Position, VoteFloor};
 
 use super::cluster::LeaderInfo;
@@ -187,7 +187,10 @@ async fn end<E: Env>(broker: &Arc<Broker<E>>, image: &Image, shard: ShardId) -> 
         let partitions = (0..).zip(topic.shards().collect::<Vec<_>>());
         partitions
             .filter(move |(_, placed)| *placed == shard)
-            .map(move |(number, _)| TopicPartition::new(id, highwater_proto::PartitionId(number)))
+            .map(move |(number, _)| {
+                let number = PartitionId(number);
+                (TopicPartition::new(id, number), topic.arrival(number))
+            })
             .collect::<Vec<_>>()
     };
     let partitions = image.topics().flat_map(of_topic).collect();

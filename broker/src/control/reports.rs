@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use highwater_proto::internal::{Alarm, ShardReport};
-use highwater_proto::{NodeId, ShardId};
+use highwater_proto::internal::{Alarm, PartitionMoveReport, ShardReport};
+use highwater_proto::{NodeId, ShardId, TopicPartition};
 use parking_lot::Mutex;
 
 /// One replica as its broker sees it.
@@ -33,6 +33,7 @@ struct Said {
     shards: BTreeMap<ShardId, ReplicaReport>,
     problems: Vec<String>,
     alarms: Vec<Alarm>,
+    moves: Vec<PartitionMoveReport>,
 }
 
 /// The newest report of each broker.
@@ -40,12 +41,12 @@ struct Said {
 pub struct Reports(Mutex<BTreeMap<NodeId, Said>>);
 
 impl Reports {
-    /// Replaces what a broker said: of its replicas, of itself, and of others.
+    /// Replaces what a broker said: of its replicas, of itself, of others, and of moves.
     pub fn note(
         &self,
         broker: NodeId,
         shards: &[ShardReport],
-        (problems, alarms): (Vec<String>, Vec<Alarm>),
+        (problems, alarms, moves): (Vec<String>, Vec<Alarm>, Vec<PartitionMoveReport>),
     ) {
         let nodes = |ids: &[u32]| ids.iter().copied().map(NodeId).collect();
         let report = |report: &ShardReport| ReplicaReport {
@@ -63,6 +64,7 @@ impl Reports {
             shards: shards.collect(),
             problems,
             alarms,
+            moves,
         };
         self.0.lock().insert(broker, said);
     }
@@ -80,6 +82,17 @@ impl Reports {
         let alarms = said.get(&broker).map(|said| said.alarms.as_slice());
         let alarms = alarms.unwrap_or_default().iter();
         alarms.map(|a| (a.what.clone(), a.cure.clone())).collect()
+    }
+    /// How far a partition's move is, as whoever carries it out said last.
+    #[must_use]
+    pub fn of_move(&self, plan: u64, tp: TopicPartition) -> Option<PartitionMoveReport> {
+        let is_it = |report: &&PartitionMoveReport| {
+            let of = (report.topic_id, report.partition);
+            report.plan == plan && of == (tp.topic.0, tp.partition.0)
+        };
+        let said = self.0.lock();
+        let mut all = said.values().flat_map(|said| &said.moves);
+        all.find(is_it).cloned()
     }
     /// What a broker said of its replica of a shard.
     #[must_use]

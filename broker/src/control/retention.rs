@@ -18,6 +18,7 @@ use super::clocks::Verdict;
 use super::controller::propose_here;
 use crate::node::Broker;
 use crate::runtime::Shard;
+use crate::runtime::view::PartitionView;
 
 /// Between two looks at the clock.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -84,7 +85,9 @@ fn sentence(apart_ms: i64) -> String {
 
 async fn retain<E: Env>(broker: &Arc<Broker<E>>, shard: &Arc<Shard<E::Disk>>) {
     let now_ms = broker.env.clock().now_ms();
-    let due = shard.views.list().into_iter().filter_map(|view| {
+    let serving = |view: &Arc<_>| PartitionView::is_serving(view);
+    let views = shard.views.list().into_iter().filter(serving);
+    let due = views.filter_map(|view| {
         let config = view.config();
         let log_start = view.retention_cut(&rule(&config, now_ms)?)?;
         Some(ShardCommand::TrimLog {

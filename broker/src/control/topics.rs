@@ -1,5 +1,6 @@
 //! What the image says of topics, brought about in the shards that this broker leads: partitions of
-//! deleted topics go, settings that changed are taken over.
+//! deleted topics go, settings that changed are taken over, and what a move has left behind, ended or
+//! given up, is put right (`strays.rs`).
 //!
 //! Nothing is remembered of what was done: the image and the shard's state are compared again after
 //! every change of either, so a leader that dies half-way, or a command that comes late and makes a
@@ -20,6 +21,7 @@ use highwater_shard::{
 use tokio::time::Instant;
 
 use super::controller::{partition_config, propose_here};
+use super::strays::{self, Judged};
 use crate::groups::raise_level;
 use crate::node::Broker;
 use crate::runtime::{Shard, leftovers};
@@ -29,7 +31,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
 /// A shard for which nothing changed is looked at again after this long.
 const RECHECK: Duration = Duration::from_mins(1);
-/// Between two looks for directories of deleted topics.
+/// Between two looks for directories of partitions that are gone.
 const TIDY_AGAIN: Duration = Duration::from_mins(10);
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Commands of one shard under way at the same time.
@@ -79,7 +81,8 @@ async fn look<E: Env>(
     let fresh = looked.get(&shard.id).is_some_and(|last| {
         last.term == term && Arc::ptr_eq(&last.image, &image) && last.at.elapsed() < RECHECK
     });
-    if fresh {
+    // A step of a move may come after the image that ended it.
+    if fresh && !shard.views.are_moving() {
         return;
     }
     if follow(broker, shard, &image).await {
@@ -113,7 +116,14 @@ async fn follow<E: Env>(
     let rules = shard.groups.rules();
     let due: Vec<_> = views
         .iter()
-        .filter_map(|view| due(image, rules, (view.topic_partition(), view.config())))
+        .filter_map(|view| {
+            let found = strays::Found::of(shard.id, view);
+            match strays::due(image, &found) {
+                Judged::Belongs => due(image, rules, (found.tp, view.config())),
+                Judged::Moves => None,
+                Judged::Astray(step) => Some(ShardCommand::Move(Box::new(step))),
+            }
+        })
         .collect();
     drop(views);
     futures_util::stream::iter(due)
@@ -170,8 +180,11 @@ async fn carry_out<E: Env>(broker: &Arc<Broker<E>>, shard: ShardId, command: Sha
         .map_err(|failure| failure.reason)
         .and_then(|reply| ShardReply::decode(&reply).map_err(|error| error.to_string()));
     match reply {
-        // Deleted meanwhile: there is nothing to configure.
-        Ok(ShardReply::Done | ShardReply::Refused(CommandRefusal::UnknownPartition)) => true,
+        // Deleted meanwhile, or on its way to another shard: there is nothing to configure.
+        Ok(
+            ShardReply::Done
+            | ShardReply::Refused(CommandRefusal::UnknownPartition | CommandRefusal::Moving),
+        ) => true,
         Ok(other) => {
             tracing::warn!(shard = shard.0, ?command, reply = ?other, "refused; will repeat");
             false
@@ -219,9 +232,11 @@ impl Tidied {
         }
         self.topics = Some(Instant::now());
         let image = broker.cluster.image();
-        let removed = leftovers::of_deleted_topics(context, |topic| image.was_deleted(topic));
+        let removed = leftovers::of_gone_partitions(context, |tp, arrival| {
+            strays::is_gone(&image, tp, arrival)
+        });
         if let Err(error) = removed.await {
-            tracing::warn!(%error, "cannot look for what is left of deleted topics");
+            tracing::warn!(%error, "cannot look for what is left of partitions that are gone");
         }
     }
 }

@@ -125,6 +125,12 @@ pub fn not_leader<D: Disk>(router: &Router<D>, tp: TopicPartition) -> Error {
     }
 }
 
+/// The partition is on its way to another shard, or is there and this broker has not heard of it yet.
+pub fn moving(tp: TopicPartition) -> Error {
+    let text = format!("{tp} is being moved to another shard; try again");
+    error(ErrorCode::LeaderUnavailable, text, None)
+}
+
 /// The image knows the partition, the replica has not applied its creation yet.
 pub fn not_here_yet(tp: TopicPartition) -> Error {
     let text = format!("{tp} is not yet on this replica; try again");
@@ -181,6 +187,10 @@ pub fn outcome<D: Disk>(
         {
             rejected_with(deleted(tp))
         }
+        // The router found it here, so it has left since.
+        ProduceOutcome::Decided(Verdict::Rejected(
+            RejectReason::UnknownPartition | RejectReason::Moving,
+        )) => rejected_with(moving(tp)),
         ProduceOutcome::Decided(verdict) => decided(tp, verdict),
         ProduceOutcome::NotLeader { .. } => rejected_with(not_leader(router, tp)),
         ProduceOutcome::Busy => rejected(
@@ -234,5 +244,6 @@ fn reject_code(reason: RejectReason) -> ErrorCode {
         RejectReason::DuplicateSequence => ErrorCode::DuplicateSequence,
         RejectReason::ProducerFenced => ErrorCode::ProducerFenced,
         RejectReason::UnknownProducer => ErrorCode::UnknownProducer,
+        RejectReason::Moving => ErrorCode::LeaderUnavailable,
     }
 }

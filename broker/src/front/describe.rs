@@ -29,6 +29,9 @@ pub fn led_here<E: Env>(
             return None;
         };
         let view = shard.views.get(tp)?;
+        if !view.is_serving() {
+            return None;
+        }
         Some(PartitionFacts {
             partition: *partition,
             log_start_offset: view.log_start().0,

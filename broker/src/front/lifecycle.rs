@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use highwater_env::Env;
 use highwater_metadata as metadata;
-use highwater_metadata::{MetadataCommand, MetadataReply};
+use highwater_metadata::{Image, MetadataCommand, MetadataReply};
 use highwater_proto::v1::lifecycle_server::Lifecycle;
 use highwater_proto::v1::{
     CancelPlanRequest, Error, ErrorCode, Finding, HealthRequest, HealthResponse, LeaderHint,
-    MoveState, Plan, PlanKind, PlanMove, PlanResponse, RemoveBrokerRequest, RemoveBrokerResponse,
-    RestartCheckRequest, RestartCheckResponse, RestartVerdict, Severity, ShowPlanRequest,
-    StartPlanRequest,
+    MoveState, Plan, PlanKind, PlanMove, PlanPartition, PlanResponse, RemoveBrokerRequest,
+    RemoveBrokerResponse, RestartCheckRequest, RestartCheckResponse, RestartVerdict, Severity,
+    ShowPlanRequest, StartPlanRequest,
 };
-use highwater_proto::{NodeId, ShardId};
+use highwater_proto::{NodeId, PartitionId, ShardId, TopicId, TopicPartition};
 use tonic::{Request, Response, Status};
 
 use super::convert;
@@ -45,6 +45,7 @@ pub(super) async fn lead<E: Env>(broker: &Broker<E>) -> Result<(), Error> {
             broker_id: known.id.0,
             address: known.address.clone(),
             term: status.term,
+            ..LeaderHint::default()
         });
     let (code, text) = match hint {
         Some(_) => (
@@ -129,11 +130,30 @@ impl<E: Env> LifecycleService<E> {
             }
             PlanKind::Replace => Ok(metadata::PlanKind::Replace(broker)),
             PlanKind::Repair => Ok(metadata::PlanKind::Repair(broker, ShardId(request.shard))),
+            PlanKind::MovePartition => Ok(metadata::PlanKind::MovePartition(
+                self.topic(&request.topic)?,
+                PartitionId(request.partition),
+                ShardId(request.shard),
+            )),
+            PlanKind::Replicate => Ok(metadata::PlanKind::Replicate(
+                self.topic(&request.topic)?,
+                request.replication_factor,
+            )),
             PlanKind::Unspecified => {
                 let text = "no kind of plan that this release knows";
                 Err(convert::error(ErrorCode::InvalidRequest, text, None))
             }
         }
+    }
+    fn topic(&self, name: &str) -> Result<TopicId, Error> {
+        let image = self.0.cluster.image();
+        image
+            .topic_by_name(name)
+            .map(|topic| topic.id())
+            .ok_or_else(|| {
+                let text = format!("no topic is named '{name}'; `highwater topic list` shows all");
+                convert::error(ErrorCode::UnknownTopic, text, None)
+            })
     }
     fn answers(&self, broker: NodeId, dry_run: bool) -> bool {
         !dry_run && self.0.liveness.alive().contains(&broker)
@@ -280,12 +300,6 @@ fn answer(plan: Result<Option<Plan>, Error>) -> Response<PlanResponse> {
 
 fn shown<E: Env>(broker: &Broker<E>, plan: &metadata::Plan) -> Plan {
     let image = broker.cluster.image();
-    let (kind, of, shard) = match plan.kind {
-        metadata::PlanKind::Rebalance => (PlanKind::Rebalance, 0, 0),
-        metadata::PlanKind::Drain(node) => (PlanKind::Drain, node.0, 0),
-        metadata::PlanKind::Replace(node) => (PlanKind::Replace, node.0, 0),
-        metadata::PlanKind::Repair(node, shard) => (PlanKind::Repair, node.0, shard.0),
-    };
     let under_way: Vec<_> = plan.current().into_iter().map(|step| step.shard).collect();
     let shown = |step: &metadata::Move| PlanMove {
         shard: step.shard.0,
@@ -300,15 +314,72 @@ fn shown<E: Env>(broker: &Broker<E>, plan: &metadata::Plan) -> Plan {
         },
         partitions: image.shard(step.shard).map_or(0, |shard| shard.partitions),
     };
+    let partitions = plan.partitions.iter();
     Plan {
         id: plan.id,
-        kind: kind.into(),
-        broker: of,
-        shard,
         parallel: plan.parallel,
         cancelled: plan.cancelled,
         ended: plan.is_ended(),
         moves: plan.moves.iter().map(shown).collect(),
+        partitions: partitions
+            .map(|step| partition(broker, &image, (plan.id, step)))
+            .collect(),
+        ..purpose(&image, plan.kind)
+    }
+}
+
+/// What a plan is for.
+fn purpose(image: &Image, kind: metadata::PlanKind) -> Plan {
+    let of = |kind: PlanKind, broker: NodeId| Plan {
+        kind: kind.into(),
+        broker: broker.0,
+        ..Plan::default()
+    };
+    match kind {
+        metadata::PlanKind::Rebalance => of(PlanKind::Rebalance, NodeId(0)),
+        metadata::PlanKind::Drain(node) => of(PlanKind::Drain, node),
+        metadata::PlanKind::Replace(node) => of(PlanKind::Replace, node),
+        metadata::PlanKind::Repair(node, shard) => Plan {
+            shard: shard.0,
+            ..of(PlanKind::Repair, node)
+        },
+        metadata::PlanKind::MovePartition(topic, partition, shard) => Plan {
+            topic: name(image, topic),
+            partition: partition.0,
+            shard: shard.0,
+            ..of(PlanKind::MovePartition, NodeId(0))
+        },
+        metadata::PlanKind::Replicate(topic, replication_factor) => Plan {
+            topic: name(image, topic),
+            replication_factor,
+            ..of(PlanKind::Replicate, NodeId(0))
+        },
+    }
+}
+
+fn name(image: &Image, topic: TopicId) -> String {
+    let known = image.topic(topic);
+    known.map_or_else(String::new, |topic| topic.name().to_owned())
+}
+
+fn partition<E: Env>(
+    broker: &Broker<E>,
+    image: &Image,
+    (plan, step): (u64, &metadata::PartitionMove),
+) -> PlanPartition {
+    let tp = TopicPartition::new(step.topic, step.partition);
+    let open = !step.state.is_final();
+    let said = open.then(|| broker.reports.of_move(plan, tp)).flatten();
+    let said = said.unwrap_or_default();
+    PlanPartition {
+        topic: name(image, step.topic),
+        partition: step.partition.0,
+        from_shard: step.from.0,
+        to_shard: step.to.0,
+        state: state(step.state).into(),
+        progress: said.doing,
+        copied_offset: said.copied_offset,
+        end_offset: said.end_offset,
     }
 }
 

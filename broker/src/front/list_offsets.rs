@@ -44,6 +44,10 @@ async fn find<E: Env>(broker: &Broker<E>, query: OffsetQuery) -> Result<OffsetRe
         .views
         .get(tp)
         .ok_or_else(|| convert::not_here_yet(tp))?;
+    // It may be written to elsewhere already: this end is the end no more.
+    if !view.is_serving() {
+        return Err(convert::moving(tp));
+    }
     let mut found = OffsetResult {
         timestamp_ms: -1,
         leader_epoch: view.leader_epoch().0,

@@ -8,10 +8,11 @@ use highwater_proto::internal::peer_server::Peer;
 use highwater_proto::internal::{
     CompareRangesRequest, CompareRangesResponse, DescribePartitionsRequest,
     DescribePartitionsResponse, GroupOffsetsRequest, GroupOffsetsResponse, HeartbeatRequest,
-    HeartbeatResponse, HelloRequest, HelloResponse, ListShardGroupsRequest,
-    ListShardGroupsResponse, PartitionPositionsRequest, PartitionPositionsResponse, ProposeRequest,
-    ProposeResponse, PullSnapshotRequest, PullSnapshotResponse, ShardCommandRequest,
-    ShardCommandResponse, TransferRequest, TransferResponse,
+    HeartbeatResponse, HelloRequest, HelloResponse, LeavingPartitionRequest,
+    LeavingPartitionResponse, ListShardGroupsRequest, ListShardGroupsResponse,
+    PartitionPositionsRequest, PartitionPositionsResponse, ProposeRequest, ProposeResponse,
+    PullSnapshotRequest, PullSnapshotResponse, ShardCommandRequest, ShardCommandResponse,
+    TransferRequest, TransferResponse,
 };
 use highwater_proto::{NodeId, ShardId};
 use tokio::sync::mpsc;
@@ -19,7 +20,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{RESPONSES_IN_FLIGHT, describe, groups};
-use crate::control::{controller, heartbeat, peers, transfer};
+use crate::control::{controller, heartbeat, leaving, peers, transfer};
 use crate::node::{Broker, hello};
 use crate::runtime::install;
 use crate::upkeep::compare;
@@ -172,6 +173,15 @@ impl<E: Env> Peer for PeerService<E> {
     ) -> Result<Response<CompareRangesResponse>, Status> {
         self.admit(&request)?;
         let answer = compare::answer(&self.0, &request.into_inner());
+        Ok(Response::new(answer))
+    }
+
+    async fn leaving_partition(
+        &self,
+        request: Request<LeavingPartitionRequest>,
+    ) -> Result<Response<LeavingPartitionResponse>, Status> {
+        self.admit(&request)?;
+        let answer = leaving::serve(&self.0, request.into_inner()).await;
         Ok(Response::new(answer))
     }
 

@@ -221,12 +221,32 @@ impl<E: Env> Follower<'_, E> {
         loop {
             tokio::select! {
                 happened = &mut event => return Ok(happened),
+                () = self.elsewhere() => {
+                    let tp = self.view.topic_partition();
+                    return Err(convert::not_leader(&self.broker.router, tp));
+                }
                 changed = status.changed() => {
                     if changed.is_err() {
                         return Err(convert::not_leader(&self.broker.router, self.view.topic_partition()));
                     }
                     self.check_still_here()?;
                 }
+            }
+        }
+    }
+
+    /// Waits until a partition that leaves is in another shard. What this one has of it may stay for
+    /// long, when nobody leads it, and nothing more comes. One that does not leave costs nothing: that it
+    /// begins to wakes those who wait for something to read.
+    async fn elsewhere(&self) {
+        if self.view.is_serving() {
+            return std::future::pending().await;
+        }
+        let tp = self.view.topic_partition();
+        let mut changes = self.broker.cluster.changes();
+        while !self.broker.router.is_elsewhere(tp, self.shard.id) {
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
             }
         }
     }
@@ -240,7 +260,11 @@ impl<E: Env> Follower<'_, E> {
     fn check_still_here(&self) -> Result<(), Error> {
         let tp = self.view.topic_partition();
         if self.view.is_deleted() {
-            return Err(convert::deleted(tp));
+            // With its topic, or from this shard alone.
+            return Err(match self.broker.router.is_deleted(tp) {
+                true => convert::deleted(tp),
+                false => convert::moving(tp),
+            });
         }
         if self.leader_only && !self.shard.group.is_leader() {
             return Err(convert::not_leader(&self.broker.router, tp));

@@ -196,14 +196,15 @@ impl<E: Env> TopicsService<E> {
         (dry_run, until): (bool, Instant),
     ) -> Result<RecordsDeleted, Error> {
         let tp = TopicPartition::new(topic.id(), PartitionId(wanted.partition));
-        let Some(shard) = topic
-            .shard_of(tp.partition)
-            .filter(|_| topic.is_made(tp.partition))
-        else {
-            let text = format!("topic '{}' has no partition {}", topic.name(), tp.partition);
-            return Err(convert::error(ErrorCode::UnknownPartition, text, None));
-        };
         loop {
+            // It may be in another shard by now.
+            let image = self.0.cluster.image();
+            let topic = image.topic(topic.id()).map_or(topic, |now| now);
+            let shard = topic.shard_of(tp.partition);
+            let Some(shard) = shard.filter(|_| topic.is_made(tp.partition)) else {
+                let text = format!("topic '{}' has no partition {}", topic.name(), tp.partition);
+                return Err(convert::error(ErrorCode::UnknownPartition, text, None));
+            };
             let leader = self.0.cluster.leader(shard).and_then(|info| info.node);
             let reason = match describe::one(&self.0, leader, tp).await {
                 Ok(facts) => {
@@ -220,6 +221,7 @@ impl<E: Env> TopicsService<E> {
                         command_shard(&self.0, shard, &command).await
                     };
                     match reply {
+                        Ok(ShardReply::Refused(why @ CommandRefusal::Moving)) => why.to_string(),
                         Ok(reply) => return trimmed(tp, reply, range),
                         Err(reason) => reason,
                     }

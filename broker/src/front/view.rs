@@ -1,6 +1,7 @@
 //! The cluster image in the words of the public protocol.
 
 use highwater_metadata::Topic;
+use highwater_proto::PartitionId;
 use highwater_proto::v1::{Broker as BrokerInfo, PartitionMetadata, ShardStatus, TopicMetadata};
 
 use crate::control::cluster::Cluster;
@@ -43,6 +44,7 @@ pub fn whole_topic(cluster: &Cluster, topic: &Topic) -> TopicMetadata {
             leader: leader.node.map(|node| node.0),
             term: leader.term,
             replicas: replicas.into_iter().map(|node| node.0).collect(),
+            arrival: topic.arrival(PartitionId(number)),
         }
     };
     TopicMetadata {

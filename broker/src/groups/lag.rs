@@ -224,6 +224,10 @@ pub async fn positions_here<E: Env>(
             return None;
         };
         let view = shard.views.get(place(&query))?;
+        // Where it goes to it may be longer already.
+        if !view.is_serving() {
+            return None;
+        }
         Some(position(broker, &view, query).await)
     });
     let answers = futures_util::stream::iter(answers)

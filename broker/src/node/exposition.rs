@@ -87,6 +87,10 @@ fn partitions<E: Env>(broker: &Broker<E>) -> String {
             let (Some(labels), Some(view)) = (labels(&image, tp), shard.views.get(tp)) else {
                 continue;
             };
+            // What comes or goes is counted where it is served.
+            if !view.is_serving() {
+                continue;
+            }
             end.add(&labels, view.high_watermark().0);
             start.add(&labels, view.log_start().0);
             leader.add(&labels, u64::from(broker.node_id.0));

@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::control::clocks::Clocks;
 use crate::control::cluster::Cluster;
 use crate::control::heartbeat::Liveness;
+use crate::control::moves::Moves;
 use crate::control::peers::{Addresses, PeerClients};
 use crate::control::plans::Progress;
 use crate::control::producer_ids::ProducerIds;
@@ -109,6 +110,8 @@ pub struct Broker<E: Env> {
     pub reports: Reports,
     /// How far the moves of the running plan are, when this broker leads the metadata group.
     pub progress: Progress,
+    /// How far the moves of partitions are that this broker carries out.
+    pub moves: Moves,
     /// All Raft groups.
     pub groups: Groups<E>,
     /// The write-ahead log.

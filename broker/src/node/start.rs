@@ -20,13 +20,14 @@ use super::{Broker, join, log, serve};
 use crate::config::Config;
 use crate::control::cluster::Cluster;
 use crate::control::machine::MetadataMachine;
+use crate::control::moves::Moves;
 use crate::control::peers::{Addresses, PeerClients};
 use crate::control::plans::Progress;
 use crate::control::producer_ids::ProducerIds;
 use crate::control::proposer::Proposer;
 use crate::control::reports::Reports;
 use crate::control::{
-    checkpointer, compaction, controller, heartbeat, host, plans, retention, storage, topics,
+    checkpointer, compaction, controller, heartbeat, host, moves, plans, retention, storage, topics,
 };
 use crate::gate::{Budget, Gate};
 use crate::router::{Router, ShardTable};
@@ -87,6 +88,7 @@ async fn run_member<E: Env>(broker: Arc<Broker<E>>) -> anyhow::Result<()> {
             storage::run(Arc::clone(&broker)),
             crate::groups::lag::run(Arc::clone(&broker)),
             plans::run(Arc::clone(&broker)),
+            moves::run(Arc::clone(&broker)),
             topics::run(Arc::clone(&broker)),
             retention::run(Arc::clone(&broker)),
             mend::run(Arc::clone(&broker)),
@@ -162,6 +164,7 @@ async fn assemble<E: Env>(
         divergences: Divergences::default(),
         reports: Reports::default(),
         progress: Progress::default(),
+        moves: Moves::default(),
         stop: CancellationToken::new(),
         started_at_ms: env.clock().now_ms(),
         draining: AtomicBool::new(false),

@@ -18,7 +18,7 @@ use super::{blocking, checkpoint};
 use crate::node::stop_if_sync_failed;
 
 /// Removes all that this broker holds of a shard that does not run here: `partitions` are those
-/// that the cluster knows in it.
+/// that the cluster knows in it, each with the plan whose move brought it.
 ///
 /// # Errors
 /// Those of the log and of the file system; to be called again after a restart.
@@ -26,7 +26,7 @@ pub async fn discard<E: Env>(
     context: &Arc<ShardContext<E>>,
     groups: &Groups<E>,
     shard: ShardId,
-    partitions: Vec<TopicPartition>,
+    partitions: Vec<(TopicPartition, u64)>,
 ) -> io::Result<()> {
     groups.forget(shard).await?;
     let files = checkpoint::CheckpointFiles::new(
@@ -34,15 +34,16 @@ pub async fn discard<E: Env>(
         checkpoint_path(&context.dir, shard),
         context.store.clone(),
     );
-    let mut partitions: BTreeSet<TopicPartition> = partitions.into_iter().collect();
+    let mut partitions: BTreeSet<(TopicPartition, u64)> = partitions.into_iter().collect();
     // One that cannot be read names nothing that could be kept.
     if let Ok(Some(known)) = files.read().await {
-        partitions.extend(known.partitions.iter().map(|(tp, _)| *tp));
+        let named = known.partitions.iter();
+        partitions.extend(named.map(|(tp, manifest)| (*tp, manifest.arrival)));
     }
     remove_checkpoint(context, shard).await?;
     let mut segments = context.store.shard(shard);
-    for tp in partitions {
-        segments.create(tp).await.map_err(store_error)?;
+    for (tp, arrival) in partitions {
+        segments.create(tp, arrival).await.map_err(store_error)?;
         segments.delete(tp).await.map_err(store_error)?;
     }
     let removed = context.store.unlink(shard, Arc::default()).await;

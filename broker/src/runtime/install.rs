@@ -340,6 +340,24 @@ impl<E: Env> Sender<'_, E> {
 }
 
 impl<E: Env> ShardMachine<E> {
+    /// Drops the logs of partitions that were here before, have gone and have come back: they lie
+    /// elsewhere, and are pulled as a whole.
+    pub(super) async fn drop_earlier(
+        &mut self,
+        theirs: &[(TopicPartition, PartitionManifest)],
+    ) -> io::Result<()> {
+        let ours = self.segments.freeze().wait().await.map_err(store_error)?;
+        let ours: BTreeMap<_, _> = ours.iter().map(|(tp, m)| (*tp, m.arrival)).collect();
+        for (tp, manifest) in theirs {
+            if ours.get(tp).is_some_and(|here| *here != manifest.arrival) {
+                self.segments.delete(*tp).await.map_err(store_error)?;
+            }
+        }
+        // What comes next asks how far they are written.
+        self.segments.freeze().wait().await.map_err(store_error)?;
+        Ok(())
+    }
+
     /// Brings one partition's files up to the end of the leader's manifest.
     pub(super) async fn pull(
         &mut self,
@@ -347,14 +365,15 @@ impl<E: Env> ShardMachine<E> {
         tp: TopicPartition,
         theirs: &PartitionManifest,
     ) -> io::Result<()> {
-        let held = self.context.store.written_up_to(tp);
+        let held = self.context.store.written_up_to(self.id, tp);
         let next = match held {
             Some(next) if next >= theirs.log_start => next,
             // Nothing here, or all of it below their start: begin at their start.
             _ => theirs.log_start,
         };
         if held.is_none() {
-            self.segments.create(tp).await.map_err(store_error)?;
+            let created = self.segments.create(tp, theirs.arrival).await;
+            created.map_err(store_error)?;
         }
         if next < theirs.next_offset {
             let done = self.pull_from(from, tp, (held, next), theirs).await?;

@@ -78,7 +78,7 @@ async fn what_a_source_has_compacted_comes_as_a_whole_or_not_at_all() {
     let store = store.expect("started");
     let tp = TopicPartition::new(TopicId(1), PartitionId(0));
     let mut segments = store.shard(ShardId(1));
-    segments.create(tp).await.expect("created");
+    segments.create(tp, 0).await.expect("created");
     let range = |from| Range {
         shard: ShardId(1),
         tp,

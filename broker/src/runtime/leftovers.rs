@@ -1,12 +1,12 @@
 //! Files that a broker which died had no time to remove: segments below the start of their log, and
-//! directories of partitions of deleted topics.
+//! directories of partitions of deleted topics, or that are in another shard now.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
 use highwater_env::{Env, Workers};
-use highwater_proto::{ShardId, TopicId};
+use highwater_proto::{ShardId, TopicPartition};
 
 use super::checkpoint::{CheckpointFiles, checkpoint_path, store_error};
 use super::machine::ShardContext;
@@ -40,15 +40,15 @@ fn note(shard: ShardId, files: usize) -> io::Result<usize> {
     Ok(files)
 }
 
-/// Removes directories of partitions of deleted topics that no log uses. To be called when all
-/// shards of this broker have applied again what they had before its last start. Returns how many
-/// files are gone.
+/// Removes directories that no log uses of partitions that are gone: `is_gone` says so of one that a
+/// move has brought. To be called when all shards of this broker have applied again what they had
+/// before its last start. Returns how many files are gone.
 ///
 /// # Errors
 /// Those of the file system.
-pub async fn of_deleted_topics<E: Env>(
+pub async fn of_gone_partitions<E: Env>(
     context: &Arc<ShardContext<E>>,
-    is_deleted: impl Fn(TopicId) -> bool,
+    is_gone: impl Fn(TopicPartition, u64) -> bool,
 ) -> io::Result<usize> {
     let store = context.store.clone();
     let list = move || store.partition_directories();
@@ -56,8 +56,9 @@ pub async fn of_deleted_topics<E: Env>(
         Workers::Tasks => list(),
         Workers::Threads => blocking(list).await,
     }?;
-    let (gone, kept): (BTreeSet<_>, BTreeSet<_>) =
-        found.into_iter().partition(|tp| is_deleted(tp.topic));
+    let (gone, kept): (BTreeSet<_>, BTreeSet<_>) = found
+        .into_iter()
+        .partition(|(tp, arrival)| is_gone(*tp, *arrival));
     if gone.is_empty() {
         return Ok(0);
     }
@@ -65,7 +66,10 @@ pub async fn of_deleted_topics<E: Env>(
     let removed = context.store.remove_orphan_partitions(Arc::new(kept)).await;
     let removed = removed.map_err(store_error)?;
     if removed > 0 {
-        tracing::info!(files = removed, "removed what was left of deleted topics");
+        tracing::info!(
+            files = removed,
+            "removed what was left of partitions that are gone"
+        );
     }
     Ok(removed)
 }

@@ -14,13 +14,15 @@ use highwater_proto::{LeaderEpoch, NodeId, Offset, Payload, ShardId, TopicPartit
 use highwater_raft::{Position, StateMachine, StoredCheckpoint};
 use highwater_segment::{AppendBatch, Checkpoint, SegmentStore, ShardSegments};
 use highwater_shard::{
-    CompactionFacts, Effect, EntryContext, ShardCommand, ShardReply, ShardState,
+    CompactionFacts, Effect, EntryContext, PartitionConfig, PartitionFacts, ShardCommand,
+    ShardReply, ShardState,
 };
 
 use super::checkpoint::{self, CheckpointFiles, FrozenShard};
 use super::compaction::CompactionQueue;
 use super::groups::GroupViews;
 use super::install::SnapshotSource;
+use super::standing::Standing;
 use super::tail::{ShardTail, TailBudget};
 use super::view::{PartitionView, Views};
 
@@ -89,9 +91,19 @@ impl<E: Env> ShardMachine<E> {
             }
         }
         for (tp, facts) in state.partitions() {
-            if let Some(view) = self.views.get(tp) {
+            let known = self.views.get(tp);
+            let (same, other) = match known {
+                Some(view) if view.arrival() == facts.arrival => (Some(view), None),
+                other => (None, other),
+            };
+            if other.is_some() {
+                // It was here before, has gone, and has come back.
+                self.remove_view(tp);
+            }
+            if let Some(view) = same {
                 view.configure(facts.config);
                 self.compact(&view, facts.compaction);
+                view.stand(Standing::of(&state, tp));
                 // What the tail holds ends where the old state ended: a gap follows it.
                 self.tail.forget(&view);
                 view.trim(facts.log_start);
@@ -99,9 +111,11 @@ impl<E: Env> ShardMachine<E> {
                 continue;
             }
             let visible = (facts.log_start, facts.next_offset);
-            let view = PartitionView::new(tp, self.context.store.clone(), visible);
+            let place = (self.id, tp, facts.arrival);
+            let view = PartitionView::new(place, self.context.store.clone(), visible);
             view.configure(facts.config);
             self.compact(&view, facts.compaction);
+            view.stand(Standing::of(&state, tp));
             self.views.insert(Arc::new(view));
         }
         self.groups.adopt(&state);
@@ -137,17 +151,18 @@ impl<E: Env> ShardMachine<E> {
                 };
                 self.append(tp, append.leader_epoch, batch).await
             }
-            Effect::Created { tp, config } => {
-                self.segments
-                    .create(tp)
-                    .await
-                    .map_err(checkpoint::store_error)?;
-                let empty = (Offset(0), Offset(0));
-                let view = PartitionView::new(tp, self.context.store.clone(), empty);
-                view.configure(config);
-                self.views.insert(Arc::new(view));
+            Effect::Created {
+                tp,
+                config,
+                arrival,
+            } => self.create((tp, arrival), config).await,
+            Effect::Fenced { tp, .. } | Effect::Released { tp } => {
+                if let Some(view) = self.views.get(tp) {
+                    view.stand(Standing::of(&self.state, tp));
+                }
                 Ok(())
             }
+            Effect::Adopted { tp, facts } => self.serve_copy(tp, facts).await,
             Effect::Configured { tp, config } => {
                 if let Some(view) = self.views.get(tp) {
                     view.configure(config);
@@ -182,6 +197,35 @@ impl<E: Env> ShardMachine<E> {
                     .map_err(checkpoint::store_error)
             }
         }
+    }
+
+    async fn create(
+        &mut self,
+        (tp, arrival): (TopicPartition, u64),
+        config: PartitionConfig,
+    ) -> io::Result<()> {
+        let created = self.segments.create(tp, arrival).await;
+        created.map_err(checkpoint::store_error)?;
+        let empty = (Offset(0), Offset(0));
+        let place = (self.id, tp, arrival);
+        let view = PartitionView::new(place, self.context.store.clone(), empty);
+        view.configure(config);
+        view.stand(Standing::of(&self.state, tp));
+        self.views.insert(Arc::new(view));
+        Ok(())
+    }
+
+    /// The copy is whole: from now on it is what the partition is.
+    async fn serve_copy(&mut self, tp: TopicPartition, facts: PartitionFacts) -> io::Result<()> {
+        let trimmed = self.segments.trim(tp, facts.log_start).await;
+        trimmed.map_err(checkpoint::store_error)?;
+        if let Some(view) = self.views.get(tp) {
+            view.configure(facts.config);
+            view.trim(facts.log_start);
+            view.advance(facts.next_offset, facts.leader_epoch);
+            view.stand(Standing::Serving);
+        }
+        Ok(())
     }
 
     async fn append(
@@ -278,6 +322,7 @@ impl<E: Env> StateMachine for ShardMachine<E> {
     async fn install(&mut self, from: NodeId, stored: StoredCheckpoint) -> io::Result<()> {
         let theirs = Checkpoint::decode(&stored.manifest).map_err(io::Error::other)?;
         let state = ShardState::decode_snapshot(&theirs.state).map_err(io::Error::other)?;
+        self.drop_earlier(&theirs.partitions).await?;
         for (tp, manifest) in &theirs.partitions {
             self.pull(from, *tp, manifest).await?;
         }

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use highwater_env::{Disk, Workers};
 #[cfg(feature = "mutant")]
 use highwater_proto::batch::RecordBatch;
-use highwater_proto::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
+use highwater_proto::{LeaderEpoch, Offset, ShardId, TimestampMs, TopicPartition};
 #[cfg(feature = "mutant")]
 use highwater_segment::AppendBatch;
 use highwater_segment::{
@@ -19,11 +19,16 @@ use highwater_shard::{CompactionFacts, PartitionConfig};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::Notify;
 
+use super::standing::Standing;
 use super::tail::{PartitionTail, Pieces};
 
 /// One partition, as readers see it.
 pub struct PartitionView<D: Disk> {
+    shard: ShardId,
     tp: TopicPartition,
+    /// The plan whose move brought it to the shard; 0: it was made there.
+    arrival: u64,
+    standing: RwLock<Standing>,
     /// The first offset that is not yet visible.
     high_watermark: AtomicU64,
     log_start: AtomicU64,
@@ -39,11 +44,18 @@ pub struct PartitionView<D: Disk> {
 }
 
 impl<D: Disk> PartitionView<D> {
-    /// A view whose visible range is `[log_start, high_watermark)`.
+    /// A view of a shard's partition whose visible range is `[log_start, high_watermark)`.
     #[must_use]
-    pub fn new(tp: TopicPartition, store: SegmentStore<D>, visible: (Offset, Offset)) -> Self {
+    pub fn new(
+        (shard, tp, arrival): (ShardId, TopicPartition, u64),
+        store: SegmentStore<D>,
+        visible: (Offset, Offset),
+    ) -> Self {
         Self {
+            shard,
             tp,
+            arrival,
+            standing: RwLock::default(),
             high_watermark: AtomicU64::new(visible.1.0),
             log_start: AtomicU64::new(visible.0.0),
             leader_epoch: AtomicU32::new(0),
@@ -82,6 +94,25 @@ impl<D: Disk> PartitionView<D> {
     pub fn topic_partition(&self) -> TopicPartition {
         self.tp
     }
+    /// The plan whose move brought it to its shard; 0: it was made there.
+    #[must_use]
+    pub fn arrival(&self) -> u64 {
+        self.arrival
+    }
+    /// Where it stands between two shards.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing.read().clone()
+    }
+    /// Whether it is served here: it neither comes nor goes.
+    #[must_use]
+    pub fn is_serving(&self) -> bool {
+        matches!(*self.standing.read(), Standing::Serving)
+    }
+    pub(super) fn stand(&self, standing: Standing) {
+        *self.standing.write() = standing;
+        self.changed.notify_waiters();
+    }
     /// The first offset not yet visible.
     #[must_use]
     pub fn high_watermark(&self) -> Offset {
@@ -118,7 +149,9 @@ impl<D: Disk> PartitionView<D> {
     }
     fn reader(&self) -> Option<&PartitionReader<D>> {
         if self.reader.get().is_none()
-            && let Some(reader) = self.store.reader(self.tp)
+            && let Some(reader) = self.store.reader(self.shard, self.tp)
+            // The writer may still have the log that was here before.
+            && reader.arrival() == self.arrival
         {
             return Some(self.reader.get_or_init(|| reader.verifying()));
         }
@@ -296,6 +329,11 @@ impl<D: Disk> Views<D> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+    /// Whether any partition is on its way from one shard to another.
+    #[must_use]
+    pub fn are_moving(&self) -> bool {
+        self.0.read().values().any(|view| !view.is_serving())
     }
     /// The views of all partitions, in order.
     #[must_use]

@@ -44,7 +44,7 @@ pub(super) async fn adopt<E: Env>(
     if broker.gate.is_storage_full() {
         return Err("there is too little free space".to_owned());
     }
-    let reader = store.reader(tp).ok_or("its log is not open")?;
+    let reader = store.reader(shard, tp).ok_or("its log is not open")?;
     let begun = store.call(move || reader.adopt(compacted)).await;
     let adoption = begun.map_err(words)?.map_err(words)?;
     let adopted = pull(broker, (node, shard), place, (adoption, compacted)).await?;

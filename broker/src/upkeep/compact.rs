@@ -111,7 +111,7 @@ async fn compact<E: Env>(
     if hosted.views.get(tp).is_none() {
         return Ok(Outcome::Nothing);
     }
-    let Some(reader) = store.reader(tp) else {
+    let Some(reader) = store.reader(shard, tp) else {
         return Ok(Outcome::Soon("its log is not open yet"));
     };
     if broker.damage.touches(shard, tp) {

@@ -165,7 +165,7 @@ async fn compare<E: Env>(
     let mut found = Vec::new();
     let mut asked = Vec::new();
     for tp in shard.views.all() {
-        let Some(reader) = broker.shard_context.store.reader(tp) else {
+        let Some(reader) = broker.shard_context.store.reader(shard.id, tp) else {
             continue;
         };
         for range in closed_ranges(tp, &reader) {
@@ -257,7 +257,7 @@ pub fn answer<E: Env>(broker: &Broker<E>, request: &CompareRangesRequest) -> Com
     let mut mine: BTreeMap<TopicPartition, Vec<ClosedRange>> = BTreeMap::new();
     for tp in request.ranges.iter().map(partition_of) {
         if !mine.contains_key(&tp) && shard.views.get(tp).is_some() {
-            let reader = broker.shard_context.store.reader(tp);
+            let reader = broker.shard_context.store.reader(shard.id, tp);
             let ranges = reader.map_or_else(Vec::new, |reader| closed_ranges(tp, &reader));
             mine.insert(tp, ranges);
         }

@@ -238,7 +238,7 @@ async fn fetch<E: Env>(
     (tp, base): Place,
 ) -> Result<Fetched, Failure> {
     let store = &broker.shard_context.store;
-    let Some(reader) = store.reader(tp) else {
+    let Some(reader) = store.reader(shard, tp) else {
         return Ok(Fetched::Gone);
     };
     let ours = reader.compacted();

@@ -71,7 +71,7 @@ pub async fn settle<E: Env>(broker: &Broker<E>, shard: ShardId, place: Place) ->
         return false;
     }
     let (tp, base) = place;
-    let reader = broker.shard_context.store.reader(tp);
+    let reader = broker.shard_context.store.reader(shard, tp);
     let there = reader.filter(|reader| reader.segments().iter().any(|s| s.base_offset == base));
     let Some(reader) = there else {
         // A replica that is there has everything open that its checkpoint names. What the checkpoint does

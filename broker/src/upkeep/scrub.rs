@@ -62,7 +62,7 @@ async fn pass<E: Env>(broker: &Broker<E>, pace: &Pace) -> Result<(), StoreError>
         places.rotate_left(first);
     }
     for (shard, tp) in places {
-        let Some(reader) = broker.shard_context.store.reader(tp) else {
+        let Some(reader) = broker.shard_context.store.reader(shard, tp) else {
             continue;
         };
         for segment in reader.segments() {

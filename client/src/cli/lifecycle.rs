@@ -62,7 +62,7 @@ pub enum LifeCommand {
         #[arg(long)]
         dry_run: bool,
     },
-    /// Look at the plan that moves replicas, or cancel it
+    /// Look at the plan that moves replicas or partitions, or cancel it
     #[command(subcommand)]
     Plan(PlanCommand),
     /// What is wrong and what to do about it; exit code 6 when something is
@@ -85,13 +85,13 @@ pub enum LifeCommand {
 pub struct PlanArgs {
     /// Only show what would be moved
     #[arg(long)]
-    dry_run: bool,
-    /// Shards worked on at the same time
+    pub(super) dry_run: bool,
+    /// Shards, or partitions, worked on at the same time
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
-    parallel: u32,
+    pub(super) parallel: u32,
     /// Wait until the plan has ended
     #[arg(long, conflicts_with = "dry_run")]
-    wait: bool,
+    pub(super) wait: bool,
 }
 
 /// What to do with the plan.
@@ -157,7 +157,7 @@ pub(super) async fn run(
     }
 }
 
-async fn start(
+pub(super) async fn start(
     what: String,
     wanted: NewPlan,
     args: PlanArgs,
@@ -184,12 +184,20 @@ fn words(plan: &v1::Plan) -> String {
         v1::PlanKind::Drain => format!("drain broker {}", plan.broker),
         v1::PlanKind::Replace => format!("replace broker {}", plan.broker),
         v1::PlanKind::Repair => format!("repair shard {} on broker {}", plan.shard, plan.broker),
+        v1::PlanKind::MovePartition => format!(
+            "move partition {} of topic {} to shard {}",
+            plan.partition, plan.topic, plan.shard
+        ),
+        v1::PlanKind::Replicate => format!(
+            "give topic {} {} replicas",
+            plan.topic, plan.replication_factor
+        ),
         v1::PlanKind::Unspecified => "unknown".to_owned(),
     }
 }
 
-fn state(step: &v1::PlanMove) -> &'static str {
-    match step.state() {
+fn state(state: v1::MoveState) -> &'static str {
+    match state {
         v1::MoveState::Expelling => "expelling",
         v1::MoveState::Waiting => "waiting",
         v1::MoveState::Learning => "learning",
@@ -208,11 +216,12 @@ fn show(plan: Option<&v1::Plan>, global: &GlobalOptions) -> Result<ExitCode, Cli
         print_line("There never was a plan.")?;
         return Ok(ExitCode::SUCCESS);
     };
-    let ended = |step: &&v1::PlanMove| {
-        matches!(step.state(), v1::MoveState::Done | v1::MoveState::Cancelled)
-    };
-    let done = plan.moves.iter().filter(ended).count();
-    let of = plan.moves.len();
+    let states = plan.moves.iter().map(v1::PlanMove::state);
+    let states = states.chain(plan.partitions.iter().map(v1::PlanPartition::state));
+    let of = states.clone().count();
+    let ended =
+        |state: &v1::MoveState| matches!(state, v1::MoveState::Done | v1::MoveState::Cancelled);
+    let done = states.filter(ended).count();
     let status = match (plan.id, plan.ended, plan.cancelled) {
         (0, _, _) => format!("dry run: {of} moves"),
         (_, true, true) => "cancelled".to_owned(),
@@ -229,9 +238,13 @@ fn show(plan: Option<&v1::Plan>, global: &GlobalOptions) -> Result<ExitCode, Cli
     print_line(&format!("PLAN    {}", plan.id))?;
     print_line(&format!("WHAT    {}", words(plan)))?;
     print_line(&format!("STATUS  {status}"))?;
-    if of > 0 {
+    if !plan.moves.is_empty() {
         print_line("")?;
         print_moves(plan)?;
+    }
+    if !plan.partitions.is_empty() {
+        print_line("")?;
+        print_partitions(plan)?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -252,23 +265,67 @@ fn print_moves(plan: &v1::Plan) -> std::io::Result<()> {
             step.partitions.to_string(),
             from,
             step.add.to_string(),
-            state(step).to_owned(),
+            state(step.state()).to_owned(),
             progress,
         ]);
     }
     print_table(&rows)
 }
 
+fn print_partitions(plan: &v1::Plan) -> std::io::Result<()> {
+    let mut rows = table([
+        "TOPIC",
+        "PARTITION",
+        "FROM",
+        "TO",
+        "STATE",
+        "COPIED",
+        "PROGRESS",
+    ]);
+    for step in &plan.partitions {
+        let copied = match step.end_offset {
+            0 => "-".to_owned(),
+            end => format!("{} of {end}", step.copied_offset),
+        };
+        rows.add_row([
+            step.topic.clone(),
+            step.partition.to_string(),
+            step.from_shard.to_string(),
+            step.to_shard.to_string(),
+            state_of_partition(step.state()).to_owned(),
+            copied,
+            step.progress.clone(),
+        ]);
+    }
+    print_table(&rows)
+}
+
+fn state_of_partition(of: v1::MoveState) -> &'static str {
+    match of {
+        v1::MoveState::Learning => "copying",
+        other => state(other),
+    }
+}
+
 fn as_json(plan: &v1::Plan) -> serde_json::Value {
     let step = |step: &v1::PlanMove| {
         json!({
             "shard": step.shard, "partitions": step.partitions, "from": step.remove,
-            "to": step.add, "state": state(step), "lost": step.lost, "progress": step.progress,
+            "to": step.add, "state": state(step.state()), "lost": step.lost, "progress": step.progress,
+        })
+    };
+    let partition = |step: &v1::PlanPartition| {
+        json!({
+            "topic": step.topic, "partition": step.partition, "from_shard": step.from_shard,
+            "to_shard": step.to_shard, "state": state_of_partition(step.state()),
+            "copied_offset": step.copied_offset, "end_offset": step.end_offset,
+            "progress": step.progress,
         })
     };
     json!({
         "plan": plan.id, "what": words(plan), "ended": plan.ended, "cancelled": plan.cancelled,
         "parallel": plan.parallel, "moves": plan.moves.iter().map(step).collect::<Vec<_>>(),
+        "partitions": plan.partitions.iter().map(partition).collect::<Vec<_>>(),
     })
 }
 

@@ -18,6 +18,7 @@ mod produce;
 mod rolling;
 mod topic;
 mod topic_change;
+mod topic_move;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::output::{human_bytes, print_json, print_line, print_table, table};
 use super::topic_change::{self, AddPartitionsArgs, AlterArgs, DeleteArgs, DeleteRecordsArgs};
+use super::topic_move::{self, MoveArgs};
 use super::{CliError, GlobalOptions, OutputFormat};
 use crate::admin::NewTopic;
 use crate::error::{AdminError, ErrorCode};
@@ -50,8 +51,10 @@ pub enum TopicCommand {
     },
     /// Delete topics with all their records; their names are free at once
     Delete(DeleteArgs),
-    /// Change a topic's configuration
+    /// Change a topic's configuration, or give it more replicas
     Alter(AlterArgs),
+    /// Move a partition to another shard; its offsets and its records' order stay
+    Move(MoveArgs),
     /// Give a topic more partitions
     AddPartitions(AddPartitionsArgs),
     /// Delete the records below a place, for ever
@@ -93,6 +96,7 @@ pub(super) async fn run(
         TopicCommand::Describe { name } => describe(&name, global).await,
         TopicCommand::Delete(args) => topic_change::delete(args, global).await,
         TopicCommand::Alter(args) => topic_change::alter(args, global).await,
+        TopicCommand::Move(args) => topic_move::run(args, global).await,
         TopicCommand::AddPartitions(args) => topic_change::add_partitions(args, global).await,
         TopicCommand::DeleteRecords(args) => topic_change::delete_records(args, global).await,
     }

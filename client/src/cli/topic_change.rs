@@ -7,9 +7,11 @@ use clap::Args;
 use highwater_proto::{Offset, PartitionId, v1};
 use serde_json::json;
 
+use super::lifecycle::PlanArgs;
 use super::output::{print_json, print_line, print_table, table};
 use super::position::Position;
 use super::topic::pair;
+use super::topic_move;
 use super::{CliError, GlobalOptions, OutputFormat};
 use crate::client::Client;
 use crate::consumer::Start;
@@ -42,7 +44,16 @@ pub struct AlterArgs {
     /// A setting that goes back to its default; may be repeated
     #[arg(long, value_name = "KEY")]
     unset: Vec<String>,
-    /// Only say what the settings would be
+    /// Replicas that each partition is to have, 3 or 5: partitions move to shards of that many
+    #[arg(long, value_name = "REPLICAS", conflicts_with_all = ["configs", "unset"])]
+    replication_factor: Option<u32>,
+    /// Partitions moved at the same time
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64), requires = "replication_factor")]
+    parallel: u32,
+    /// Wait until all partitions have moved
+    #[arg(long, requires = "replication_factor", conflicts_with = "dry_run")]
+    wait: bool,
+    /// Only say what the settings would be, or what would be moved
     #[arg(long)]
     dry_run: bool,
 }
@@ -125,8 +136,17 @@ pub(super) async fn delete(args: DeleteArgs, global: &GlobalOptions) -> Result<E
 }
 
 pub(super) async fn alter(args: AlterArgs, global: &GlobalOptions) -> Result<ExitCode, CliError> {
+    if let Some(factor) = args.replication_factor {
+        let plan = PlanArgs {
+            dry_run: args.dry_run,
+            parallel: args.parallel,
+            wait: args.wait,
+        };
+        return topic_move::replicate(args.name, factor, plan, global).await;
+    }
     if args.configs.is_empty() && args.unset.is_empty() {
-        let text = "say what to change: --config KEY=VALUE or --unset KEY";
+        let text =
+            "say what to change: --config KEY=VALUE, --unset KEY or --replication-factor REPLICAS";
         return Err(CliError::Usage(text.to_owned()));
     }
     let admin = global.connect().await?.admin();

@@ -203,6 +203,7 @@ impl State {
             broker_id: leader,
             address,
             term,
+            ..Default::default()
         }
     }
     pub fn metadata(&self, name: &str) -> v1::TopicMetadata {
@@ -214,6 +215,7 @@ impl State {
             leader: Some(p.told.0),
             term: p.told.1,
             replicas: self.addresses.keys().copied().collect(),
+            arrival: 0,
         };
         v1::TopicMetadata {
             id: topic.id,

@@ -90,6 +90,12 @@ impl Image {
             MetadataCommand::AdvanceMove { plan, shard, step } => {
                 self.advance(*plan, *shard, *step)
             }
+            MetadataCommand::AdvancePartition {
+                plan,
+                topic,
+                partition,
+                step,
+            } => self.advance_partition(*plan, (*topic, *partition), *step),
             MetadataCommand::CancelPlan { plan } => self.cancel_plan(*plan),
             MetadataCommand::RemoveBroker { broker } => self.remove_broker(*broker),
             MetadataCommand::ConfirmExpelled { broker } => Ok(self.expelled(*broker)),
@@ -158,22 +164,28 @@ impl Image {
             let text = format!("replication factor {replication_factor}: give 1, 3 or 5");
             return Err(Refusal::new(ErrorCode::InvalidRequest, text));
         }
-        if !self.has_class(replication_factor) {
-            let known = self.brokers.len();
-            let text = if known >= replication_factor as usize {
-                format!(
-                    "no shard has {replication_factor} replicas yet; run `highwater cluster \
-                     rebalance` first"
-                )
-            } else {
-                format!(
-                    "replication factor {replication_factor} needs as many brokers; the cluster \
-                     has {known}"
-                )
-            };
-            return Err(Refusal::new(ErrorCode::NotEnoughBrokers, text));
-        }
+        self.check_class(replication_factor)?;
         TopicSettings::read(configs)
+    }
+
+    /// Whether topics of this many replicas can be made.
+    pub(crate) fn check_class(&self, replication_factor: u32) -> Result<(), Refusal> {
+        if self.has_class(replication_factor) {
+            return Ok(());
+        }
+        let known = self.brokers.len();
+        let text = if known >= replication_factor as usize {
+            format!(
+                "no shard has {replication_factor} replicas yet; run `highwater cluster rebalance` \
+                 first"
+            )
+        } else {
+            format!(
+                "replication factor {replication_factor} needs as many brokers; the cluster has \
+                 {known}"
+            )
+        };
+        Err(Refusal::new(ErrorCode::NotEnoughBrokers, text))
     }
 
     fn create_topic(
@@ -203,6 +215,7 @@ impl Image {
             unconfirmed: (0..partitions).map(PartitionId).collect(),
             config_version: 0,
             growing_from: 0,
+            arrivals: BTreeMap::new(),
         };
         self.topics.insert(id, Arc::new(topic));
         self.names.insert(name, id);

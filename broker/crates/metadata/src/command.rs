@@ -106,6 +106,18 @@ pub enum MetadataCommand {
         /// What was done.
         step: MoveStep,
     },
+    /// A step of a partition's move that is done: it is being copied (`Learn`), or it is whole in its
+    /// new shard, which counts from here on (`Done`).
+    AdvancePartition {
+        /// The plan.
+        plan: u64,
+        /// Its topic.
+        topic: TopicId,
+        /// The partition.
+        partition: PartitionId,
+        /// What was done.
+        step: MoveStep,
+    },
     /// No move of the plan begins any more.
     CancelPlan {
         /// The plan.

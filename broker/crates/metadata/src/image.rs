@@ -142,6 +142,11 @@ impl Image {
     pub fn has_heard_of(&self, topic: TopicId) -> bool {
         topic.0 < self.next_topic
     }
+    /// Whether this image is new enough to know what a plan has begun; 0 is no plan.
+    #[must_use]
+    pub fn has_heard_of_plan(&self, plan: u64) -> bool {
+        plan < self.next_plan.max(1)
+    }
     /// The first producer id not yet given.
     #[must_use]
     pub fn next_producer(&self) -> ProducerId {

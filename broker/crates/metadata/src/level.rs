@@ -8,6 +8,7 @@ use highwater_proto::v1::ErrorCode;
 
 use crate::command::{MetadataCommand, MetadataReply, Refusal};
 use crate::image::Image;
+use crate::plan::PlanKind;
 
 /// Which commands may be written. Changed only by a command, and never lowered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,12 +20,18 @@ impl MetadataLevel {
     /// From here on the level is part of the image, and brokers of releases that do not know it are
     /// not registered.
     pub const GATED: Self = Self(2);
+    /// From here on partitions move from shard to shard.
+    pub const MOVES: Self = Self(3);
     /// The highest level that this release knows.
-    pub const LATEST: Self = Self::GATED;
+    pub const LATEST: Self = Self::MOVES;
 
     /// The first release that knows each level; for ever. A release that has a new command adds a
     /// line.
-    const SINCE: [(Self, &str); 2] = [(Self::FIRST, "0.0.0"), (Self::GATED, "0.1.0")];
+    const SINCE: [(Self, &str); 3] = [
+        (Self::FIRST, "0.0.0"),
+        (Self::GATED, "0.1.0"),
+        (Self::MOVES, "0.1.0"),
+    ];
 
     /// The highest level, of those known here, that a release knows.
     #[must_use]
@@ -73,6 +80,11 @@ impl MetadataCommand {
     #[must_use]
     pub fn level(&self) -> MetadataLevel {
         match self {
+            Self::StartPlan {
+                kind: PlanKind::MovePartition(..) | PlanKind::Replicate(..),
+                ..
+            }
+            | Self::AdvancePartition { .. } => MetadataLevel::MOVES,
             Self::CreateCluster { .. }
             | Self::RegisterBroker(_)
             | Self::EstablishShard { .. }

@@ -46,8 +46,8 @@ fn releases_and_what_they_know() {
         ("", MetadataLevel::FIRST),
         ("unknown", MetadataLevel::FIRST),
         ("0.0.9", MetadataLevel::FIRST),
-        ("0.1.0", MetadataLevel::GATED),
-        ("0.1.0-rc1 (abc)", MetadataLevel::GATED),
+        ("0.1.0", MetadataLevel::MOVES),
+        ("0.1.0-rc1 (abc)", MetadataLevel::MOVES),
         ("0.10.0", MetadataLevel::LATEST),
     ] {
         assert_eq!(MetadataLevel::of_release(version), level, "{version}");
@@ -79,7 +79,7 @@ fn the_level_rises_when_the_last_broker_knows_it_and_older_ones_stay_out_then() 
         "broker 3 has not said anything yet"
     );
     image.apply(&upgraded(3));
-    assert_eq!(image.level_to_raise(), Some(MetadataLevel::GATED));
+    assert_eq!(image.level_to_raise(), Some(MetadataLevel::LATEST));
     assert_eq!(image.level(), MetadataLevel::FIRST);
     for _ in 0..2 {
         let raised = image.apply(&raise(MetadataLevel::GATED));
@@ -88,7 +88,7 @@ fn the_level_rises_when_the_last_broker_knows_it_and_older_ones_stay_out_then() 
             (MetadataReply::Done, MetadataLevel::GATED)
         );
     }
-    assert_eq!(image.level_to_raise(), None);
+    assert_eq!(image.level_to_raise(), Some(MetadataLevel::LATEST));
     // Never lowered.
     image.apply(&raise(MetadataLevel::FIRST));
     assert_eq!(image.level(), MetadataLevel::GATED);
@@ -131,9 +131,9 @@ fn a_command_of_a_later_level_is_refused_until_then() {
 fn a_level_of_a_later_release_is_no_command_of_this_one() {
     let later = MetadataLevel(MetadataLevel::LATEST.0 + 1);
     let error = MetadataCommand::decode(&raise(later).encode()).expect_err("unknown");
-    assert!(error.to_string().contains("level 3"), "{error}");
+    assert!(error.to_string().contains("level 4"), "{error}");
     let mut image = cluster(&["0.1.0"]);
     image.level = later;
     let error = Image::decode_snapshot(&image.encode_snapshot()).expect_err("unknown");
-    assert!(error.to_string().contains("level 3"), "{error}");
+    assert!(error.to_string().contains("level 4"), "{error}");
 }

@@ -9,6 +9,7 @@ mod configs;
 mod image;
 mod level;
 mod lifecycle;
+mod moves;
 mod placement;
 mod plan;
 mod planner;
@@ -17,6 +18,7 @@ mod topic;
 mod topics;
 mod wire;
 mod wire_life;
+mod wire_moves;
 mod wire_topics;
 
 pub use command::{DecodeError, MetadataCommand, MetadataReply, NewBroker, Refusal};
@@ -24,7 +26,7 @@ pub use configs::{CleanupPolicy, TopicSettings, WriteLimits};
 pub use image::{BrokerInfo, Image, ShardInfo, TopicsPage};
 pub use level::{MetadataLevel, release};
 pub use placement::fewer_shards;
-pub use plan::{BrokerState, Floor, Move, MoveState, MoveStep, Plan, PlanKind};
+pub use plan::{BrokerState, Floor, Move, MoveState, MoveStep, PartitionMove, Plan, PlanKind};
 pub use topic::Topic;
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::placement;
 use crate::plan::{BrokerState, Move, MoveState, MoveStep, Plan, PlanKind};
 use crate::planner;
 
-fn refused(text: impl Into<String>) -> Refusal {
+pub(crate) fn refused(text: impl Into<String>) -> Refusal {
     Refusal::new(ErrorCode::InvalidRequest, text)
 }
 
@@ -112,11 +112,15 @@ impl Image {
                 plan.id
             )));
         }
-        let moves = match kind {
-            PlanKind::Rebalance => self.rebalance()?,
-            PlanKind::Drain(broker) => self.drain(broker)?,
-            PlanKind::Replace(broker) => self.replace(broker, lose)?,
-            PlanKind::Repair(broker, shard) => vec![self.repair(broker, shard)?],
+        let (moves, partitions) = match kind {
+            PlanKind::Rebalance => (self.rebalance()?, Vec::new()),
+            PlanKind::Drain(broker) => (self.drain(broker)?, Vec::new()),
+            PlanKind::Replace(broker) => (self.replace(broker, lose)?, Vec::new()),
+            PlanKind::Repair(broker, shard) => (vec![self.repair(broker, shard)?], Vec::new()),
+            PlanKind::MovePartition(topic, partition, to) => {
+                (Vec::new(), self.move_partition(topic, partition, to)?)
+            }
+            PlanKind::Replicate(topic, factor) => (Vec::new(), self.replicate(topic, factor)?),
         };
         let id = self.next_plan.max(1);
         self.next_plan = id + 1;
@@ -124,6 +128,7 @@ impl Image {
             id,
             kind,
             moves,
+            partitions,
             parallel: parallel.max(1),
             cancelled: false,
         }));
@@ -262,6 +267,12 @@ impl Image {
                 step.state = MoveState::Cancelled;
             }
         }
+        // Nothing has to be taken back before: the partition is where it was.
+        for step in &mut plan.partitions {
+            if !step.state.is_final() {
+                step.state = MoveState::Cancelled;
+            }
+        }
         self.end_plan();
         Ok(MetadataReply::Done)
     }
@@ -347,9 +358,10 @@ impl Image {
             let topic = Arc::make_mut(topic);
             let partitions = (0..).zip(&topic.shards);
             let again = partitions.filter(|(_, shard)| **shard == id);
-            topic
-                .unconfirmed
-                .extend(again.map(|(number, _)| PartitionId(number)));
+            let again: Vec<_> = again.map(|(number, _)| PartitionId(number)).collect();
+            // They are made there, and not moved there any more.
+            topic.arrivals.retain(|number, _| !again.contains(number));
+            topic.unconfirmed.extend(again);
         }
     }
 
@@ -368,7 +380,7 @@ impl Image {
     }
 
     /// What follows when the last move has ended.
-    fn end_plan(&mut self) {
+    pub(crate) fn end_plan(&mut self) {
         let Some(plan) = self.plan.clone().filter(|plan| plan.is_ended()) else {
             return;
         };
@@ -380,6 +392,9 @@ impl Image {
             } else {
                 self.states.insert(broker, BrokerState::Drained);
             }
+        }
+        if let PlanKind::Replicate(topic, factor) = plan.kind {
+            self.replicated(topic, factor, plan.cancelled);
         }
         planner::spread_leaders(self);
     }

@@ -169,6 +169,15 @@ pub(crate) fn extend(image: &Image, topic: &Topic, count: u32) -> Vec<ShardId> {
     place_beside(image, topic.id, &topic.shards, (count, class))
 }
 
+/// A shard of a class for each of `count` partitions of a topic that go there, by the same rules.
+pub(crate) fn spread_over(
+    image: &Image,
+    topic: &Topic,
+    (count, class): (u32, u32),
+) -> Vec<ShardId> {
+    place_beside(image, topic.id, &topic.shards, (count, class))
+}
+
 fn place_beside(
     image: &Image,
     topic: TopicId,

@@ -5,7 +5,7 @@
 //! own group. A step may be driven again by the next leader: the goal is a membership, and a
 //! membership that is there already is left alone.
 
-use highwater_proto::{NodeId, ShardId};
+use highwater_proto::{NodeId, PartitionId, ShardId, TopicId};
 
 /// Where a broker stands in its life. A broker without an entry is active.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -36,6 +36,10 @@ pub enum PlanKind {
     Replace(NodeId),
     /// A broker's replica of one shard is bad: it is given up and filled anew.
     Repair(NodeId, ShardId),
+    /// A partition goes to another shard.
+    MovePartition(TopicId, PartitionId, ShardId),
+    /// The partitions of a topic go to shards of more replicas.
+    Replicate(TopicId, u32),
 }
 
 /// How far a move is.
@@ -76,6 +80,22 @@ pub struct Move {
     pub state: MoveState,
 }
 
+/// One partition on its way from one shard to another. It has no step that would have to be taken
+/// back: the image names the one shard or the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PartitionMove {
+    /// Of which topic.
+    pub topic: TopicId,
+    /// The partition.
+    pub partition: PartitionId,
+    /// The shard that it leaves.
+    pub from: ShardId,
+    /// The shard that it goes to.
+    pub to: ShardId,
+    /// How far it is: waiting, learning (it is copied), done or cancelled.
+    pub state: MoveState,
+}
+
 /// A plan, running or ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -83,9 +103,11 @@ pub struct Plan {
     pub id: u64,
     /// What it is for.
     pub kind: PlanKind,
-    /// Its moves; those of one shard happen one after the other.
+    /// Its moves of replicas; those of one shard happen one after the other.
     pub moves: Vec<Move>,
-    /// Shards worked on at the same time.
+    /// Its moves of partitions; it has the ones or the others.
+    pub partitions: Vec<PartitionMove>,
+    /// Shards, or partitions, worked on at the same time.
     pub parallel: u32,
     /// No move begins any more; those under way are taken back, or finished if that is shorter.
     pub cancelled: bool,
@@ -96,6 +118,29 @@ impl Plan {
     #[must_use]
     pub fn is_ended(&self) -> bool {
         self.moves.iter().all(|step| step.state.is_final())
+            && self.partitions.iter().all(|step| step.state.is_final())
+    }
+    /// The moves of partitions that may be worked on now: those under way before those that wait, no
+    /// more than are allowed at once.
+    #[must_use]
+    pub fn current_partitions(&self) -> Vec<PartitionMove> {
+        let open = || self.partitions.iter().filter(|step| !step.state.is_final());
+        let waits = |step: &&PartitionMove| step.state == MoveState::Waiting;
+        let under_way = open().filter(|step| !waits(step));
+        let all = under_way.chain(open().filter(waits));
+        all.take(self.parallel.max(1) as usize).copied().collect()
+    }
+    /// The move of a partition that has not ended.
+    #[must_use]
+    pub fn moving(&self, topic: TopicId, partition: PartitionId) -> Option<&PartitionMove> {
+        let mut open = self.partitions.iter().filter(|step| !step.state.is_final());
+        open.find(|step| step.topic == topic && step.partition == partition)
+    }
+    /// Whether a partition of the topic is on its way.
+    #[must_use]
+    pub fn concerns(&self, topic: TopicId) -> bool {
+        let mut open = self.partitions.iter().filter(|step| !step.state.is_final());
+        open.any(|step| step.topic == topic)
     }
     /// The moves that may be worked on now: for each shard the first that has not ended, those
     /// under way before those that wait, no more than are allowed at once.

@@ -17,9 +17,10 @@ use crate::plan::{Floor, Plan};
 use crate::topic::Topic;
 use crate::wire;
 use crate::wire_life::{Place, StoredLearner, StoredPlan, StoredState};
+use crate::wire_moves::StoredArrival;
 
 /// The version written; all up to it can be read.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// Written as long as nothing is there that only a later version can say: an older release still
 /// reads it.
 const PLAIN_VERSION: u32 = 1;
@@ -27,6 +28,8 @@ const PLAIN_VERSION: u32 = 1;
 const LIFE_VERSION: u32 = 2;
 /// Written at the first level.
 const TOPICS_VERSION: u32 = 3;
+/// Written below the level of moves.
+const GATED_VERSION: u32 = 4;
 
 impl Image {
     /// All of it; equal images give equal bytes.
@@ -49,6 +52,7 @@ impl Image {
             unconfirmed: topic.unconfirmed.iter().map(|p| p.0).collect(),
             config_version: topic.config_version,
             growing_from: topic.growing_from,
+            arrivals: topic.arrivals.iter().map(arrival).collect(),
         };
         let snapshot = wire::Snapshot {
             version: self.version_to_write(),
@@ -86,8 +90,10 @@ impl Image {
     }
     fn version_to_write(&self) -> u32 {
         let changed = |topic: &Arc<Topic>| topic.config_version > 0 || topic.growing_from > 0;
-        if self.level > MetadataLevel::FIRST {
+        if self.level >= MetadataLevel::MOVES {
             VERSION
+        } else if self.level > MetadataLevel::FIRST {
+            GATED_VERSION
         } else if self.topics.values().any(changed) {
             TOPICS_VERSION
         } else if self.is_plain() {
@@ -181,6 +187,13 @@ fn learner((broker, floor): (&NodeId, &Option<Floor>)) -> StoredLearner {
     }
 }
 
+fn arrival((partition, plan): (&PartitionId, &u64)) -> StoredArrival {
+    StoredArrival {
+        partition: partition.0,
+        plan: *plan,
+    }
+}
+
 fn shard(stored: wire::Shard) -> ShardInfo {
     let replicas: Vec<NodeId> = stored.replicas.into_iter().map(NodeId).collect();
     let class = stored.class.unwrap_or(replicas.len() as u32);
@@ -211,5 +224,10 @@ fn topic(stored: wire::Topic) -> Result<Topic, String> {
         unconfirmed: stored.unconfirmed.into_iter().map(PartitionId).collect(),
         config_version: stored.config_version,
         growing_from: stored.growing_from,
+        arrivals: stored
+            .arrivals
+            .into_iter()
+            .map(|arrival| (PartitionId(arrival.partition), arrival.plan))
+            .collect(),
     })
 }

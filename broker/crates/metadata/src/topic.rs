@@ -22,6 +22,8 @@ pub struct Topic {
     pub(crate) config_version: u64,
     /// How many partitions clients see while more are being made; 0: all of them.
     pub(crate) growing_from: u32,
+    /// The plan that last moved a partition; those that never moved are not here.
+    pub(crate) arrivals: BTreeMap<PartitionId, u64>,
 }
 
 impl Topic {
@@ -72,6 +74,11 @@ impl Topic {
     #[must_use]
     pub fn shard_of(&self, partition: PartitionId) -> Option<ShardId> {
         self.shards.get(partition.0 as usize).copied()
+    }
+    /// The plan whose move brought a partition to its shard; 0: it was made there.
+    #[must_use]
+    pub fn arrival(&self, partition: PartitionId) -> u64 {
+        self.arrivals.get(&partition).copied().unwrap_or(0)
     }
     /// The shards of its partitions, in their order, those that are being added included.
     pub fn shards(&self) -> impl Iterator<Item = ShardId> + '_ {

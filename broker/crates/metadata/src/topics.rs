@@ -50,6 +50,7 @@ impl Image {
             return Err(Refusal::new(ErrorCode::UnknownTopic, text));
         };
         self.names.remove(&topic.name);
+        self.stop_moving(id);
         for shard in &topic.shards {
             if let Some(shard) = self.shards.get_mut(shard) {
                 shard.partitions = shard.partitions.saturating_sub(1);
@@ -76,6 +77,10 @@ impl Image {
         configs.retain(|key, _| !unset.contains(key));
         configs.extend(set.clone());
         let settings = TopicSettings::read(&configs)?;
+        if settings.cleanup.compact {
+            self.check_not_moving(id, "cannot be compacted")?;
+        }
+        let topic = self.topic_mut(id)?;
         if configs != topic.configs {
             topic.configs = configs;
             topic.settings = settings;
@@ -111,6 +116,7 @@ impl Image {
             let text = format!("topic '{}' is still being set up; try again", known.name);
             return Err(Refusal::new(ErrorCode::TopicNotReady, text));
         }
+        self.check_not_moving(id, "gets no more of them")?;
         let added = placement::extend(self, &known, total - has);
         for shard in &added {
             if let Some(shard) = self.shards.get_mut(shard) {

@@ -10,13 +10,14 @@ use prost::{Message, Oneof};
 use crate::command::{MetadataCommand, MetadataReply, NewBroker, Refusal};
 use crate::level::MetadataLevel;
 use crate::wire_life::{AdvanceMove, StartPlan, StoredLearner, StoredPlan, StoredState};
+use crate::wire_moves::{AdvancePartition, StoredArrival};
 use crate::wire_topics::{AddPartitions, AlterTopic};
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Command {
     #[prost(
         oneof = "CommandKind",
-        tags = "1, 2, 3, 4, 5, 6, 20, 21, 22, 23, 24, 30, 31, 32, 40"
+        tags = "1, 2, 3, 4, 5, 6, 20, 21, 22, 23, 24, 25, 30, 31, 32, 40"
     )]
     pub kind: Option<CommandKind>,
 }
@@ -45,6 +46,8 @@ pub(crate) enum CommandKind {
     RemoveBroker(u32),
     #[prost(uint32, tag = "24")]
     ConfirmExpelled(u32),
+    #[prost(message, tag = "25")]
+    AdvancePartition(AdvancePartition),
     #[prost(uint64, tag = "30")]
     DeleteTopic(u64),
     #[prost(message, tag = "31")]
@@ -198,6 +201,8 @@ pub(crate) struct Topic {
     pub config_version: u64,
     #[prost(uint32, tag = "21")]
     pub growing_from: u32,
+    #[prost(message, repeated, tag = "22")]
+    pub arrivals: Vec<StoredArrival>,
 }
 
 impl From<&NewBroker> for Broker {
@@ -267,18 +272,20 @@ impl From<&MetadataCommand> for Command {
                 kind,
                 parallel,
                 accept_loss,
-            } => CommandKind::StartPlan(StartPlan {
-                kind: Some((*kind).into()),
-                parallel: *parallel,
-                accept_loss: *accept_loss,
-            }),
+            } => CommandKind::StartPlan(StartPlan::new(*kind, *parallel, *accept_loss)),
             MetadataCommand::AdvanceMove { plan, shard, step } => {
-                CommandKind::AdvanceMove(AdvanceMove {
-                    plan: *plan,
-                    shard: shard.0,
-                    step: Some((*step).into()),
-                })
+                CommandKind::AdvanceMove(AdvanceMove::new(*plan, *shard, *step))
             }
+            MetadataCommand::AdvancePartition {
+                plan,
+                topic,
+                partition,
+                step,
+            } => CommandKind::AdvancePartition(AdvancePartition::new(
+                *plan,
+                (*topic, *partition),
+                *step,
+            )),
             MetadataCommand::CancelPlan { plan } => CommandKind::CancelPlan(*plan),
             MetadataCommand::RemoveBroker { broker } => CommandKind::RemoveBroker(broker.0),
             MetadataCommand::ConfirmExpelled { broker } => CommandKind::ConfirmExpelled(broker.0),
@@ -336,6 +343,7 @@ impl TryFrom<Command> for MetadataCommand {
                     shard: ShardId(a.shard),
                     step: a.step.try_into()?,
                 },
+                CommandKind::AdvancePartition(advance) => advance.try_into()?,
                 CommandKind::CancelPlan(plan) => Self::CancelPlan { plan },
                 CommandKind::RemoveBroker(broker) => Self::RemoveBroker {
                     broker: NodeId(broker),

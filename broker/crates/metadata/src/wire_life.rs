@@ -2,10 +2,11 @@
 //! see FORMAT.md.
 #![deny(clippy::indexing_slicing)]
 
-use highwater_proto::{NodeId, ShardId};
+use highwater_proto::{NodeId, PartitionId, ShardId, TopicId};
 use prost::{Message, Oneof};
 
 use crate::plan::{BrokerState, Floor, Move, MoveState, MoveStep, Plan, PlanKind};
+use crate::wire_moves::StoredPartitionMove;
 
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct StartPlan {
@@ -19,13 +20,19 @@ pub(crate) struct StartPlan {
 
 #[derive(Clone, Copy, PartialEq, Message)]
 pub(crate) struct Kind {
-    /// 1 rebalance, 2 drain, 3 replace, 4 repair.
+    /// 1 rebalance, 2 drain, 3 replace, 4 repair, 5 move a partition, 6 replicate a topic.
     #[prost(uint32, tag = "1")]
     pub what: u32,
     #[prost(uint32, tag = "2")]
     pub broker: u32,
     #[prost(uint32, tag = "3")]
     pub shard: u32,
+    #[prost(uint64, tag = "4")]
+    pub topic: u64,
+    #[prost(uint32, tag = "5")]
+    pub partition: u32,
+    #[prost(uint32, tag = "6")]
+    pub replication_factor: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -72,6 +79,8 @@ pub(crate) struct StoredPlan {
     pub parallel: u32,
     #[prost(bool, tag = "5")]
     pub cancelled: bool,
+    #[prost(message, repeated, tag = "6")]
+    pub partitions: Vec<StoredPartitionMove>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -107,18 +116,49 @@ pub(crate) struct StoredLearner {
     pub floor: Option<Place>,
 }
 
+impl StartPlan {
+    pub(crate) fn new(kind: PlanKind, parallel: u32, accept_loss: bool) -> Self {
+        Self {
+            kind: Some(kind.into()),
+            parallel,
+            accept_loss,
+        }
+    }
+}
+
+impl AdvanceMove {
+    pub(crate) fn new(plan: u64, shard: ShardId, step: MoveStep) -> Self {
+        Self {
+            plan,
+            shard: shard.0,
+            step: Some(step.into()),
+        }
+    }
+}
+
 impl From<PlanKind> for Kind {
     fn from(kind: PlanKind) -> Self {
-        let (what, broker, shard) = match kind {
-            PlanKind::Rebalance => (1, 0, 0),
-            PlanKind::Drain(broker) => (2, broker.0, 0),
-            PlanKind::Replace(broker) => (3, broker.0, 0),
-            PlanKind::Repair(broker, shard) => (4, broker.0, shard.0),
-        };
-        Self {
+        let of = |what, broker: NodeId, shard: ShardId| Self {
             what,
-            broker,
-            shard,
+            broker: broker.0,
+            shard: shard.0,
+            ..Self::default()
+        };
+        match kind {
+            PlanKind::Rebalance => of(1, NodeId(0), ShardId(0)),
+            PlanKind::Drain(broker) => of(2, broker, ShardId(0)),
+            PlanKind::Replace(broker) => of(3, broker, ShardId(0)),
+            PlanKind::Repair(broker, shard) => of(4, broker, shard),
+            PlanKind::MovePartition(topic, partition, shard) => Self {
+                topic: topic.0,
+                partition: partition.0,
+                ..of(5, NodeId(0), shard)
+            },
+            PlanKind::Replicate(topic, replication_factor) => Self {
+                topic: topic.0,
+                replication_factor,
+                ..of(6, NodeId(0), ShardId(0))
+            },
         }
     }
 }
@@ -135,6 +175,15 @@ impl TryFrom<Option<Kind>> for PlanKind {
             2 => Ok(Self::Drain(broker)),
             3 => Ok(Self::Replace(broker)),
             4 => Ok(Self::Repair(broker, ShardId(kind.shard))),
+            5 => Ok(Self::MovePartition(
+                TopicId(kind.topic),
+                PartitionId(kind.partition),
+                ShardId(kind.shard),
+            )),
+            6 => Ok(Self::Replicate(
+                TopicId(kind.topic),
+                kind.replication_factor,
+            )),
             _ => Err(unknown),
         }
     }
@@ -186,6 +235,28 @@ impl TryFrom<Option<Step>> for MoveStep {
     }
 }
 
+impl MoveState {
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::Expelling => 1,
+            Self::Waiting => 2,
+            Self::Learning => 3,
+            Self::Done => 4,
+            Self::Cancelled => 5,
+        }
+    }
+    pub(crate) fn of_number(number: u32) -> Result<Self, &'static str> {
+        match number {
+            1 => Ok(Self::Expelling),
+            2 => Ok(Self::Waiting),
+            3 => Ok(Self::Learning),
+            4 => Ok(Self::Done),
+            5 => Ok(Self::Cancelled),
+            _ => Err("a move has a state that this release does not know"),
+        }
+    }
+}
+
 impl From<&Plan> for StoredPlan {
     fn from(plan: &Plan) -> Self {
         let stored = |step: &Move| StoredMove {
@@ -193,13 +264,7 @@ impl From<&Plan> for StoredPlan {
             add: step.add.0,
             remove: step.remove.map_or(0, |node| node.0),
             lost: step.lost,
-            state: match step.state {
-                MoveState::Expelling => 1,
-                MoveState::Waiting => 2,
-                MoveState::Learning => 3,
-                MoveState::Done => 4,
-                MoveState::Cancelled => 5,
-            },
+            state: step.state.number(),
         };
         Self {
             id: plan.id,
@@ -207,6 +272,7 @@ impl From<&Plan> for StoredPlan {
             moves: plan.moves.iter().map(stored).collect(),
             parallel: plan.parallel,
             cancelled: plan.cancelled,
+            partitions: plan.partitions.iter().map(Into::into).collect(),
         }
     }
 }
@@ -216,19 +282,12 @@ impl TryFrom<StoredPlan> for Plan {
 
     fn try_from(plan: StoredPlan) -> Result<Self, Self::Error> {
         let read = |step: StoredMove| {
-            Ok(Move {
+            Ok::<_, Self::Error>(Move {
                 shard: ShardId(step.shard),
                 add: NodeId(step.add),
                 remove: Some(NodeId(step.remove)).filter(|node| node.0 != 0),
                 lost: step.lost,
-                state: match step.state {
-                    1 => MoveState::Expelling,
-                    2 => MoveState::Waiting,
-                    3 => MoveState::Learning,
-                    4 => MoveState::Done,
-                    5 => MoveState::Cancelled,
-                    _ => return Err("a move has a state that this release does not know"),
-                },
+                state: MoveState::of_number(step.state)?,
             })
         };
         Ok(Self {
@@ -237,6 +296,11 @@ impl TryFrom<StoredPlan> for Plan {
             moves: plan.moves.into_iter().map(read).collect::<Result<_, _>>()?,
             parallel: plan.parallel,
             cancelled: plan.cancelled,
+            partitions: plan
+                .partitions
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, _>>()?,
         })
     }
 }

@@ -290,3 +290,62 @@ fn a_raised_level_and_a_snapshot_of_version_4() {
     let stored = golden("v4.snapshot", &image.encode_snapshot());
     assert_eq!(Image::decode_snapshot(&stored), Ok(image));
 }
+
+fn commands_about_moves() -> Vec<(&'static str, MetadataCommand)> {
+    let start = |kind| MetadataCommand::StartPlan {
+        kind,
+        parallel: 4,
+        accept_loss: false,
+    };
+    let advance = |step| MetadataCommand::AdvancePartition {
+        plan: 300,
+        topic: TopicId(1),
+        partition: PartitionId(200),
+        step,
+    };
+    let moved = PlanKind::MovePartition(TopicId(1), PartitionId(2), ShardId(1));
+    vec![
+        ("v5.move_partition.command", start(moved)),
+        (
+            "v5.replicate.command",
+            start(PlanKind::Replicate(TopicId(2), 3)),
+        ),
+        ("v5.copied.command", advance(MoveStep::Learn)),
+        ("v5.moved.command", advance(MoveStep::Done)),
+    ]
+}
+
+#[test]
+fn commands_about_moves_and_a_snapshot_of_version_5() {
+    for (name, command) in commands_about_moves() {
+        let stored = golden(name, &command.encode());
+        assert_eq!(MetadataCommand::decode(&stored), Ok(command), "{name}");
+    }
+    let mut image = image();
+    let level = MetadataLevel::MOVES;
+    image.apply(&MetadataCommand::RaiseLevel { level });
+    image.apply(&MetadataCommand::EstablishShard { shard: ShardId(1) });
+    let kinds = commands_about_moves();
+    image.apply(&kinds[0].1);
+    for step in [MoveStep::Learn, MoveStep::Done] {
+        image.apply(&MetadataCommand::AdvancePartition {
+            plan: 1,
+            topic: TopicId(1),
+            partition: PartitionId(2),
+            step,
+        });
+    }
+    image.apply(&MetadataCommand::ConfirmPartitions {
+        topic: TopicId(2),
+        partitions: vec![PartitionId(1)],
+    });
+    image.apply(&kinds[1].1);
+    let topic = image.topic(TopicId(1)).expect("there");
+    assert_eq!(topic.arrival(PartitionId(2)), 1);
+    assert_eq!(
+        image.running_plan().map(|plan| plan.partitions.len()),
+        Some(2)
+    );
+    let stored = golden("v5.snapshot", &image.encode_snapshot());
+    assert_eq!(Image::decode_snapshot(&stored), Ok(image));
+}

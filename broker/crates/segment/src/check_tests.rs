@@ -13,7 +13,7 @@ use crate::{FileCache, FileCacheConfig, partition_dir};
 pub(crate) fn three(disk: &SimDisk) -> PartitionLog<SimDisk> {
     // A failed sync ends the process; here it ends the call.
     let files = FileCache::new(disk.clone(), FileCacheConfig::default(), Arc::new(|_| ()));
-    let dir = partition_dir(Path::new("/p"), tp(0));
+    let dir = partition_dir(Path::new("/p"), (tp(0), 0));
     disk.create_dir_all(&dir).expect("a directory");
     disk.sync_dir(Path::new("/")).expect("durable");
     let mut log = PartitionLog::create(&files, owner(0), &dir, config());

@@ -15,8 +15,10 @@ use crate::manifest::{ManifestError, PartitionManifest, PartitionMessage};
 
 const MAGIC: &[u8; 8] = b"HWCHKPT\n";
 /// The newest version. All versions up to it can be read.
-const VERSION: u32 = 2;
-/// What is written when no log was compacted: releases before compaction read it.
+const VERSION: u32 = 3;
+/// What is written when no partition came by a move: releases before moves read it.
+const WITHOUT_MOVES: u32 = 2;
+/// What is written when no log was compacted either: releases before compaction read it.
 const WITHOUT_COMPACTION: u32 = 1;
 const HEADER_LEN: usize = 24;
 
@@ -116,12 +118,7 @@ impl Checkpoint {
         let body = message.encode_to_vec();
         let mut out = Vec::with_capacity(HEADER_LEN + body.len());
         out.put_slice(MAGIC);
-        let compacted = self.partitions.iter().any(|(_, m)| m.needs_compaction());
-        out.put_u32(if compacted {
-            VERSION
-        } else {
-            WITHOUT_COMPACTION
-        });
+        out.put_u32(self.version_to_write());
         out.put_u64(body.len() as u64);
         let mut crc = crc32fast::Hasher::new();
         crc.update(&out);
@@ -129,6 +126,16 @@ impl Checkpoint {
         out.put_u32(crc.finalize());
         out.extend_from_slice(&body);
         out.into()
+    }
+    fn version_to_write(&self) -> u32 {
+        let mut manifests = self.partitions.iter().map(|(_, manifest)| manifest);
+        if manifests.clone().any(|manifest| manifest.arrival > 0) {
+            VERSION
+        } else if manifests.any(PartitionManifest::needs_compaction) {
+            WITHOUT_MOVES
+        } else {
+            WITHOUT_COMPACTION
+        }
     }
     /// Reads a file's content.
     ///

@@ -24,6 +24,7 @@ fn sample() -> Checkpoint {
         next_offset: Offset(200),
         segments: vec![segment(100, true), segment(150, false)],
         compacted: Compacted::default(),
+        arrival: 0,
     };
     let at = |partition| TopicPartition::new(TopicId(42), PartitionId(partition));
     Checkpoint {
@@ -57,6 +58,20 @@ fn golden_file_of_version_2_which_releases_before_compaction_refuse() {
     let golden = Bytes::from_static(include_bytes!("../golden/v2.checkpoint"));
     assert_eq!(compacted().encode(), golden);
     assert_eq!(Checkpoint::decode(&golden), Ok(compacted()));
+}
+
+/// The same, with a partition that came by a move.
+fn moved() -> Checkpoint {
+    let mut sample = compacted();
+    sample.partitions[0].1.arrival = 12;
+    sample
+}
+
+#[test]
+fn golden_file_of_version_3_which_releases_before_moves_refuse() {
+    let golden = Bytes::from_static(include_bytes!("../golden/v3.checkpoint"));
+    assert_eq!(moved().encode(), golden);
+    assert_eq!(Checkpoint::decode(&golden), Ok(moved()));
 }
 
 #[test]

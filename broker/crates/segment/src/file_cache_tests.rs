@@ -190,7 +190,7 @@ fn logs(
 ) -> Vec<PartitionLog<CountingDisk>> {
     (0..count)
         .map(|i| {
-            let dir = partition_dir(root, crate::test_support::tp(i));
+            let dir = partition_dir(root, (crate::test_support::tp(i), 0));
             PartitionLog::create(files, owner(i), &dir, config())
         })
         .collect()

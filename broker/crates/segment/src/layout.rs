@@ -1,5 +1,6 @@
-//! Names of directories and files: one directory per partition, files named by base offset, and by a
-//! version where compaction, or a replica that is filled anew, writes what lies there already.
+//! Names of directories and files: one directory per partition and shard that it was in, files named
+//! by base offset, and by a version where compaction, or a replica that is filled anew, writes what
+//! lies there already.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -27,12 +28,17 @@ pub struct LogIdentity {
     pub shard: ShardId,
     /// The partition.
     pub partition: TopicPartition,
+    /// Which move brought it to the shard; 0: it was made there. A broker may hold the shard that a
+    /// partition leaves and the one that it goes to: their files must not meet.
+    pub arrival: u64,
 }
 
-/// The directory of a partition below `root`.
-#[must_use]
-pub fn partition_dir(root: &Path, partition: TopicPartition) -> PathBuf {
-    root.join(partition.to_string())
+impl LogIdentity {
+    /// The directory of its files below `root`.
+    #[must_use]
+    pub fn dir(&self, root: &Path) -> PathBuf {
+        partition_dir(root, (self.partition, self.arrival))
+    }
 }
 
 /// The file with the batches of a segment, in its partition's directory.
@@ -49,17 +55,28 @@ fn segment_path(dir: &Path, (base, version): (Offset, u64), extension: &str) -> 
     })
 }
 
-/// The partition whose directory has this name, if it is one.
+/// The directory below `root` of a partition that came to its shard by the move `arrival`.
 #[must_use]
-pub(crate) fn parse_partition_dir(path: &Path) -> Option<TopicPartition> {
+pub fn partition_dir(root: &Path, (partition, arrival): (TopicPartition, u64)) -> PathBuf {
+    root.join(match arrival {
+        0 => partition.to_string(),
+        _ => format!("{partition}-{arrival}"),
+    })
+}
+
+/// The partition whose directory has this name, if it is one, and the move that brought it.
+#[must_use]
+pub(crate) fn parse_partition_dir(path: &Path) -> Option<(TopicPartition, u64)> {
     let name = path.file_name()?.to_str()?;
-    let (topic, partition) = name.split_once('-')?;
+    let mut parts = name.splitn(3, '-');
     let partition = TopicPartition::new(
-        TopicId(topic.parse().ok()?),
-        PartitionId(partition.parse().ok()?),
+        TopicId(parts.next()?.parse().ok()?),
+        PartitionId(parts.next()?.parse().ok()?),
     );
+    let arrival = parts.next().map_or(Ok(0), str::parse).ok()?;
     // Only the one spelling that `partition_dir` writes: "+1-0" or "01-0" is somebody else's.
-    (partition.to_string() == name).then_some(partition)
+    let spelled = partition_dir(Path::new(""), (partition, arrival));
+    (spelled.as_os_str() == name).then_some((partition, arrival))
 }
 
 /// A segment's place on the disk, and its key in the file cache.
@@ -100,7 +117,8 @@ impl SegmentName {
 /// The partition and base offset of the segment that a file belongs to, by its path.
 pub(crate) fn parse_segment_path(path: &Path) -> Option<(TopicPartition, Offset)> {
     let (base, _) = parse_segment_file(path)?;
-    Some((parse_partition_dir(path.parent()?)?, base))
+    let (partition, _) = parse_partition_dir(path.parent()?)?;
+    Some((partition, base))
 }
 
 /// The base offset and version in a file's name, if the name is one that a segment has.

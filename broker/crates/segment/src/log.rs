@@ -319,6 +319,7 @@ impl<D: Disk> PartitionLog<D> {
                 .filter_map(|s| s.to_manifest())
                 .collect(),
             compacted: view.compacted,
+            arrival: self.shared.owner.arrival,
         }
     }
     /// Makes everything appended so far durable, names included.

@@ -37,6 +37,8 @@ pub struct PartitionManifest {
     pub segments: Vec<SegmentManifest>,
     /// What compaction has done.
     pub compacted: Compacted,
+    /// Which move brought the partition to its shard; 0: none.
+    pub arrival: u64,
 }
 
 /// How far a log is compacted.
@@ -175,6 +177,8 @@ pub(crate) struct PartitionMessage {
     compaction: u64,
     #[prost(uint64, tag = "5")]
     compacted_upto: u64,
+    #[prost(uint64, tag = "6")]
+    arrival: u64,
 }
 
 impl From<&PartitionManifest> for PartitionMessage {
@@ -195,6 +199,7 @@ impl From<&PartitionManifest> for PartitionMessage {
             segments: manifest.segments.iter().map(segment).collect(),
             compaction: manifest.compacted.generation,
             compacted_upto: manifest.compacted.upto.0,
+            arrival: manifest.arrival,
         }
     }
 }
@@ -219,6 +224,7 @@ impl From<PartitionMessage> for PartitionManifest {
                 generation: message.compaction,
                 upto: Offset(message.compacted_upto),
             },
+            arrival: message.arrival,
         }
     }
 }

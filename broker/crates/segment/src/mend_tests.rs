@@ -108,7 +108,7 @@ fn power_losses_at_every_call_leave_it_bad_or_whole() {
 
 fn check_after(disk: &SimDisk, manifest: &PartitionManifest, (base, right): (Offset, &[u8])) {
     let files = cache(disk.clone());
-    let dir = crate::partition_dir(Path::new("/p"), crate::test_support::tp(0));
+    let dir = crate::partition_dir(Path::new("/p"), (crate::test_support::tp(0), 0));
     let log = PartitionLog::open(&files, owner(0), &dir, manifest, config()).expect("opened");
     let reader = log.reader();
     for other in reader.segments() {

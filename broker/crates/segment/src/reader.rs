@@ -122,6 +122,11 @@ impl<D: Disk> PartitionReader<D> {
             trimmed_too: false,
         }
     }
+    /// Which move brought the partition to its shard; 0: none.
+    #[must_use]
+    pub fn arrival(&self) -> u64 {
+        self.shared.owner.arrival
+    }
     /// A reader that checks the CRC-32C of every batch it returns.
     #[must_use]
     pub fn verifying(&self) -> Self {

@@ -25,6 +25,7 @@ pub(crate) fn owner(partition: u32) -> LogIdentity {
     LogIdentity {
         shard: SHARD,
         partition: tp(partition),
+        arrival: 0,
     }
 }
 
@@ -148,7 +149,7 @@ impl Fixture {
         }
     }
     pub(crate) fn path(&self, partition: u32) -> PathBuf {
-        partition_dir(self.dir.path(), tp(partition))
+        partition_dir(self.dir.path(), (tp(partition), 0))
     }
     pub(crate) fn create(&self, partition: u32) -> PartitionLog<OsDisk> {
         PartitionLog::create(

@@ -14,6 +14,7 @@ use highwater_proto::{
 };
 use prost::Message;
 
+use crate::move_command::MoveCommand;
 use crate::{FeatureLevel, GroupCommand, PartitionConfig};
 
 /// The framing written: a byte of version, four of the header's length (big-endian), the header,
@@ -81,6 +82,9 @@ pub enum ShardCommand {
         /// Only while the partition's settings have this version.
         config_version: u64,
     },
+    /// A step of a partition's move to another shard; from level [`FeatureLevel::MOVES`] on. Reply:
+    /// `Done`.
+    Move(Box<MoveCommand>),
     /// A command to a consumer group. Reply: `Group`.
     Group(Box<GroupCommand>),
     /// Raises the rules that apply follows; never lowers them. Reply: `Done`.
@@ -131,10 +135,15 @@ impl ShardCommand {
         // Cannot fail: BytesMut grows.
         let _ = header.encode(&mut front);
         let mut payload = Payload::from(front.freeze());
-        if let Self::Append { batches } = self {
-            batches
+        match self {
+            Self::Append { batches } => batches
                 .iter()
-                .for_each(|request| payload.push(request.batch.clone()));
+                .for_each(|request| payload.push(request.batch.clone())),
+            Self::Move(command) => command
+                .batches()
+                .iter()
+                .for_each(|imported| payload.push(imported.batch.clone())),
+            _ => {}
         }
         payload
     }
@@ -180,6 +189,7 @@ impl ShardCommand {
                 time_ms: time.0,
                 config_version: *config_version,
             }),
+            Self::Move(command) => Wire::Move(command.to_wire()),
             Self::Group(command) => Wire::Group((**command).clone()),
             Self::RaiseFeatureLevel { level } => {
                 Wire::RaiseFeatureLevel(ShardRaiseFeatureLevel { level: level.0 })
@@ -242,6 +252,7 @@ impl ShardCommand {
                 time: TimestampMs(compact.time_ms),
                 config_version: compact.config_version,
             },
+            Wire::Move(step) => Self::Move(Box::new(MoveCommand::from_wire(step, reader)?)),
             Wire::Group(command) if command.action.is_none() => {
                 let text = "its kind of command to a group is unknown";
                 return Err(DecodeError::Newer(text.to_owned()));
@@ -280,7 +291,7 @@ fn from_item(
     })
 }
 
-fn place(topic: u64, partition: u32) -> TopicPartition {
+pub(crate) fn place(topic: u64, partition: u32) -> TopicPartition {
     TopicPartition::new(TopicId(topic), PartitionId(partition))
 }
 

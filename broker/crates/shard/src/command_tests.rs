@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::move_command::{ImportedBatch, MoveStep};
 use crate::test_support::{batch, tp};
 
 fn config() -> PartitionConfig {
@@ -51,6 +52,36 @@ fn every_kind() -> Vec<ShardCommand> {
             level: FeatureLevel::LATEST,
         },
     ]
+    .into_iter()
+    .chain(every_step())
+    .collect()
+}
+
+fn every_step() -> impl Iterator<Item = ShardCommand> {
+    let imported = |n: u32| ImportedBatch {
+        append_time: TimestampMs(-i64::from(n)),
+        begins_segment: n == 2,
+        batch: batch(None, n + 1),
+    };
+    let steps = vec![
+        MoveStep::Begin { config: config() },
+        MoveStep::Import {
+            batches: (0..4).map(imported).collect(),
+        },
+        MoveStep::Adopt {
+            state: Bytes::from_static(b"a state"),
+        },
+        MoveStep::Fence,
+        MoveStep::Release,
+        MoveStep::Forget,
+    ];
+    steps.into_iter().map(|step| {
+        ShardCommand::Move(Box::new(MoveCommand {
+            tp: tp(1),
+            plan: u64::MAX,
+            step,
+        }))
+    })
 }
 
 #[test]

@@ -12,6 +12,7 @@ use highwater_proto::{Offset, TimestampMs, TopicPartition};
 use crate::PartitionConfig;
 use crate::effect::Effect;
 use crate::level::FeatureLevel;
+use crate::partition::Phase;
 use crate::reply::{CommandRefusal, ShardReply};
 use crate::state::{EntryContext, ShardState};
 
@@ -147,6 +148,9 @@ impl ShardState {
         let Some(partition) = self.partitions.get_mut(&tp) else {
             return ShardReply::Refused(CommandRefusal::UnknownPartition);
         };
+        if partition.phase != Phase::Serving {
+            return ShardReply::Refused(CommandRefusal::Moving);
+        }
         let config = &partition.config;
         if !may || !config.compact || config.version != config_version {
             return ShardReply::Refused(CommandRefusal::OtherConfiguration);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use highwater_proto::batch::StampedBatch;
 use highwater_proto::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 
-use crate::PartitionConfig;
 use crate::compaction::CompactionFacts;
+use crate::{PartitionConfig, PartitionFacts};
 
 /// A batch that got its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,27 @@ pub enum Effect {
         tp: TopicPartition,
         /// How it is treated.
         config: PartitionConfig,
+        /// The plan whose move brings it here; 0: it is made here.
+        arrival: u64,
+    },
+    /// A copy is whole: its partition is served here from now on.
+    Adopted {
+        /// Which one.
+        tp: TopicPartition,
+        /// What it is now.
+        facts: PartitionFacts,
+    },
+    /// A partition leaves, and nothing of it changes any more.
+    Fenced {
+        /// Which one.
+        tp: TopicPartition,
+        /// The plan that moves it.
+        plan: u64,
+    },
+    /// A partition stays after all.
+    Released {
+        /// Which one.
+        tp: TopicPartition,
     },
     /// A partition is gone with all its records.
     Deleted {

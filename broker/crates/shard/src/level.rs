@@ -14,8 +14,10 @@ impl FeatureLevel {
     pub const TOPICS: Self = Self(3);
     /// From here on partitions are compacted.
     pub const COMPACTION: Self = Self(4);
+    /// From here on partitions move from shard to shard.
+    pub const MOVES: Self = Self(5);
     /// The highest level that this release knows.
-    pub const LATEST: Self = Self(4);
+    pub const LATEST: Self = Self(5);
 
     /// Whether this release can follow the rules of this level.
     #[must_use]

@@ -9,14 +9,14 @@ use crate::PartitionConfig;
 use crate::compaction::CompactionSettings as _;
 use crate::effect::Effect;
 use crate::level::FeatureLevel;
-use crate::partition::Partition;
+use crate::partition::{Partition, Phase};
 use crate::reply::{CommandRefusal, ShardReply};
 use crate::state::{DELETED_REMEMBERED, EntryContext, ShardState};
 
 impl ShardState {
     /// What this level keeps of a configuration: an older release drops the rest, and all replicas
     /// must hold the same.
-    fn known(&self, config: PartitionConfig) -> PartitionConfig {
+    pub(crate) fn known(&self, config: PartitionConfig) -> PartitionConfig {
         if self.rules >= FeatureLevel::COMPACTION {
             return config;
         }
@@ -52,22 +52,36 @@ impl ShardState {
         }
         self.partitions
             .insert(tp, Arc::new(Partition::new(config, at.leadership)));
-        effects.push(Effect::Created { tp, config });
+        effects.push(Effect::Created {
+            tp,
+            config,
+            arrival: 0,
+        });
         ShardReply::Done
     }
 
     pub(crate) fn delete(&mut self, tp: TopicPartition, effects: &mut Vec<Effect>) -> ShardReply {
         // Also what is not here yet: a command to create it may still be on its way.
-        if !self.deleted.contains(&tp) {
-            if self.deleted.len() == DELETED_REMEMBERED {
-                self.deleted.pop_front();
-            }
-            self.deleted.push_back(tp);
-        }
-        if self.partitions.remove(&tp).is_some() {
+        self.remember_deleted(tp);
+        self.drop_partition(tp, effects);
+        ShardReply::Done
+    }
+
+    pub(crate) fn drop_partition(&mut self, tp: TopicPartition, effects: &mut Vec<Effect>) {
+        if let Some(gone) = self.partitions.remove(&tp) {
+            self.gone_plan = self.gone_plan.max(gone.arrival);
             effects.push(Effect::Deleted { tp });
         }
-        ShardReply::Done
+    }
+
+    pub(crate) fn remember_deleted(&mut self, tp: TopicPartition) {
+        if self.deleted.contains(&tp) {
+            return;
+        }
+        if self.deleted.len() == DELETED_REMEMBERED {
+            self.deleted.pop_front();
+        }
+        self.deleted.push_back(tp);
     }
 
     pub(crate) fn configure(
@@ -80,6 +94,9 @@ impl ShardState {
         let Some(partition) = self.partitions.get_mut(&tp) else {
             return ShardReply::Refused(CommandRefusal::UnknownPartition);
         };
+        if partition.phase != Phase::Serving {
+            return ShardReply::Refused(CommandRefusal::Moving);
+        }
         // A leader whose image is behind may come late: what is newer stays.
         if config.version < partition.config.version {
             return ShardReply::Done;
@@ -101,6 +118,9 @@ impl ShardState {
         let Some(partition) = self.partitions.get_mut(&tp) else {
             return ShardReply::Refused(CommandRefusal::UnknownPartition);
         };
+        if partition.phase != Phase::Serving {
+            return ShardReply::Refused(CommandRefusal::Moving);
+        }
         let version = partition.config.version;
         if knows_versions && config_version.is_some_and(|decided| decided != version) {
             return ShardReply::Refused(CommandRefusal::OtherConfiguration);

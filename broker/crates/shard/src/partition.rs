@@ -2,13 +2,14 @@
 
 use bytes::{BufMut, Bytes};
 use highwater_proto::batch::{BatchHeader, HEAD_LEN, StampedBatch};
-use highwater_proto::{LeaderEpoch, Offset, TimestampMs};
+use highwater_proto::{LeaderEpoch, Offset, TimestampMs, TopicPartition};
 
 use crate::PartitionConfig;
 use crate::command::AppendRequest;
 use crate::compaction::{Compaction, CompactionFacts};
 use crate::effect::AppendEffect;
 use crate::level::FeatureLevel;
+use crate::move_command::ImportedBatch;
 use crate::producer::{Check, ProducedBatch, ProducerLimits, Producers};
 use crate::reply::{RejectReason, Verdict};
 
@@ -42,6 +43,24 @@ pub(crate) struct Partition {
     pub producers: Producers,
     /// Most partitions have none.
     pub compaction: Option<Box<Compaction>>,
+    /// The plan whose move brought it here; 0: it was made here.
+    pub arrival: u64,
+    pub phase: Phase,
+}
+
+/// Where a partition stands between two shards.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// It is served here.
+    #[default]
+    Serving,
+    /// It is on its way here: a copy that is not whole, and that nobody sees.
+    Importing,
+    /// It is on its way to another shard, by this plan: nothing changes here any more.
+    Fenced {
+        /// The plan.
+        plan: u64,
+    },
 }
 
 /// A batch that passed every check, with what apply needs of its header.
@@ -71,6 +90,8 @@ impl Partition {
             segment: None,
             producers: Producers::default(),
             compaction: None,
+            arrival: 0,
+            phase: Phase::Serving,
         }
     }
 
@@ -86,6 +107,9 @@ impl Partition {
     /// # Errors
     /// The verdict of a batch that is not appended.
     pub fn check(&self, batch: &Bytes, now_ms: u64) -> Result<Accepted, Verdict> {
+        if self.phase != Phase::Serving {
+            return Err(Verdict::Rejected(RejectReason::Moving));
+        }
         let header = readable(batch).ok_or(Verdict::Rejected(RejectReason::CorruptBatch))?;
         let end = self
             .next_offset
@@ -120,7 +144,7 @@ impl Partition {
         let len = request.batch.len() as u64;
         let longest_ms = self.longest_segment_ms(at.rules);
         let time = (request.append_time, longest_ms);
-        let new_segment = self.grow_segment(base_offset, last_offset, len, time);
+        let new_segment = self.grow_segment((base_offset, last_offset), len, time, false);
         if let Some(batch) = produced {
             let limits = self.limits();
             self.producers.record(batch, base_offset, at.now_ms, limits);
@@ -168,13 +192,40 @@ impl Partition {
             (longest, lag) => longest.min(lag.unwrap_or(longest)),
         }
     }
+
+    /// Gives a batch of another shard's log the place that it had there.
+    pub fn import(
+        &mut self,
+        (tp, imported): (TopicPartition, &ImportedBatch),
+        header: &BatchHeader,
+    ) -> AppendEffect {
+        let (base_offset, last_offset) = (header.base_offset, header.last_offset());
+        let epoch = header.leader_epoch.unwrap_or_default();
+        self.next_offset = last_offset.plus(1);
+        self.leader_epoch = self.leader_epoch.max(epoch);
+        let len = imported.batch.len() as u64;
+        // Its age has closed a segment where it comes from, or has not.
+        let time = (imported.append_time, 0);
+        let begins = imported.begins_segment;
+        let new_segment = self.grow_segment((base_offset, last_offset), len, time, begins);
+        AppendEffect {
+            tp,
+            batch: stamp(header, &imported.batch, base_offset, epoch),
+            base_offset,
+            last_offset,
+            leader_epoch: self.leader_epoch,
+            max_timestamp: header.max_timestamp,
+            append_time: imported.append_time,
+            new_segment,
+        }
+    }
     /// Whether the batch begins a new segment; takes note of it either way.
     fn grow_segment(
         &mut self,
-        base_offset: Offset,
-        last_offset: Offset,
+        (base_offset, last_offset): (Offset, Offset),
         len: u64,
         (append_time, longest_ms): (TimestampMs, u64),
+        begins_segment: bool,
     ) -> bool {
         let config = self.config;
         let over = |limit: u64, value: u64| limit > 0 && value > limit;
@@ -186,7 +237,8 @@ impl Partition {
                 .saturating_sub(open.opened.0)
                 .max(0)
                 .unsigned_abs();
-            let rolls = over(config.segment_bytes, grown)
+            let rolls = begins_segment
+                || over(config.segment_bytes, grown)
                 || (longest_ms > 0 && age >= longest_ms)
                 || last_offset.0 - open.base_offset.0 > SEGMENT_OFFSETS;
             if !rolls {
@@ -243,6 +295,10 @@ pub struct PartitionFacts {
     pub producers: usize,
     /// The newest compaction.
     pub compaction: Option<CompactionFacts>,
+    /// The plan whose move brought it here; 0: it was made here.
+    pub arrival: u64,
+    /// Where it stands between two shards.
+    pub phase: Phase,
 }
 
 impl Partition {
@@ -254,6 +310,8 @@ impl Partition {
             config: self.config,
             producers: self.producers.as_slice().len(),
             compaction: self.compaction.as_ref().map(|last| last.facts()),
+            arrival: self.arrival,
+            phase: self.phase,
         }
     }
 }

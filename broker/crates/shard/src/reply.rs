@@ -52,6 +52,9 @@ pub enum RejectReason {
     /// Nothing is known of the producer.
     #[error("nothing is remembered of this producer here, and its sequence is not zero")]
     UnknownProducer,
+    /// The partition is on its way to another shard.
+    #[error("the partition is being moved to another shard; try again")]
+    Moving,
 }
 
 /// Why a command other than an append changed nothing.
@@ -75,6 +78,12 @@ pub enum CommandRefusal {
     /// The partition's settings have changed since this was decided.
     #[error("the partition's settings have changed since")]
     OtherConfiguration,
+    /// The partition is on its way from one shard to another.
+    #[error("the partition is being moved to another shard; try again")]
+    Moving,
+    /// The partition here is not in the state that a step of this move needs.
+    #[error("the partition here is not what this move is about")]
+    OtherMove,
 }
 
 /// What apply says of an entry.
@@ -115,13 +124,14 @@ const DUPLICATE: u8 = 3;
 /// A rejected batch is this plus the reason's number.
 const REJECTED: u8 = 16;
 
-const REASONS: [RejectReason; 6] = [
+const REASONS: [RejectReason; 7] = [
     RejectReason::UnknownPartition,
     RejectReason::CorruptBatch,
     RejectReason::OutOfOrderSequence,
     RejectReason::DuplicateSequence,
     RejectReason::ProducerFenced,
     RejectReason::UnknownProducer,
+    RejectReason::Moving,
 ];
 
 impl ShardReply {
@@ -252,6 +262,7 @@ const fn reason_number(reason: RejectReason) -> u8 {
         RejectReason::DuplicateSequence => 3,
         RejectReason::ProducerFenced => 4,
         RejectReason::UnknownProducer => 5,
+        RejectReason::Moving => 6,
     }
 }
 
@@ -265,6 +276,8 @@ fn put_refusal(refusal: CommandRefusal, out: &mut BytesMut) {
             encode_varint(next_offset.0, out);
         }
         CommandRefusal::OtherConfiguration => out.put_u8(4),
+        CommandRefusal::Moving => out.put_u8(5),
+        CommandRefusal::OtherMove => out.put_u8(6),
     }
 }
 
@@ -277,6 +290,8 @@ fn take_refusal(rest: &mut &[u8]) -> Result<CommandRefusal, ReplyError> {
             next_offset: Offset(take_varint(rest)?),
         },
         4 => CommandRefusal::OtherConfiguration,
+        5 => CommandRefusal::Moving,
+        6 => CommandRefusal::OtherMove,
         _ => return Err(ReplyError("unknown refusal")),
     })
 }

@@ -28,6 +28,8 @@ fn every_kind() -> Vec<ShardReply> {
         ShardReply::Refused(CommandRefusal::UnknownPartition),
         ShardReply::Refused(CommandRefusal::PartitionExists),
         ShardReply::Refused(CommandRefusal::PartitionDeleted),
+        ShardReply::Refused(CommandRefusal::Moving),
+        ShardReply::Refused(CommandRefusal::OtherMove),
         ShardReply::Refused(CommandRefusal::OffsetOutOfRange {
             next_offset: Offset(9),
         }),

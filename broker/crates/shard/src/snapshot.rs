@@ -22,7 +22,7 @@ use crate::clock::ShardClock;
 use crate::compaction::Compaction;
 use crate::groups::{self, table::Groups};
 use crate::level::FeatureLevel;
-use crate::partition::{OpenSegment, Partition};
+use crate::partition::{OpenSegment, Partition, Phase};
 use crate::producer::{Producer, Producers, REMEMBERED, Remembered};
 use crate::state::{DELETED_REMEMBERED, ShardState};
 
@@ -58,15 +58,32 @@ pub enum SnapshotError {
     },
 }
 
-/// A partition could not be taken in.
+/// An exported partition could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
     /// The bytes cannot be used.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// It is here, or was and has been deleted.
-    #[error("partition {0} is or was here already")]
-    Known(TopicPartition),
+    /// It follows rules that are not followed here yet.
+    #[error("it follows the rules of level {0}, which are not followed here yet")]
+    Level(FeatureLevel),
+}
+
+/// A partition as another shard had it.
+pub(crate) struct Exported {
+    pub tp: TopicPartition,
+    pub partition: Partition,
+    /// That shard's clock.
+    pub elapsed_ms: u64,
+}
+
+/// The level of the shard that exported a partition: one that adopts it needs it, too.
+///
+/// # Errors
+/// [`SnapshotError`].
+pub fn exported_level(bytes: &[u8]) -> Result<FeatureLevel, SnapshotError> {
+    let export = ShardPartitionExport::decode(bytes)?;
+    check_versions(export.format, export.feature_level)
 }
 
 impl ShardState {
@@ -83,6 +100,7 @@ impl ShardState {
             deleted: self.deleted.iter().copied().map(to_place).collect(),
             partitions: Vec::new(),
             groups: Vec::new(),
+            gone_plan: self.gone_plan,
         };
         let mut out = BytesMut::new();
         // Encoding into BytesMut cannot fail. Messages one behind the other are one message, so
@@ -153,6 +171,7 @@ impl ShardState {
                 .iter()
                 .map(from_place)
                 .collect::<VecDeque<_>>(),
+            gone_plan: snapshot.gone_plan,
             swept: snapshot.swept.as_ref().map(from_place).unwrap_or_default(),
         })
     }
@@ -176,28 +195,24 @@ impl ShardState {
         Some(export.encode_to_vec().into())
     }
 
-    /// Takes in a partition that another shard exported. Its leader epoch rises with its next
-    /// append, because leaderships of different shards cannot be compared.
-    ///
-    /// # Errors
-    /// [`ImportError`]; nothing changed then.
-    pub fn import_partition(&mut self, bytes: &[u8]) -> Result<TopicPartition, ImportError> {
+    /// A partition that another shard exported, if its rules are followed here. A replica that does not
+    /// know them finds that out without reading on, so all replicas come to the same.
+    pub(crate) fn read_export(&self, bytes: &[u8]) -> Result<Exported, ImportError> {
         let export = ShardPartitionExport::decode(bytes).map_err(SnapshotError::from)?;
+        let level = FeatureLevel(export.feature_level);
+        if level > self.rules {
+            return Err(ImportError::Level(level));
+        }
         check_versions(export.format, export.feature_level)?;
         let message = export
             .partition
             .ok_or(SnapshotError::Damaged("no partition"))?;
-        let (tp, mut partition) = from_partition(message)?;
-        if self.partitions.contains_key(&tp) || self.deleted.contains(&tp) {
-            return Err(ImportError::Known(tp));
-        }
-        partition.leadership = 0;
-        // It is numbered by the log that it came from. Tombstones are kept anew from here on.
-        partition.compaction = None;
-        let ours = self.clock.elapsed_ms;
-        partition.producers.shift_times(export.elapsed_ms, ours);
-        self.partitions.insert(tp, Arc::new(partition));
-        Ok(tp)
+        let (tp, partition) = from_partition(message)?;
+        Ok(Exported {
+            tp,
+            partition,
+            elapsed_ms: export.elapsed_ms,
+        })
     }
 }
 
@@ -251,6 +266,12 @@ fn to_partition(tp: TopicPartition, partition: &Partition) -> ShardPartition {
             else partition.producers.as_slice().iter().map(to_producer).collect()
         ),
         compaction: partition.compaction.as_ref().map(|last| last.to_message()),
+        arrival: partition.arrival,
+        importing: partition.phase == Phase::Importing,
+        fenced_by: match partition.phase {
+            Phase::Fenced { plan } => plan,
+            Phase::Serving | Phase::Importing => 0,
+        },
     }
 }
 
@@ -275,6 +296,13 @@ fn from_partition(message: ShardPartition) -> Result<(TopicPartition, Partition)
             .as_ref()
             .map(Compaction::from_message)
             .map(Box::new),
+        arrival: message.arrival,
+        phase: match (message.importing, message.fenced_by) {
+            (false, 0) => Phase::Serving,
+            (true, 0) => Phase::Importing,
+            (false, plan) => Phase::Fenced { plan },
+            (true, _) => return Err(damaged("it comes and goes at the same time")),
+        },
     };
     if partition.log_start > partition.next_offset {
         return Err(damaged("its log begins above its end"));

@@ -38,6 +38,8 @@ pub struct ShardState {
     pub(crate) partitions: BTreeMap<TopicPartition, Arc<Partition>>,
     /// Oldest first.
     pub(crate) deleted: VecDeque<TopicPartition>,
+    /// The newest plan that brought a partition which has gone again: nothing of it begins any more.
+    pub(crate) gone_plan: u64,
     /// Whose producers were looked through last.
     pub(crate) swept: TopicPartition,
     pub(crate) groups: Groups,
@@ -123,6 +125,7 @@ impl ShardState {
                 time,
                 config_version,
             } => self.compact(at, tp, (upto, time, config_version), effects),
+            ShardCommand::Move(command) => self.apply_move(*command, effects),
             ShardCommand::Group(command) => {
                 ShardReply::Group(self.apply_group(at, *command, effects))
             }

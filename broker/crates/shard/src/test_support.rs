@@ -77,9 +77,16 @@ impl Driver {
         (reply, effects)
     }
     pub fn append(&mut self, batch: Bytes) -> (Verdict, Option<AppendEffect>) {
+        self.append_to(tp(0), batch)
+    }
+    pub fn append_to(
+        &mut self,
+        tp: TopicPartition,
+        batch: Bytes,
+    ) -> (Verdict, Option<AppendEffect>) {
         let append_time = TimestampMs(self.time);
         let batches = vec![AppendRequest {
-            tp: tp(0),
+            tp,
             append_time,
             batch,
         }];

@@ -79,7 +79,7 @@ pub fn settled(disks: &[(&'static str, SimDisk)], what: Compacting) -> anyhow::R
 impl Replica<'_> {
     /// The batches that lie at or above the log's start, by base offset.
     fn batches(&self, tp: TopicPartition) -> BTreeMap<Offset, RecordBatch> {
-        let dir = partition_dir(Path::new(SEGMENTS), tp);
+        let dir = partition_dir(Path::new(SEGMENTS), (tp, self.manifest.arrival));
         let mut batches = BTreeMap::new();
         for segment in &self.manifest.segments {
             let path = log_path(&dir, segment.base_offset, segment.version);

@@ -55,7 +55,7 @@ fn disk(generation: u64, batches: &[(u64, &'static str)]) -> SimDisk {
         .iter()
         .flat_map(|(base, value)| batch(*base, value))
         .collect();
-    let dir = partition_dir(Path::new(SEGMENTS), tp);
+    let dir = partition_dir(Path::new(SEGMENTS), (tp, 0));
     let mut file = content.clone();
     // Reserved space does not count, and neither do old files that the checkpoint does not name.
     file.resize(content.len() + 100, 0);
@@ -79,6 +79,7 @@ fn disk(generation: u64, batches: &[(u64, &'static str)]) -> SimDisk {
             generation,
             upto: Offset(10),
         },
+        arrival: 0,
     };
     let checkpoint = Checkpoint {
         partitions: vec![(tp, manifest)],

@@ -83,7 +83,7 @@ async fn work(
 ) -> Option<()> {
     // Everything that was handed over is written.
     shard.freeze().wait().await.ok()?;
-    let reader = store.reader(tp(0))?;
+    let reader = store.reader(SHARD, tp(0))?;
     let options = CompactionOptions {
         key_bytes: 0,
         secret: [1; 16],
@@ -121,7 +121,7 @@ async fn work(
 /// Goes on behind `done` steps until the disk refuses. `None`: it has.
 async fn live(disk: &SimDisk, store: &SegmentStore<SimDisk>, done: usize) -> Option<()> {
     let mut shard = store.shard(SHARD);
-    shard.create(tp(0)).await.ok()?;
+    shard.create(tp(0), 0).await.ok()?;
     let is_task = |step: &Step| match step {
         Step::Decide(task) => Some(*task),
         _ => None,
@@ -161,7 +161,7 @@ fn latest(batches: impl Iterator<Item = Bytes>, from: u64) -> BTreeMap<Bytes, (u
 }
 
 fn stored_latest(store: &SegmentStore<SimDisk>, what: &str) -> BTreeMap<Bytes, (u64, Bytes)> {
-    let reader = store.reader(tp(0)).expect("open").verifying();
+    let reader = store.reader(SHARD, tp(0)).expect("open").verifying();
     let (start, mut at) = (reader.log_start(), reader.log_start());
     let mut pieces = Vec::new();
     loop {

@@ -96,7 +96,7 @@ async fn live(disk: &SimDisk, store: &SegmentStore<SimDisk>, done: usize) -> Opt
     let mut shard = store.shard(SHARD);
     for (n, step) in decided().into_iter().enumerate().skip(done) {
         match step {
-            Step::Create(p) => shard.create(tp(p)).await.ok()?,
+            Step::Create(p) => shard.create(tp(p), 0).await.ok()?,
             Step::Append(p, batch) => shard.append(tp(p), vec![batch]).await.ok()?,
             Step::Trim(p, start) => shard.trim(tp(p), Offset(start)).await.ok()?,
             Step::Delete(p) => shard.delete(tp(p)).await.ok()?,
@@ -112,7 +112,7 @@ async fn recover(disk: &SimDisk, what: &str) {
     let (done, checkpoint) = resume(disk, &store, what).await;
     if let Some(checkpoint) = checkpoint {
         for (tp, manifest) in &checkpoint.partitions {
-            let (reader, mut at) = (store.reader(*tp).expect("open"), manifest.log_start);
+            let (reader, mut at) = (store.reader(SHARD, *tp).expect("open"), manifest.log_start);
             let reader = reader.verifying();
             while at < manifest.next_offset {
                 let read = reader.read(at, 1, Offset(u64::MAX));
@@ -138,12 +138,12 @@ async fn recover(disk: &SimDisk, what: &str) {
         .remove_orphans(SHARD, Arc::new(durable.partitions))
         .await;
     removed.expect("removed");
-    let named: BTreeSet<TopicPartition> = [tp(0)].into();
+    let named: BTreeSet<(TopicPartition, u64)> = [(tp(0), 0)].into();
     let removed = store.remove_orphan_partitions(Arc::new(named)).await;
     removed.expect("removed");
     assert_eq!(
         store.partition_directories().expect("listed"),
-        [tp(0)],
+        [(tp(0), 0)],
         "{what}"
     );
     let files = disk.read_dir(Path::new("/partitions/3-0")).expect("listed");

@@ -36,6 +36,8 @@ pub(super) enum Step {
     },
     Create {
         partition: TopicPartition,
+        /// The move that brought it; 0: none.
+        arrival: u64,
     },
     Append {
         partition: TopicPartition,
@@ -87,7 +89,7 @@ pub(super) enum WriteJob<D: Disk> {
         done: oneshot::Sender<usize>,
     },
     RemoveOrphanPartitions {
-        named: Arc<BTreeSet<TopicPartition>>,
+        named: Arc<BTreeSet<(TopicPartition, u64)>>,
         done: oneshot::Sender<usize>,
     },
     Stop,

@@ -9,11 +9,12 @@ use super::SegmentStore;
 use crate::layout::parse_partition_dir;
 
 impl<D: Disk> SegmentStore<D> {
-    /// The partitions that have a directory, open or not. Blocks on the file system.
+    /// The partitions that have a directory, open or not, each with the move that brought it. Blocks on
+    /// the file system.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn partition_directories(&self) -> io::Result<Vec<TopicPartition>> {
+    pub fn partition_directories(&self) -> io::Result<Vec<(TopicPartition, u64)>> {
         let found = self
             .shared
             .files

@@ -105,7 +105,7 @@ struct Shared<D: Disk> {
     config: SegmentStoreConfig,
     files: Arc<FileCache<D>>,
     /// Never iterated.
-    readers: RwLock<HashMap<TopicPartition, PartitionReader<D>>>,
+    readers: RwLock<HashMap<(ShardId, TopicPartition), PartitionReader<D>>>,
     barriers: Barriers,
     /// Numbers every job of a shard, so that a barrier knows what comes before it.
     sequence: AtomicU64,
@@ -203,20 +203,19 @@ impl<D: Disk> SegmentStore<D> {
     pub fn shard(&self, shard: ShardId) -> ShardSegments<D> {
         ShardSegments::new(self.shared.clone(), self.writer.clone(), shard)
     }
-    /// A reader of a partition that is open. Holds a lock for moments only.
+    /// A reader of a shard's partition that is open. Holds a lock for moments only.
     #[must_use]
-    pub fn reader(&self, partition: TopicPartition) -> Option<PartitionReader<D>> {
-        self.shared.readers.read().get(&partition).cloned()
+    pub fn reader(&self, shard: ShardId, partition: TopicPartition) -> Option<PartitionReader<D>> {
+        let readers = self.shared.readers.read();
+        readers.get(&(shard, partition)).cloned()
     }
     /// The offset up to which a partition is written (not: durable). What lies below can be read
     /// from files, so the tail in memory may drop it.
     #[must_use]
-    pub fn written_up_to(&self, partition: TopicPartition) -> Option<Offset> {
-        self.shared
-            .readers
-            .read()
-            .get(&partition)
-            .map(PartitionReader::next_offset)
+    pub fn written_up_to(&self, shard: ShardId, partition: TopicPartition) -> Option<Offset> {
+        let readers = self.shared.readers.read();
+        let reader = readers.get(&(shard, partition));
+        reader.map(PartitionReader::next_offset)
     }
     /// Whether the writer waits for space. It holds everything behind the append that found none.
     #[must_use]
@@ -350,13 +349,13 @@ impl<D: Disk> SegmentStore<D> {
         answer.await.map_err(|_| self.shared.stopped())
     }
     /// Removes directories of partitions that are in no durable checkpoint of any shard (`named`
-    /// has them all) and that no log uses. Returns how many files are gone.
+    /// has them all, each with the move that brought it) and that no log uses. Returns how many files are gone.
     ///
     /// # Errors
     /// [`StoreError::Closed`] or the fault.
     pub async fn remove_orphan_partitions(
         &self,
-        named: Arc<BTreeSet<TopicPartition>>,
+        named: Arc<BTreeSet<(TopicPartition, u64)>>,
     ) -> Result<usize, StoreError> {
         let (done, answer) = oneshot::channel();
         self.write_job(WriteJob::RemoveOrphanPartitions { named, done })

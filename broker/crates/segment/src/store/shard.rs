@@ -68,13 +68,18 @@ impl<D: Disk> ShardSegments<D> {
         .await?;
         Ok(answer.await.map_err(|_| self.shared.stopped())??)
     }
-    /// A new partition without records; one that is open already stays as it is. Nothing is made
-    /// on the disk before its first append.
+    /// A new partition without records, brought by the move `arrival` (0: made here); one that is open
+    /// already stays as it is. Nothing is made on the disk before its first append.
     ///
     /// # Errors
     /// [`StoreError::Closed`] or the fault.
-    pub async fn create(&mut self, partition: TopicPartition) -> Result<(), StoreError> {
-        self.hand_over(JOB_WEIGHT, Step::Create { partition }).await
+    pub async fn create(
+        &mut self,
+        partition: TopicPartition,
+        arrival: u64,
+    ) -> Result<(), StoreError> {
+        let step = Step::Create { partition, arrival };
+        self.hand_over(JOB_WEIGHT, step).await
     }
     /// Batches behind what the partition holds. Returns when they are queued; waits while the
     /// queue is full, by jobs or by bytes.

@@ -36,8 +36,8 @@ async fn a_freeze_holds_exactly_what_came_before_it() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = start(&OsDisk, dir.path());
     let (mut shard, mut other) = (store.shard(SHARD), store.shard(ShardId(9)));
-    other.create(tp(1)).await.expect("create");
-    shard.create(tp(0)).await.expect("create");
+    other.create(tp(1), 0).await.expect("create");
+    shard.create(tp(0), 0).await.expect("create");
     assert_eq!(
         store.shard(ShardId(4)).freeze().wait().await.expect("none"),
         []
@@ -62,10 +62,13 @@ async fn a_freeze_holds_exactly_what_came_before_it() {
         );
     }
     other.freeze().wait().await.expect("frozen");
-    assert_eq!(store.written_up_to(tp(1)), Some(Offset(400)));
-    assert_eq!(store.written_up_to(tp(2)), None);
+    assert_eq!(store.written_up_to(ShardId(9), tp(1)), Some(Offset(400)));
+    assert_eq!(store.written_up_to(SHARD, tp(2)), None);
     store.close().await.expect("close");
-    assert!(matches!(shard.create(tp(5)).await, Err(StoreError::Closed)));
+    assert!(matches!(
+        shard.create(tp(5), 0).await,
+        Err(StoreError::Closed)
+    ));
     assert!(matches!(
         shard.freeze().wait().await,
         Err(StoreError::Closed)
@@ -75,7 +78,7 @@ async fn a_freeze_holds_exactly_what_came_before_it() {
 /// Three partitions with the same batches.
 async fn fill<D: Disk>(shard: &mut ShardSegments<D>, batches: &[AppendBatch]) {
     for partition in 0..3 {
-        shard.create(tp(partition)).await.expect("create");
+        shard.create(tp(partition), 0).await.expect("create");
         for batch in batches {
             let batch = vec![batch.clone()];
             shard.append(tp(partition), batch).await.expect("append");
@@ -99,7 +102,7 @@ async fn a_checkpoint_brings_everything_back_and_only_then_are_files_unlinked() 
     shard.trim(tp(0), Offset(20)).await.expect("trim");
     shard.delete(tp(1)).await.expect("delete");
     let second = shard.freeze().wait().await.expect("frozen");
-    assert!(store.reader(tp(1)).is_none());
+    assert!(store.reader(SHARD, tp(1)).is_none());
     let first = Arc::new(first);
     assert_eq!(store.unlink(SHARD, first.clone()).await.expect("unlink"), 0);
     store.sync(SHARD).await.expect("sync");
@@ -135,7 +138,7 @@ async fn a_checkpoint_brings_everything_back_and_only_then_are_files_unlinked() 
         .await
         .expect("open");
     for batch in &batches[10..] {
-        let reader = store.reader(tp(0)).expect("open").verifying();
+        let reader = store.reader(SHARD, tp(0)).expect("open").verifying();
         assert_eq!(
             reader.read(batch.base_offset, 1, ALL).expect("read"),
             stored(batch)
@@ -144,7 +147,7 @@ async fn a_checkpoint_brings_everything_back_and_only_then_are_files_unlinked() 
     assert_eq!(shard.freeze().wait().await.expect("frozen"), *durable);
     shard.release().await.expect("release");
     assert_eq!(shard.freeze().wait().await.expect("frozen"), []);
-    let named = Arc::new([tp(2)].into());
+    let named = Arc::new([(tp(2), 0)].into());
     assert!(store.remove_orphan_partitions(named).await.expect("remove") > 0);
     assert!(!dir.path().join("partitions/3-0").exists());
     assert!(dir.path().join("partitions/3-2").exists());
@@ -156,7 +159,7 @@ async fn a_missing_file_is_named_at_open() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let store = start(&OsDisk, dir.path());
     let mut shard = store.shard(SHARD);
-    shard.create(tp(0)).await.expect("create");
+    shard.create(tp(0), 0).await.expect("create");
     shard.append(tp(0), run(3, 10)).await.expect("append");
     let manifests = shard.freeze().wait().await.expect("frozen");
     store.close().await.expect("close");
@@ -183,7 +186,7 @@ async fn a_full_disk_holds_appends_in_order_and_bounds_what_waits() {
     let store = start(&disk, dir.path());
     let mut shard = store.shard(SHARD);
     let batches = run(40, 200);
-    shard.create(tp(0)).await.expect("create");
+    shard.create(tp(0), 0).await.expect("create");
     shard
         .append(tp(0), batches[..1].to_vec())
         .await
@@ -201,10 +204,10 @@ async fn a_full_disk_holds_appends_in_order_and_bounds_what_waits() {
         sent += 1;
     }
     assert!(sent < 20, "4 KiB of queue took {sent} batches");
-    assert_eq!(store.written_up_to(tp(0)), Some(Offset(2)));
+    assert_eq!(store.written_up_to(SHARD, tp(0)), Some(Offset(2)));
     let ticket = shard.freeze();
     store.retry_storage().await.expect("retry");
-    assert_eq!(store.written_up_to(tp(0)), Some(Offset(2)));
+    assert_eq!(store.written_up_to(SHARD, tp(0)), Some(Offset(2)));
     disk.set_full(false);
     store.retry_storage().await.expect("retry");
     let manifests = ticket.wait().await.expect("frozen");
@@ -238,7 +241,7 @@ async fn a_failed_sync_reaches_the_caller_and_the_hook_once() {
     let store =
         SegmentStore::start(&disk, Workers::Threads, settings(dir.path()), hook).expect("start");
     let mut shard = store.shard(SHARD);
-    shard.create(tp(0)).await.expect("create");
+    shard.create(tp(0), 0).await.expect("create");
     shard.append(tp(0), run(2, 10)).await.expect("append");
     shard.freeze().wait().await.expect("frozen");
     disk.fail_syncs(true);
@@ -256,7 +259,7 @@ async fn an_append_that_cannot_be_placed_stops_the_store() {
     let store =
         SegmentStore::start(&OsDisk, Workers::Threads, settings(dir.path()), hook).expect("start");
     let mut shard = store.shard(SHARD);
-    shard.create(tp(0)).await.expect("create");
+    shard.create(tp(0), 0).await.expect("create");
     shard.append(tp(0), run(2, 10)).await.expect("append");
     shard
         .append(tp(0), vec![batch(3, &[1, 2], 5)])
@@ -265,4 +268,59 @@ async fn an_append_that_cannot_be_placed_stops_the_store() {
     assert!(shard.freeze().wait().await.is_err());
     let error = store.close().await.expect_err("stopped").to_string();
     assert!(error.contains("does not continue the log at 4"), "{error}");
+}
+
+/// The names in the directory of all partitions.
+fn directories(root: &Path) -> Vec<String> {
+    let found = std::fs::read_dir(root.join("partitions")).expect("listed");
+    let name = |entry: std::io::Result<std::fs::DirEntry>| {
+        let name = entry.expect("an entry").file_name();
+        name.to_string_lossy().into_owned()
+    };
+    let mut names: Vec<String> = found.map(name).collect();
+    names.sort_unstable();
+    names
+}
+
+#[tokio::test]
+async fn a_partition_lies_beside_itself_in_the_shard_it_goes_to_and_may_come_back() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = start(&OsDisk, dir.path());
+    let (mut from, mut to) = (store.shard(SHARD), store.shard(ShardId(9)));
+    let batches = run(4, 30);
+    from.create(tp(0), 0).await.expect("create");
+    to.create(tp(0), 5).await.expect("create");
+    from.append(tp(0), batches.clone()).await.expect("append");
+    to.append(tp(0), batches[..2].to_vec())
+        .await
+        .expect("append");
+    let first = from.freeze().wait().await.expect("frozen");
+    let second = to.freeze().wait().await.expect("frozen");
+    assert_eq!(store.written_up_to(SHARD, tp(0)), Some(Offset(8)));
+    assert_eq!(store.written_up_to(ShardId(9), tp(0)), Some(Offset(4)));
+    assert_eq!(directories(dir.path()), ["3-0", "3-0-5"]);
+
+    // It leaves the first shard, and comes back by another move before a checkpoint is durable.
+    from.delete(tp(0)).await.expect("delete");
+    from.create(tp(0), 7).await.expect("create");
+    from.append(tp(0), batches.clone()).await.expect("append");
+    let third = from.freeze().wait().await.expect("frozen");
+    assert_eq!(directories(dir.path()), ["3-0", "3-0-5", "3-0-7"]);
+    let removed = store.unlink(SHARD, Arc::new(first.clone())).await;
+    assert_eq!(removed.expect("unlink"), 0, "the durable one names it");
+    let removed = store.unlink(SHARD, Arc::new(third.clone())).await;
+    assert!(removed.expect("unlink") > 0);
+    assert_eq!(directories(dir.path()), ["3-0-5", "3-0-7"]);
+    let removed = store.remove_orphans(SHARD, Arc::new(first)).await;
+    assert_eq!(removed.expect("none"), 0, "it names another directory");
+    store.close().await.expect("close");
+
+    let store = start(&OsDisk, dir.path());
+    let mut to = store.shard(ShardId(9));
+    to.open(second.clone(), true).await.expect("open");
+    assert_eq!(to.freeze().wait().await.expect("frozen"), second);
+    let named = Arc::new([(tp(0), 5)].into());
+    assert!(store.remove_orphan_partitions(named).await.expect("remove") > 0);
+    assert_eq!(directories(dir.path()), ["3-0-5"]);
+    store.close().await.expect("close");
 }

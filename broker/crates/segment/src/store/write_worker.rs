@@ -19,7 +19,7 @@ use super::job::{Manifests, Removal, ShardJob, Step, WriteJob};
 use crate::append::AppendBatch;
 use crate::compact::Replaced;
 use crate::error::{AppendError, OpenError};
-use crate::layout::{LogIdentity, parse_partition_dir, partition_dir};
+use crate::layout::{LogIdentity, parse_partition_dir};
 use crate::log::PartitionLog;
 use crate::manifest::PartitionManifest;
 
@@ -35,8 +35,9 @@ struct Pending {
 pub(super) struct WriteWorker<D: Disk> {
     shared: Arc<Shared<D>>,
     logs: BTreeMap<Key, PartitionLog<D>>,
-    /// Deleted, but a durable checkpoint may still name them.
-    deleted: BTreeMap<Key, PartitionLog<D>>,
+    /// Deleted, but a durable checkpoint may still name them; by the move that brought them, too: a
+    /// partition may have left the shard and come back.
+    deleted: BTreeMap<(Key, u64), PartitionLog<D>>,
     pending: BTreeMap<Key, Pending>,
     /// Bytes of the appends that are gathered.
     pending_bytes: usize,
@@ -189,7 +190,7 @@ impl<D: Disk> WriteWorker<D> {
             Some(log) => log.append_all(batches),
             None => {
                 let source = io::Error::other("the partition is not open");
-                let path = partition_dir(&self.shared.config.root, key.1);
+                let path = self.shared.config.root.join(key.1.to_string());
                 Err(AppendError::Fault(
                     self.shared.files.faults.raise("append", path, source),
                 ))
@@ -198,7 +199,7 @@ impl<D: Disk> WriteWorker<D> {
     }
     /// What apply decided cannot be written: this replica no longer holds what it must.
     fn broken(&self, key: Key, error: AppendError) {
-        let path = partition_dir(&self.shared.config.root, key.1);
+        let path = self.shared.config.root.join(key.1.to_string());
         self.shared
             .files
             .faults
@@ -222,10 +223,14 @@ impl<D: Disk> WriteWorker<D> {
                 // Nobody waits any more: the shard was given up.
                 let _ = done.send(self.open(shard, partitions, check));
             }
-            Step::Create { partition } => {
+            Step::Create { partition, arrival } => {
                 if !self.logs.contains_key(&(shard, partition)) {
-                    let owner = LogIdentity { shard, partition };
-                    let dir = partition_dir(&self.shared.config.root, partition);
+                    let owner = LogIdentity {
+                        shard,
+                        partition,
+                        arrival,
+                    };
+                    let dir = owner.dir(&self.shared.config.root);
                     let config = self.shared.config.segments;
                     self.add(PartitionLog::create(
                         &self.shared.files,
@@ -262,8 +267,9 @@ impl<D: Disk> WriteWorker<D> {
             }
             Step::Delete { partition } => {
                 if let Some(log) = self.logs.remove(&(shard, partition)) {
-                    self.shared.readers.write().remove(&partition);
-                    self.deleted.insert((shard, partition), log);
+                    self.shared.readers.write().remove(&(shard, partition));
+                    let arrival = log.owner().arrival;
+                    self.deleted.insert(((shard, partition), arrival), log);
                 }
             }
             Step::Release => self.release(shard),
@@ -276,8 +282,12 @@ impl<D: Disk> WriteWorker<D> {
         check: bool,
     ) -> Result<(), OpenError> {
         for (partition, manifest) in partitions {
-            let owner = LogIdentity { shard, partition };
-            let dir = partition_dir(&self.shared.config.root, partition);
+            let owner = LogIdentity {
+                shard,
+                partition,
+                arrival: manifest.arrival,
+            };
+            let dir = owner.dir(&self.shared.config.root);
             let config = self.shared.config.segments;
             let log = PartitionLog::open(&self.shared.files, owner, &dir, &manifest, config)?;
             if check {
@@ -288,18 +298,21 @@ impl<D: Disk> WriteWorker<D> {
         Ok(())
     }
     fn add(&mut self, log: PartitionLog<D>) {
-        let LogIdentity { shard, partition } = log.owner();
-        self.shared.readers.write().insert(partition, log.reader());
-        self.logs.insert((shard, partition), log);
+        let LogIdentity {
+            shard, partition, ..
+        } = log.owner();
+        let key = (shard, partition);
+        self.shared.readers.write().insert(key, log.reader());
+        self.logs.insert(key, log);
     }
     fn release(&mut self, shard: ShardId) {
         let keys: Vec<Key> = range_of(&self.logs, shard).map(|(key, _)| *key).collect();
         let mut readers = self.shared.readers.write();
         for key in keys {
-            readers.remove(&key.1);
+            readers.remove(&key);
             self.logs.remove(&key);
         }
-        self.deleted.retain(|key, _| key.0 != shard);
+        self.deleted.retain(|((of, _), _), _| *of != shard);
     }
 
     /// Answers the shard's barriers before its job `sequence`.
@@ -334,7 +347,9 @@ impl<D: Disk> WriteWorker<D> {
         self.flush();
         match job {
             WriteJob::Replace { new, done } => {
-                let LogIdentity { shard, partition } = new.shared.owner;
+                let LogIdentity {
+                    shard, partition, ..
+                } = new.shared.owner;
                 let log = self.logs.get_mut(&(shard, partition));
                 let outcome = log.map_or(Replaced::Stale, |log| log.replace(&new));
                 let _ = done.send((outcome, new));
@@ -369,13 +384,20 @@ impl<D: Disk> WriteWorker<D> {
             if key.0 != shard {
                 break;
             }
+            // What another move brought lies in another directory.
+            let arrival = log.owner().arrival;
+            let named = durable.get(&key.1).filter(|m| m.arrival == arrival);
             removal
                 .files
-                .extend(log.take_unlinkable(durable.get(&key.1).unwrap_or(&&nothing)));
+                .extend(log.take_unlinkable(named.unwrap_or(&&nothing)));
         }
-        let gone: Vec<Key> = range_of(&self.deleted, shard)
-            .map(|(key, _)| *key)
-            .filter(|key| !durable.contains_key(&key.1))
+        let named = |partition: &TopicPartition, arrival: u64| {
+            let manifest = durable.get(partition);
+            manifest.is_some_and(|manifest| manifest.arrival == arrival)
+        };
+        let deleted = self.deleted.keys().copied();
+        let gone: Vec<(Key, u64)> = deleted
+            .filter(|((of, partition), arrival)| *of == shard && !named(partition, *arrival))
             .collect();
         for key in gone {
             if let Some(log) = self.deleted.remove(&key) {
@@ -388,7 +410,8 @@ impl<D: Disk> WriteWorker<D> {
     fn orphans(&self, shard: ShardId, durable: &Manifests) -> Removal {
         let mut removal = Removal::default();
         for (partition, manifest) in durable {
-            let Some(log) = self.logs.get(&(shard, *partition)) else {
+            let log = self.logs.get(&(shard, *partition));
+            let Some(log) = log.filter(|log| log.owner().arrival == manifest.arrival) else {
                 continue;
             };
             match log.orphans(manifest) {
@@ -398,13 +421,13 @@ impl<D: Disk> WriteWorker<D> {
         }
         removal
     }
-    fn orphan_partitions(&self, named: &BTreeSet<TopicPartition>) -> Removal {
+    fn orphan_partitions(&self, named: &BTreeSet<(TopicPartition, u64)>) -> Removal {
         let root: &Path = &self.shared.config.root;
-        let used: BTreeSet<_> = self
+        let used: BTreeSet<(TopicPartition, u64)> = self
             .logs
-            .keys()
-            .chain(self.deleted.keys())
-            .map(|(_, partition)| *partition)
+            .values()
+            .chain(self.deleted.values())
+            .map(|log| (log.owner().partition, log.owner().arrival))
             .collect();
         let mut directories = match self.shared.files.disk().read_dir(root) {
             Ok(found) => found,

@@ -1,0 +1,173 @@
+//! A partition that goes to another shard, where it leaves: what it is like, and the fence behind which
+//! nothing of it changes any more. Asked by the leader of the shard that it goes to.
+//!
+//! A fence is written only by a leader whose image has the plan, and the move not given up. One that
+//! comes too late all the same is taken back by whoever sees that (`strays.rs`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use highwater_env::{Clock, Disk, Env};
+use highwater_metadata::MoveState;
+use highwater_proto::internal::{
+    LeavingPartitionRequest, LeavingPartitionResponse, WrittenSegment,
+};
+use highwater_proto::{NodeId, PartitionId, ShardId, TopicId, TopicPartition};
+use highwater_segment::SegmentManifest;
+use highwater_shard::{FeatureLevel, MoveCommand, MoveStep, ShardCommand, ShardReply};
+use tokio::time::Instant;
+
+use super::controller::propose_here;
+use crate::groups::raise_level;
+use crate::node::Broker;
+use crate::runtime::Shard;
+use crate::runtime::standing::Standing;
+use crate::runtime::view::PartitionView;
+
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Asks the leader of the shard that a partition leaves; who answered, and what.
+///
+/// # Errors
+/// In one line; a fence that was asked for may or may not be there.
+pub async fn ask<E: Env>(
+    broker: &Arc<Broker<E>>,
+    request: LeavingPartitionRequest,
+) -> Result<(NodeId, LeavingPartitionResponse), String> {
+    let shard = ShardId(request.shard);
+    let leader = broker.cluster.leader(shard).and_then(|info| info.node);
+    let leader = leader.ok_or_else(|| format!("shard {shard} has no leader"))?;
+    let response = if leader == broker.node_id {
+        serve(broker, request).await
+    } else {
+        let mut client = broker.peers.client(leader)?;
+        match tokio::time::timeout(DEADLINE, client.leaving_partition(request)).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => {
+                broker.peers.forget(leader);
+                return Err(format!("broker {leader}: {}", status.message()));
+            }
+            Err(_elapsed) => return Err(format!("broker {leader} did not answer in time")),
+        }
+    };
+    if response.error.is_empty() {
+        Ok((leader, response))
+    } else {
+        Err(response.error)
+    }
+}
+
+/// Answers for a shard that is led here.
+pub async fn serve<E: Env>(
+    broker: &Broker<E>,
+    request: LeavingPartitionRequest,
+) -> LeavingPartitionResponse {
+    answer(broker, &request)
+        .await
+        .unwrap_or_else(|error| LeavingPartitionResponse {
+            error,
+            ..LeavingPartitionResponse::default()
+        })
+}
+
+async fn answer<E: Env>(
+    broker: &Broker<E>,
+    request: &LeavingPartitionRequest,
+) -> Result<LeavingPartitionResponse, String> {
+    let tp = TopicPartition::new(TopicId(request.topic_id), PartitionId(request.partition));
+    let id = ShardId(request.shard);
+    let shard = broker
+        .shards
+        .get(id)
+        .filter(|shard| shard.group.is_leader());
+    let shard = shard.ok_or_else(|| format!("shard {id} is not led here"))?;
+    check_plan(broker, (id, tp), request.plan)?;
+    let view = shard.views.get(tp);
+    let view = view.ok_or_else(|| format!("{tp} is not here yet"))?;
+    if view.compaction().is_some() {
+        return Err(format!(
+            "{tp} was compacted; partitions of compacted topics cannot be moved to another shard in \
+             this release: cancel the plan"
+        ));
+    }
+    let mut state = bytes::Bytes::new();
+    if request.fence {
+        fence(broker, &shard, (tp, request.plan)).await?;
+        state = match view.standing() {
+            Standing::Fenced { plan, state } if plan == request.plan => state,
+            _ => return Err(format!("{tp} is fenced no more")),
+        };
+    }
+    Ok(LeavingPartitionResponse {
+        feature_level: shard.groups.rules().0,
+        state,
+        ..facts(&view, broker.env.clock())
+    })
+}
+
+/// The end is taken first: nothing below it was appended later than the segments and the time say.
+fn facts<D: Disk>(view: &PartitionView<D>, clock: &impl Clock) -> LeavingPartitionResponse {
+    let high_watermark = view.high_watermark().0;
+    let segments = view.segments().iter().map(written).collect();
+    LeavingPartitionResponse {
+        config: Some(view.config()),
+        log_start_offset: view.log_start().0,
+        high_watermark,
+        segments,
+        now_ms: clock.now_ms(),
+        ..LeavingPartitionResponse::default()
+    }
+}
+
+fn written(segment: &SegmentManifest) -> WrittenSegment {
+    WrittenSegment {
+        base_offset: segment.base_offset.0,
+        next_offset: segment.next_offset.0,
+        appended_ms: segment.last_append_time.0,
+    }
+}
+
+/// Whether this broker knows that the plan moves the partition away from here, and that it was not
+/// given up.
+fn check_plan<E: Env>(
+    broker: &Broker<E>,
+    (shard, tp): (ShardId, TopicPartition),
+    plan: u64,
+) -> Result<(), String> {
+    let image = broker.cluster.image();
+    if !image.has_heard_of_plan(plan) {
+        return Err(format!(
+            "broker {} has not heard of plan {plan} yet",
+            broker.node_id
+        ));
+    }
+    let running = image.running_plan().filter(|running| running.id == plan);
+    let moving = running.and_then(|running| running.moving(tp.topic, tp.partition));
+    match moving {
+        Some(moving) if moving.from == shard && moving.state == MoveState::Learning => Ok(()),
+        Some(_) => Err(format!("plan {plan} has not begun to move {tp} yet")),
+        None => Err(format!("plan {plan} does not move {tp} any more")),
+    }
+}
+
+async fn fence<E: Env>(
+    broker: &Broker<E>,
+    shard: &Shard<E::Disk>,
+    (tp, plan): (TopicPartition, u64),
+) -> Result<(), String> {
+    if shard.groups.rules() < FeatureLevel::MOVES {
+        let deadline = Instant::now() + DEADLINE;
+        let raised = raise_level(broker, shard, (FeatureLevel::MOVES, deadline)).await;
+        raised.map_err(|error| error.to_string())?;
+    }
+    let step = MoveStep::Fence;
+    let command = ShardCommand::Move(Box::new(MoveCommand { tp, plan, step }));
+    let encoded = command.encode().to_contiguous();
+    let reply = propose_here(broker, shard.id, encoded, DEADLINE).await;
+    let reply = reply.map_err(|failure| failure.reason)?;
+    match ShardReply::decode(&reply).map_err(|error| error.to_string())? {
+        ShardReply::Done => Ok(()),
+        ShardReply::Refused(why) => Err(format!("{tp}: {why}")),
+        other => Err(format!("unexpected {other:?}")),
+    }
+}

@@ -1,0 +1,159 @@
+//! The copy of a partition on its way into another shard's log: ranges pulled from a replica of the shard
+//! that it leaves, cut into entries.
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use highwater_env::Env;
+use highwater_proto::batch::{BatchError, split_batches};
+use highwater_proto::internal::LeavingPartitionResponse;
+use highwater_proto::{NodeId, Offset, ShardId, TimestampMs, TopicPartition};
+use highwater_shard::ImportedBatch;
+
+use super::install::{Piece, Range, SnapshotSource, Taken};
+
+/// An entry is closed when it holds this much.
+const ENTRY_BYTES: usize = 1 << 20;
+
+/// Where a partition is copied from, as it was when somebody looked.
+#[derive(Debug)]
+pub struct Source {
+    node: NodeId,
+    shard: ShardId,
+    tp: TopicPartition,
+    leaving: LeavingPartitionResponse,
+}
+
+impl Source {
+    /// The replica at `node`.
+    #[must_use]
+    pub fn new(
+        node: NodeId,
+        shard: ShardId,
+        tp: TopicPartition,
+        leaving: LeavingPartitionResponse,
+    ) -> Self {
+        Self {
+            node,
+            shard,
+            tp,
+            leaving,
+        }
+    }
+    /// Where the log ended.
+    #[must_use]
+    pub fn end(&self) -> Offset {
+        Offset(self.leaving.high_watermark)
+    }
+
+    /// When a batch counts as appended, and whether a segment begins with it. Retention goes by these
+    /// times, and must not take a batch for older than it is: it counts as appended with the last one of
+    /// its segment, and one that was not written to a file yet when it was looked at as appended then.
+    fn place(&self, base: Offset) -> (TimestampMs, bool) {
+        let segments = &self.leaving.segments;
+        let after = segments.partition_point(|segment| segment.base_offset <= base.0);
+        let holds = after.checked_sub(1).and_then(|at| segments.get(at));
+        match holds.filter(|segment| base.0 < segment.next_offset) {
+            Some(segment) => (
+                TimestampMs(segment.appended_ms),
+                segment.base_offset == base.0,
+            ),
+            None => (TimestampMs(self.leaving.now_ms), false),
+        }
+    }
+
+    /// The batches of a piece that end at `from` or later, and where they end.
+    fn imported(
+        &self,
+        batches: Bytes,
+        from: Offset,
+    ) -> Result<(Vec<ImportedBatch>, Offset), BatchError> {
+        let (mut imported, mut end) = (Vec::new(), from);
+        for batch in split_batches(batches) {
+            let batch = batch?;
+            let header = batch.header();
+            if header.last_offset() < from {
+                continue;
+            }
+            end = header.next_offset();
+            let (append_time, begins_segment) = self.place(header.base_offset);
+            imported.push(ImportedBatch {
+                append_time,
+                begins_segment,
+                batch: batch.bytes().clone(),
+            });
+        }
+        Ok((imported, end))
+    }
+}
+
+/// Pulls what the source has from `from` on and hands it over entry by entry, each after the one before
+/// it is applied. Returns how many bytes that was.
+///
+/// # Errors
+/// In one line: of the source, of the log, or of `import`. What was handed over is there.
+pub async fn pull<E, F, T>(
+    snapshots: &SnapshotSource<E>,
+    source: &Source,
+    from: Offset,
+    import: F,
+) -> Result<u64, String>
+where
+    E: Env,
+    F: Fn(Vec<ImportedBatch>) -> T,
+    T: Future<Output = Result<(), String>>,
+{
+    let from = from.max(Offset(source.leaving.log_start_offset));
+    let range = Range {
+        shard: source.shard,
+        tp: source.tp,
+        from,
+        end: source.end(),
+    };
+    if range.from >= range.end {
+        return Ok(0);
+    }
+    let bytes = AtomicU64::new(0);
+    let (counted, import) = (&bytes, &import);
+    let take = |piece: Piece| async move {
+        if piece.compacted().upto > Offset(0) {
+            return Err(io::Error::other("it was compacted"));
+        }
+        let imported = source.imported(piece.batches.clone(), from);
+        let (batches, end) = imported.map_err(io::Error::other)?;
+        for entry in entries(batches) {
+            let len: usize = entry.iter().map(|imported| imported.batch.len()).sum();
+            import(entry).await.map_err(io::Error::other)?;
+            counted.fetch_add(len as u64, Ordering::Relaxed);
+        }
+        Ok(Taken::Upto(piece.after(end)))
+    };
+    let pulled = snapshots.pull(source.node, range, take).await;
+    pulled.map_err(|error| error.to_string())?;
+    Ok(bytes.into_inner())
+}
+
+/// Batches cut into entries, none larger than it has to be.
+fn entries(batches: Vec<ImportedBatch>) -> Vec<Vec<ImportedBatch>> {
+    let mut entries: Vec<Vec<ImportedBatch>> = Vec::new();
+    let mut bytes = 0;
+    for imported in batches {
+        let len = imported.batch.len();
+        match entries.last_mut() {
+            Some(last) if bytes + len <= ENTRY_BYTES => {
+                bytes += len;
+                last.push(imported);
+            }
+            _ => {
+                bytes = len;
+                entries.push(vec![imported]);
+            }
+        }
+    }
+    entries
+}
+
+#[cfg(test)]
+#[path = "import_tests.rs"]
+mod tests;
