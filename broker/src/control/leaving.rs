@@ -41,14 +41,8 @@ pub async fn ask<E: Env>(
         serve(broker, request).await
     } else {
         let mut client = broker.peers.client(leader)?;
-        match tokio::time::timeout(DEADLINE, client.leaving_partition(request)).await {
-            Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => {
-                broker.peers.forget(leader);
-                return Err(format!("broker {leader}: {}", status.message()));
-            }
-            Err(_elapsed) => return Err(format!("broker {leader} did not answer in time")),
-        }
+        let call = client.leaving_partition(request);
+        broker.peers.answer(leader, DEADLINE, call).await?
     };
     if response.error.is_empty() {
         Ok((leader, response))

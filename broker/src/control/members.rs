@@ -41,14 +41,8 @@ pub async fn reshape<E: Env>(
         serve(broker, request).await
     } else {
         let mut client = broker.peers.members(leader)?;
-        match tokio::time::timeout(DEADLINE, client.reshape(request)).await {
-            Ok(Ok(response)) => response.into_inner(),
-            Ok(Err(status)) => {
-                broker.peers.forget(leader);
-                return Err(format!("broker {leader}: {}", status.message()));
-            }
-            Err(_elapsed) => return Err(format!("broker {leader} did not answer in time")),
-        }
+        let call = client.reshape(request);
+        broker.peers.answer(leader, DEADLINE, call).await?
     };
     if response.error.is_empty() {
         Ok(response)

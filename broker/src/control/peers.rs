@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use highwater_env::Env;
 use highwater_proto::NodeId;
@@ -13,7 +14,7 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 use super::cluster::Cluster;
 use crate::node::channel::lazy_channel;
@@ -163,6 +164,25 @@ impl<E: Env> PeerClients<E> {
             return Err(format!("broker {node} has no channel"));
         };
         Ok(channel.clone())
+    }
+    /// What a broker says to a call, within a deadline. Where a call failed the next one connects anew.
+    ///
+    /// # Errors
+    /// In one line. Whatever was asked for may or may not have been done.
+    pub async fn answer<T>(
+        &self,
+        node: NodeId,
+        deadline: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, String> {
+        match tokio::time::timeout(deadline, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => {
+                self.forget(node);
+                Err(format!("broker {node}: {}", status.message()))
+            }
+            Err(_elapsed) => Err(format!("broker {node} did not answer in time")),
+        }
     }
     /// Drops the channel after a failure, so that the next call connects anew.
     pub fn forget(&self, node: NodeId) {

@@ -126,11 +126,9 @@ async fn ask<E: Env>(
         return Ok(led_here(broker, &request).partitions);
     }
     let mut client = broker.peers.client(leader)?;
-    match tokio::time::timeout(DEADLINE, client.describe_partitions(request)).await {
-        Ok(Ok(response)) => Ok(response.into_inner().partitions),
-        Ok(Err(status)) => Err(format!("broker {leader}: {status}")),
-        Err(_elapsed) => Err(format!("broker {leader} did not answer in time")),
-    }
+    let call = client.describe_partitions(request);
+    let response = broker.peers.answer(leader, DEADLINE, call).await?;
+    Ok(response.partitions)
 }
 
 fn statuses(wanted: Vec<u32>, facts: Result<Vec<PartitionFacts>, String>) -> Vec<PartitionStatus> {

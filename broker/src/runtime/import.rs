@@ -4,9 +4,8 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use bytes::Bytes;
 use highwater_env::Env;
-use highwater_proto::batch::{BatchError, split_batches};
+use highwater_proto::batch::split_batches;
 use highwater_proto::internal::LeavingPartitionResponse;
 use highwater_proto::{NodeId, Offset, ShardId, TimestampMs, TopicPartition};
 use highwater_shard::ImportedBatch;
@@ -63,18 +62,22 @@ impl Source {
         }
     }
 
-    /// The batches of a piece that end at `from` or later, and where they end.
-    fn imported(
-        &self,
-        batches: Bytes,
-        from: Offset,
-    ) -> Result<(Vec<ImportedBatch>, Offset), BatchError> {
+    /// The batches of a piece that end at `from` or later, and where they end. Nothing may be missing
+    /// between them: what is not compacted has no gaps, and the log that adopts the copy sees no more of it
+    /// than where it ends.
+    fn imported(&self, piece: &Piece, from: Offset) -> io::Result<(Vec<ImportedBatch>, Offset)> {
+        let missing = |from: Offset, to: Offset| {
+            io::Error::other(format!("{} has nothing from {from} to {to}", self.tp))
+        };
         let (mut imported, mut end) = (Vec::new(), from);
-        for batch in split_batches(batches) {
-            let batch = batch?;
+        for batch in split_batches(piece.batches.clone()) {
+            let batch = batch.map_err(io::Error::other)?;
             let header = batch.header();
             if header.last_offset() < from {
                 continue;
+            }
+            if header.base_offset > end {
+                return Err(missing(end, header.base_offset));
             }
             end = header.next_offset();
             let (append_time, begins_segment) = self.place(header.base_offset);
@@ -83,6 +86,10 @@ impl Source {
                 begins_segment,
                 batch: batch.bytes().clone(),
             });
+        }
+        let after = piece.after(end);
+        if after > end {
+            return Err(missing(end, after));
         }
         Ok((imported, end))
     }
@@ -114,20 +121,20 @@ where
     if range.from >= range.end {
         return Ok(0);
     }
-    let bytes = AtomicU64::new(0);
-    let (counted, import) = (&bytes, &import);
+    let (bytes, next) = (AtomicU64::new(0), AtomicU64::new(from.0));
+    let (counted, reached, import) = (&bytes, &next, &import);
     let take = |piece: Piece| async move {
         if piece.compacted().upto > Offset(0) {
             return Err(io::Error::other("it was compacted"));
         }
-        let imported = source.imported(piece.batches.clone(), from);
-        let (batches, end) = imported.map_err(io::Error::other)?;
+        let (batches, end) = source.imported(&piece, Offset(reached.load(Ordering::Relaxed)))?;
+        reached.store(end.0, Ordering::Relaxed);
         for entry in entries(batches) {
             let len: usize = entry.iter().map(|imported| imported.batch.len()).sum();
             import(entry).await.map_err(io::Error::other)?;
             counted.fetch_add(len as u64, Ordering::Relaxed);
         }
-        Ok(Taken::Upto(piece.after(end)))
+        Ok(Taken::Upto(end))
     };
     let pulled = snapshots.pull(source.node, range, take).await;
     pulled.map_err(|error| error.to_string())?;

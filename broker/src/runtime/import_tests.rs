@@ -1,9 +1,9 @@
 //! What is copied keeps its segments and the times of its appends.
 
-use highwater_proto::batch::{BatchBuilder, Compression, RecordBatch};
-use highwater_proto::internal::WrittenSegment;
-use highwater_proto::{LeaderEpoch, PartitionId, TopicId};
+use highwater_proto::internal::{PullSnapshotResponse, WrittenSegment};
+use highwater_proto::{PartitionId, TopicId};
 
+use super::super::install::tests::batch;
 use super::*;
 
 fn source(segments: &[(u64, u64, i64)]) -> Source {
@@ -21,18 +21,11 @@ fn source(segments: &[(u64, u64, i64)]) -> Source {
     Source::new(NodeId(1), ShardId(7), tp, leaving)
 }
 
-/// A stored batch of three records.
-fn batch(base: u64) -> Vec<u8> {
-    let mut builder = BatchBuilder::new(Compression::None);
-    for _ in 0..3 {
-        let headers = std::iter::empty::<(&[u8], Option<&[u8]>)>();
-        builder
-            .append(TimestampMs(1), None, Some(b"value"), headers)
-            .expect("appended");
-    }
-    let batch = RecordBatch::validate(builder.build(), usize::MAX).expect("valid");
-    let stored = batch.stamp(Offset(base), LeaderEpoch(4));
-    [&stored.head[..], &stored.body[..]].concat()
+fn piece(batches: Vec<u8>) -> Piece {
+    Piece::from(PullSnapshotResponse {
+        batches: batches.into(),
+        ..PullSnapshotResponse::default()
+    })
 }
 
 #[test]
@@ -50,8 +43,8 @@ fn nothing_counts_as_older_than_it_is() {
 #[test]
 fn batches_come_as_they_are_stored_without_those_that_are_not_asked_for() {
     let source = source(&[(0, 9, 700)]);
-    let piece = Bytes::from([batch(0), batch(3), batch(6)].concat());
-    let (imported, end) = source.imported(piece, Offset(4)).expect("whole");
+    let all = piece([batch(0), batch(3), batch(6)].concat());
+    let (imported, end) = source.imported(&all, Offset(4)).expect("whole");
     assert_eq!((imported.len(), end), (2, Offset(9)));
     assert_eq!(
         imported[0].batch,
@@ -59,8 +52,29 @@ fn batches_come_as_they_are_stored_without_those_that_are_not_asked_for() {
         "the one that it lies in is whole"
     );
     assert_eq!(imported[1].batch, batch(6));
-    let cut = Bytes::from(batch(0)[..50].to_vec());
-    assert!(source.imported(cut, Offset(0)).is_err());
+    let cut = piece(batch(0)[..50].to_vec());
+    assert!(source.imported(&cut, Offset(0)).is_err());
+}
+
+#[test]
+fn a_copy_has_no_gap() {
+    let source = source(&[(0, 9, 700)]);
+    let lacks = |batches: Vec<Vec<u8>>, next_offset: u64| {
+        let piece = Piece::from(PullSnapshotResponse {
+            batches: batches.concat().into(),
+            next_offset,
+            ..PullSnapshotResponse::default()
+        });
+        let refused = source.imported(&piece, Offset(3)).map(|(_, end)| end);
+        refused.map_err(|error| error.to_string())
+    };
+    assert_eq!(lacks(vec![batch(3), batch(6)], 9), Ok(Offset(9)));
+    let said = |from: u64, to: u64| Err(format!("3-0 has nothing from {from} to {to}"));
+    assert_eq!(lacks(vec![batch(6)], 9), said(3, 6), "before its beginning");
+    assert_eq!(lacks(vec![batch(0), batch(6)], 9), said(3, 6));
+    assert_eq!(lacks(vec![batch(3), batch(9)], 12), said(6, 9));
+    assert_eq!(lacks(vec![batch(3)], 9), said(6, 9), "at its end");
+    assert_eq!(lacks(vec![], 9), said(3, 9), "all of it");
 }
 
 #[test]

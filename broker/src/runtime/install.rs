@@ -534,4 +534,4 @@ fn stored_batches(
 
 #[cfg(test)]
 #[path = "install_tests.rs"]
-mod tests;
+pub(super) mod tests;

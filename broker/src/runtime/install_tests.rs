@@ -6,7 +6,7 @@ use highwater_proto::batch::{BatchBuilder, Compression, RecordBatch};
 use super::*;
 
 /// A stored batch of three records.
-fn batch(base: u64) -> Vec<u8> {
+pub(in crate::runtime) fn batch(base: u64) -> Vec<u8> {
     let mut builder = BatchBuilder::new(Compression::None);
     for _ in 0..3 {
         let headers = std::iter::empty::<(&[u8], Option<&[u8]>)>();

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use highwater_proto::NodeId;
 
 use super::*;
+use crate::plan_tests::{done, establish, refusal};
 use crate::{MetadataCommand, MetadataLevel, NewBroker, Plan, PlanKind};
 
 const TOPIC: TopicId = TopicId(1);
@@ -35,13 +36,6 @@ fn cluster(brokers: u32, factor: u32) -> Image {
     image
 }
 
-fn establish(image: &mut Image) {
-    let shards: Vec<ShardId> = image.shards().map(|shard| shard.id).collect();
-    for shard in shards {
-        done(image, &MetadataCommand::EstablishShard { shard });
-    }
-}
-
 fn topic(
     image: &mut Image,
     name: &str,
@@ -60,26 +54,6 @@ fn topic(
     let partitions = (0..partitions).map(PartitionId).collect();
     let confirm = MetadataCommand::ConfirmPartitions { topic, partitions };
     done(image, &confirm);
-}
-
-fn done(image: &mut Image, command: &MetadataCommand) {
-    let reply = image.apply(command);
-    assert!(!matches!(reply, MetadataReply::Refused(_)), "{reply:?}");
-    // What is stored is what was.
-    let stored = Image::decode_snapshot(&image.encode_snapshot()).expect("decodes");
-    assert_eq!(&stored, image);
-    let again = MetadataCommand::decode(&command.encode()).expect("decodes");
-    assert_eq!(&again, command);
-}
-
-fn refused(image: &mut Image, command: &MetadataCommand) -> Refusal {
-    let before = image.clone();
-    let MetadataReply::Refused(refusal) = image.apply(command) else {
-        panic!("{command:?} was not refused");
-    };
-    assert_eq!(image, &before, "a refusal changes nothing");
-    assert!(!refusal.message.contains('\n'));
-    refusal
 }
 
 fn start(kind: PlanKind) -> MetadataCommand {
@@ -184,14 +158,14 @@ fn cancelled_at_any_time_it_is_where_it_was_and_nobody_can_finish_it() {
         );
         assert!(image.running_plan().is_none());
         for late in [MoveStep::Learn, MoveStep::Done] {
-            refused(&mut image, &step(running.id, &wanted, late));
+            refusal(&mut image, &step(running.id, &wanted, late));
         }
         let topic = image.topic(TOPIC).expect("there");
         assert_eq!(topic.shard_of(PartitionId(0)), Some(from));
         // The next plan has another number, and what is late is not about it.
         done(&mut image, &start(moved));
         assert_eq!(plan(&image).id, running.id + 1);
-        refused(&mut image, &step(running.id, &wanted, MoveStep::Learn));
+        refusal(&mut image, &step(running.id, &wanted, MoveStep::Learn));
     }
 }
 
@@ -199,12 +173,12 @@ fn cancelled_at_any_time_it_is_where_it_was_and_nobody_can_finish_it() {
 fn a_topic_gets_more_replicas_when_all_its_partitions_have_them() {
     let mut image = cluster(1, 1);
     let replicate = start(PlanKind::Replicate(TOPIC, 3));
-    let few = refused(&mut image, &replicate);
+    let few = refusal(&mut image, &replicate);
     assert_eq!(few.code, ErrorCode::NotEnoughBrokers);
     for id in [2, 3] {
         done(&mut image, &MetadataCommand::RegisterBroker(broker(id)));
     }
-    let none = refused(&mut image, &replicate);
+    let none = refusal(&mut image, &replicate);
     assert!(none.message.contains("rebalance"), "{none:?}");
     done(&mut image, &start(PlanKind::Rebalance));
     while let Some(running) = image.running_plan().cloned() {
@@ -226,7 +200,7 @@ fn a_topic_gets_more_replicas_when_all_its_partitions_have_them() {
     let targets: BTreeSet<ShardId> = running.partitions.iter().map(|step| step.to).collect();
     assert_eq!(targets.len(), 6, "spread over as many shards");
     let first = running.partitions[0];
-    let early = refused(&mut image, &step(running.id, &first, MoveStep::Learn));
+    let early = refusal(&mut image, &step(running.id, &first, MoveStep::Learn));
     assert_eq!(early.code, ErrorCode::ClusterNotReady, "no leader yet");
     establish(&mut image);
 
@@ -255,12 +229,12 @@ fn a_topic_gets_more_replicas_when_all_its_partitions_have_them() {
         .map(|id| image.shard(id).expect("known").class);
     assert_eq!(classes.collect::<BTreeSet<_>>(), [3].into());
     counts(&image);
-    let fewer = refused(&mut image, &start(PlanKind::Replicate(TOPIC, 1)));
+    let fewer = refusal(&mut image, &start(PlanKind::Replicate(TOPIC, 1)));
     assert!(fewer.message.contains("shrink"), "{fewer:?}");
 }
 
 #[test]
-fn what_cannot_be_moved_is_refused() {
+fn what_cannot_be_moved_is_refusal() {
     let mut image = cluster(3, 3);
     let (_, to) = places(&image);
     let moved = |topic, partition, to| {
@@ -289,11 +263,11 @@ fn what_cannot_be_moved_is_refused() {
             ErrorCode::NotEnoughBrokers,
         ),
     ] {
-        assert_eq!(refused(&mut image, &command).code, code, "{command:?}");
+        assert_eq!(refusal(&mut image, &command).code, code, "{command:?}");
     }
     let compact = [("cleanup.policy".to_owned(), "compact".to_owned())];
     topic(&mut image, "latest", (1, 3), compact.clone().into());
-    let why = refused(&mut image, &moved(2, 0, to));
+    let why = refusal(&mut image, &moved(2, 0, to));
     assert!(why.message.contains("compacted"), "{why:?}");
 
     // And what must not happen on the way.
@@ -308,7 +282,7 @@ fn what_cannot_be_moved_is_refused() {
         total: 8,
     };
     for command in [alter, grow, moved(1, 1, to), start(PlanKind::Rebalance)] {
-        let why = refused(&mut image, &command);
+        let why = refusal(&mut image, &command);
         assert!(why.message.contains("plan 1"), "{why:?}");
     }
     let set = [("retention.ms".to_owned(), "5000".to_owned())].into();
@@ -332,7 +306,7 @@ fn a_deleted_topic_ends_its_moves() {
     let ended = plan(&image);
     assert_eq!(ended.partitions[0].state, MoveState::Cancelled);
     let (wanted, id) = (ended.partitions[0], ended.id);
-    refused(&mut image, &step(id, &wanted, MoveStep::Done));
+    refusal(&mut image, &step(id, &wanted, MoveStep::Done));
     counts(&image);
 }
 
@@ -349,5 +323,5 @@ fn below_its_level_nothing_is_moved() {
     topic(&mut image, "orders", (1, 3), BTreeMap::new());
     let (_, to) = places(&image);
     let moved = start(PlanKind::MovePartition(TOPIC, PartitionId(0), to));
-    assert_eq!(refused(&mut image, &moved).code, ErrorCode::ClusterNotReady);
+    assert_eq!(refusal(&mut image, &moved).code, ErrorCode::ClusterNotReady);
 }

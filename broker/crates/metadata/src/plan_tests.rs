@@ -6,7 +6,7 @@ use highwater_proto::{NodeId, PartitionId, ShardId};
 
 use crate::{
     BrokerState, Floor, Image, MetadataCommand, MetadataReply, MoveState, MoveStep, NewBroker,
-    PlanKind,
+    PlanKind, Refusal,
 };
 
 fn broker(id: u32, rack: &str) -> NewBroker {
@@ -36,14 +36,14 @@ fn cluster(racks: &[&str]) -> Image {
     image
 }
 
-fn establish(image: &mut Image) {
+pub(crate) fn establish(image: &mut Image) {
     let shards: Vec<ShardId> = image.shards().map(|shard| shard.id).collect();
     for shard in shards {
         done(image, &MetadataCommand::EstablishShard { shard });
     }
 }
 
-fn done(image: &mut Image, command: &MetadataCommand) {
+pub(crate) fn done(image: &mut Image, command: &MetadataCommand) {
     let reply = image.apply(command);
     assert!(!matches!(reply, MetadataReply::Refused(_)), "{reply:?}");
     // What is stored is what was.
@@ -53,13 +53,18 @@ fn done(image: &mut Image, command: &MetadataCommand) {
     assert_eq!(&again, command);
 }
 
-fn refused(image: &mut Image, command: &MetadataCommand) -> String {
+pub(crate) fn refusal(image: &mut Image, command: &MetadataCommand) -> Refusal {
     let before = image.clone();
     let MetadataReply::Refused(refusal) = image.apply(command) else {
         panic!("{command:?} was not refused");
     };
     assert_eq!(image, &before, "a refusal changes nothing");
-    refusal.message
+    assert!(!refusal.message.contains('\n'));
+    refusal
+}
+
+fn refused(image: &mut Image, command: &MetadataCommand) -> String {
+    refusal(image, command).message
 }
 
 fn start(kind: PlanKind) -> MetadataCommand {

@@ -1,7 +1,7 @@
 //! The bytes of version 1, as they lie on disks: encoders still write them, decoders still read
 //! them. A file that has to change is a new format version, and the old file stays.
 
-use std::path::Path;
+mod common;
 
 use bytes::Bytes;
 use highwater_proto::batch::{BatchBuilder, Compression};
@@ -21,19 +21,7 @@ use highwater_shard::{
     ShardCommand, ShardReply, ShardState, Verdict,
 };
 
-/// The file's bytes, after holding `now` against them.
-fn golden(name: &str, now: &[u8]) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/golden")
-        .join(name);
-    let stored = std::fs::read(path).unwrap_or_default();
-    let hex: String = now.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert!(
-        stored == now,
-        "golden {name} differs from what is written now:\n{hex}"
-    );
-    stored
-}
+use common::golden;
 
 fn tp(topic: u64, partition: u32) -> TopicPartition {
     TopicPartition::new(TopicId(topic), PartitionId(partition))

@@ -150,9 +150,6 @@ async fn ask<E: Env>(
         return Ok(here(broker, &request));
     }
     let mut client = broker.peers.client(leader)?;
-    match tokio::time::timeout(DEADLINE, client.list_shard_groups(request)).await {
-        Ok(Ok(response)) => Ok(response.into_inner()),
-        Ok(Err(status)) => Err(format!("broker {leader}: {}", status.message())),
-        Err(_elapsed) => Err(format!("broker {leader} did not answer in time")),
-    }
+    let call = client.list_shard_groups(request);
+    broker.peers.answer(leader, DEADLINE, call).await
 }
