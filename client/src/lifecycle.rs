@@ -6,6 +6,7 @@ use highwater_proto::{NodeId, PartitionId, ShardId};
 
 use crate::admin::{Admin, read_error, write_error};
 use crate::error::AdminError;
+use crate::topics::{Certain, settled};
 
 /// A plan to be started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,9 +93,12 @@ impl Admin {
         };
         let started = self.call(|channel| {
             let request = request.clone();
-            async move { LifecycleClient::new(channel).start_plan(request).await }
+            async move {
+                let answer = LifecycleClient::new(channel).start_plan(request).await;
+                answer.map(|answer| answer.map(Certain))
+            }
         });
-        let started = started.await.map_err(write_error)?;
+        let started = settled(started.await).map_err(write_error)?;
         Ok(started.plan.unwrap_or_default())
     }
 

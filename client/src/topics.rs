@@ -40,18 +40,21 @@ impl TopicChange {
     }
 }
 
-/// An answer that is believed when it says that there is no such topic: it comes from the metadata
-/// leader, after it has made sure that it still leads.
-struct Certain<T>(T);
+/// An answer that is believed when it says that there is no such topic or partition: it comes from the
+/// metadata leader, after it has made sure that it still leads.
+pub(crate) struct Certain<T>(pub T);
 
 impl<T: Answer> Answer for Certain<T> {
     fn error(&self) -> Option<&v1::Error> {
         let error = self.0.error();
-        error.filter(|error| error.code() != ErrorCode::UnknownTopic)
+        let unknown = [ErrorCode::UnknownTopic, ErrorCode::UnknownPartition];
+        error.filter(|error| !unknown.contains(&error.code()))
     }
 }
 
-fn settled<T: Answer>(outcome: Result<Certain<T>, CallFailure>) -> Result<T, CallFailure> {
+pub(crate) fn settled<T: Answer>(
+    outcome: Result<Certain<T>, CallFailure>,
+) -> Result<T, CallFailure> {
     let Certain(answer) = outcome?;
     match answer.error().map(Cause::broker) {
         None => Ok(answer),

@@ -297,6 +297,17 @@ async fn a_move_is_cancelled_and_one_comes_back() {
     eprintln!("  says: {error}");
     assert!(error.to_string().contains("compacted"), "{error}");
 
+    eprintln!("what is not there is said at once, and not asked for until the deadline");
+    for (topic, text) in [
+        ("orders", "no partition 99"),
+        ("nobody", "no topic is named"),
+    ] {
+        let wanted = NewPlan::move_partition(topic, PartitionId(99), to);
+        let within = tokio::time::timeout(PATIENCE / 2, admin.start_plan(wanted)).await;
+        let error = within.expect("at once").expect_err("not there");
+        assert!(error.to_string().contains(text), "{error}");
+    }
+
     let journal = load.end().await.unharmed("cancelling");
     in_order(&journal);
     check_replicas(&fleet, &journal).await;

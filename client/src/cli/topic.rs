@@ -26,7 +26,7 @@ pub enum TopicCommand {
         #[arg(short, long, default_value_t = 0)]
         partitions: u32,
         /// Replicas of each partition: 1, 3 or 5; 0 takes the cluster's default
-        #[arg(short, long, default_value_t = 0)]
+        #[arg(short, long, visible_alias = "replication-factor", default_value_t = 0)]
         replicas: u32,
         /// Configuration by Kafka's names, such as retention.ms=3600000; may be repeated
         #[arg(short = 'c', long = "config", value_name = "KEY=VALUE", value_parser = pair)]

@@ -45,7 +45,7 @@ pub struct AlterArgs {
     #[arg(long, value_name = "KEY")]
     unset: Vec<String>,
     /// Replicas that each partition is to have, 3 or 5: partitions move to shards of that many
-    #[arg(long, value_name = "REPLICAS", conflicts_with_all = ["configs", "unset"])]
+    #[arg(long, visible_alias = "replicas", value_name = "REPLICAS", conflicts_with_all = ["configs", "unset"])]
     replication_factor: Option<u32>,
     /// Partitions moved at the same time
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64), requires = "replication_factor")]
