@@ -29,6 +29,8 @@ pub struct PartitionView {
     pub term: u64,
     /// The plan that moved it to the shard; 0: none. The highest seen wins.
     pub arrival: u64,
+    /// A later term without a leader, after which the leader was heard.
+    pub(crate) outlived: u64,
     /// Brokers that hold it.
     pub replicas: Vec<NodeId>,
 }
@@ -252,7 +254,9 @@ fn keep_newer_leaders(next: &mut TopicView, known: &TopicView) {
             }
             continue;
         }
-        let older = new.term < old.term;
+        // Who was known to lead before a term in which nobody came to lead may be there still.
+        let is_still_there = old.leader.is_none() && old.term <= new.outlived;
+        let older = new.term < old.term && !is_still_there;
         let forgets = new.term == old.term && new.leader.is_none();
         if older || forgets {
             new.leader = old.leader;
@@ -282,6 +286,7 @@ fn topic_view(update: &v1::TopicMetadata) -> TopicView {
             leader: p.leader.map(NodeId),
             term: p.term,
             arrival: p.arrival,
+            outlived: p.outlived_term,
             replicas: p.replicas.iter().copied().map(NodeId).collect(),
         })
         .collect();

@@ -9,7 +9,7 @@ fn topic(id: u64, leader: Option<u32>, term: u64) -> v1::TopicMetadata {
         leader,
         term,
         replicas: vec![1, 2],
-        arrival: 0,
+        ..Default::default()
     };
     v1::TopicMetadata {
         id,
@@ -60,6 +60,27 @@ fn the_highest_term_wins_over_streams_and_hints() {
     view.apply(&update(vec![topic(5, None, 5)], &[]), &mut seen);
     assert_eq!(leader(&view, 5, 0), None, "an election has begun");
     assert!(!view.apply_hint(TopicId(5), PartitionId(0), &hint));
+}
+
+#[test]
+fn a_leader_outlives_a_term_in_which_nobody_came_to_lead() {
+    let (mut view, mut seen) = (ClusterView::default(), BTreeMap::new());
+    let still_there = |outlived: u64| {
+        let mut topic = topic(5, Some(3), 12);
+        for partition in &mut topic.partitions {
+            partition.outlived_term = outlived;
+        }
+        update(vec![topic], &[])
+    };
+    view.apply(&still_there(0), &mut seen);
+    view.apply(&update(vec![topic(5, None, 13)], &[]), &mut seen);
+    view.apply(&still_there(0), &mut seen);
+    assert_eq!(leader(&view, 5, 0), None, "that broker has not heard of it");
+    view.apply(&still_there(13), &mut seen);
+    assert_eq!(leader(&view, 5, 0), Some((3, 12)));
+    view.apply(&update(vec![topic(5, Some(1), 14)], &[]), &mut seen);
+    view.apply(&still_there(13), &mut seen);
+    assert_eq!(leader(&view, 5, 0), Some((1, 14)));
 }
 
 #[test]

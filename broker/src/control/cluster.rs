@@ -22,11 +22,12 @@ pub struct LeaderInfo {
 
 /// What is known of a shard's leader.
 #[derive(Debug, Clone, Copy, Default)]
-struct KnownLeader {
-    now: LeaderInfo,
+pub struct KnownLeader {
+    /// The newest.
+    pub now: LeaderInfo,
     /// The last term without a leader that the leader of an earlier one was still there in: it says
     /// nothing any more.
-    outlived: u64,
+    pub outlived: u64,
 }
 
 impl KnownLeader {
@@ -103,14 +104,6 @@ impl Cluster {
     pub fn leader(&self, shard: ShardId) -> Option<LeaderInfo> {
         self.leaders.lock().get(&shard).map(|known| known.now)
     }
-    /// The last term without a leader that the known leader of a shard was still there in.
-    #[must_use]
-    pub fn outlived(&self, shard: ShardId) -> u64 {
-        self.leaders
-            .lock()
-            .get(&shard)
-            .map_or(0, |known| known.outlived)
-    }
     /// All leaders known.
     #[must_use]
     pub fn leaders(&self) -> BTreeMap<ShardId, LeaderInfo> {
@@ -119,6 +112,11 @@ impl Cluster {
             .iter()
             .map(|(shard, known)| (*shard, known.now))
             .collect()
+    }
+    /// The same, with what is to be told to others of terms without a leader.
+    #[must_use]
+    pub fn known_leaders(&self) -> BTreeMap<ShardId, KnownLeader> {
+        self.leaders.lock().clone()
     }
     /// Takes note of a leader. Within a term a known leader beats an unknown one; a lower term is old
     /// news, unless nobody is known to lead later, up to the term `outlived`: the leader was heard after
@@ -200,11 +198,12 @@ mod tests {
         let again = hears(info(13, None), 0);
         assert_eq!(again, info(12, Some(3)), "said once more it is no news");
         // Whoever is told by this broker believes it of what this broker had heard of.
+        let outlived = cluster.known_leaders()[&SHARD].outlived;
         told.observe_leader(SHARD, info(13, None), 0);
-        told.observe_leader(SHARD, info(12, Some(3)), cluster.outlived(SHARD));
+        told.observe_leader(SHARD, info(12, Some(3)), outlived);
         assert_eq!(told.leader(SHARD), Some(info(12, Some(3))));
         told.observe_leader(SHARD, info(14, None), 0);
-        told.observe_leader(SHARD, info(12, Some(3)), cluster.outlived(SHARD));
+        told.observe_leader(SHARD, info(12, Some(3)), outlived);
         assert_eq!(told.leader(SHARD), Some(info(14, None)));
         assert_eq!(hears(info(14, None), 0), info(14, None));
         assert_eq!(hears(info(14, Some(1)), 0), info(14, Some(1)));

@@ -14,7 +14,7 @@ use highwater_raft::Role;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::cluster::{Cluster, LeaderInfo};
+use super::cluster::{Cluster, KnownLeader, LeaderInfo};
 use crate::node::{Broker, health};
 
 /// Between two heartbeats when nothing changed.
@@ -160,15 +160,15 @@ fn observe(cluster: &Cluster, report: &ShardReport, outlived: u64) {
 }
 
 fn reports(cluster: &Cluster) -> Vec<ShardReport> {
-    let report = |(shard, info): (ShardId, LeaderInfo)| ShardReport {
+    let report = |(shard, known): (ShardId, KnownLeader)| ShardReport {
         shard: shard.0,
-        leader: info.node.map(|node| node.0),
-        term: info.term,
+        leader: known.now.node.map(|node| node.0),
+        term: known.now.term,
         applied_index: cluster.applied(shard),
-        outlived_term: cluster.outlived(shard),
+        outlived_term: known.outlived,
         ..ShardReport::default()
     };
-    cluster.leaders().into_iter().map(report).collect()
+    cluster.known_leaders().into_iter().map(report).collect()
 }
 
 /// Sends heartbeats until the broker stops: every second, and soon after a leader changed.

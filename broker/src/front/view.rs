@@ -31,9 +31,9 @@ pub fn topic(cluster: &Cluster, topic: &Topic) -> TopicMetadata {
 /// A topic with its leaders, partitions that are being added included.
 pub fn whole_topic(cluster: &Cluster, topic: &Topic) -> TopicMetadata {
     let image = cluster.image();
-    let leaders = cluster.leaders();
+    let leaders = cluster.known_leaders();
     let partition = |number: u32, shard: highwater_proto::ShardId| {
-        let leader = leaders.get(&shard).copied().unwrap_or_default();
+        let known = leaders.get(&shard).copied().unwrap_or_default();
         let replicas = image
             .shard(shard)
             .map(|s| s.replicas.clone())
@@ -41,10 +41,11 @@ pub fn whole_topic(cluster: &Cluster, topic: &Topic) -> TopicMetadata {
         PartitionMetadata {
             partition: number,
             shard: shard.0,
-            leader: leader.node.map(|node| node.0),
-            term: leader.term,
+            leader: known.now.node.map(|node| node.0),
+            term: known.now.term,
             replicas: replicas.into_iter().map(|node| node.0).collect(),
             arrival: topic.arrival(PartitionId(number)),
+            outlived_term: known.outlived,
         }
     };
     TopicMetadata {

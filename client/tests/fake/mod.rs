@@ -215,7 +215,7 @@ impl State {
             leader: Some(p.told.0),
             term: p.told.1,
             replicas: self.addresses.keys().copied().collect(),
-            arrival: 0,
+            ..Default::default()
         };
         v1::TopicMetadata {
             id: topic.id,
