@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use highwater_proto::{Offset, PartitionId, TimestampMs};
+use highwater_proto::{Offset, PartitionId, TimestampMs, TopicId};
 
 /// Ordered headers; a key may occur more than once.
 pub type Headers = Vec<(String, Option<Bytes>)>;
@@ -86,6 +86,8 @@ impl ProducerRecord {
 /// Where a record lies, once it is on the disks of a majority.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delivery {
+    /// The topic it went to: a name may have been given to another one since.
+    pub topic: TopicId,
     /// The partition it went to.
     pub partition: PartitionId,
     /// Its offset there.

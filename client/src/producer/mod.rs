@@ -230,14 +230,14 @@ impl Producer {
         };
         record.topic = String::new(); // the batch knows it
         let (ack, answer) = oneshot::channel();
+        let tp = TopicPartition::new(topic.id, partition);
         let pending = Pending {
             record,
             timestamp,
-            partition,
+            tp,
             ack,
             _permit: permit,
         };
-        let tp = TopicPartition::new(topic.id, partition);
         let closed = shared.act(|machine, now| {
             shared::tell(machine, &shared.cluster.view(), tp, now);
             machine.append(tp, pending, size, limit, now)

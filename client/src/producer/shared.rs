@@ -30,7 +30,7 @@ pub(crate) struct Pending {
     /// Moves to the batch's wire form when the batch is closed.
     pub record: ProducerRecord,
     pub timestamp: TimestampMs,
-    pub partition: PartitionId,
+    pub tp: TopicPartition,
     pub ack: oneshot::Sender<Result<Delivery, SendError>>,
     /// Its share of the buffer; given back with the outcome.
     pub _permit: OwnedSemaphorePermit,
@@ -158,7 +158,8 @@ fn complete(batch: Batch<Pending>, outcome: &Outcome) {
                 append_time,
                 duplicate,
             } => Ok(Delivery {
-                partition: pending.partition,
+                topic: pending.tp.topic,
+                partition: pending.tp.partition,
                 offset: base_offset.plus(index),
                 timestamp: append_time.unwrap_or(pending.timestamp),
                 duplicate: *duplicate,

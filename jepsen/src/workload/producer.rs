@@ -132,12 +132,13 @@ async fn send(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use highwater_client::{Cause, PartitionId, TimestampMs};
+    use highwater_client::{Cause, PartitionId, TimestampMs, TopicId};
 
     #[test]
     fn an_operation_fails_only_when_nothing_of_it_can_be_stored() {
         let stored = || {
             Ok(Delivery {
+                topic: TopicId(1),
                 partition: PartitionId(0),
                 offset: highwater_client::Offset(7),
                 timestamp: TimestampMs(0),

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use highwater_checker::{Action, Function, Key, Kind, Offset, Process, Value};
-use highwater_client::{Cause, Client, Producer, ProducerRecord};
+use highwater_client::{Cause, Client, Producer, ProducerRecord, TopicId};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -116,6 +116,8 @@ struct Sender {
     shared: Arc<Shared>,
     producer: Producer,
     process: Process,
+    /// What is stored in another topic of the name is not stored as far as the history knows.
+    only: Option<TopicId>,
 }
 
 impl Sender {
@@ -124,6 +126,15 @@ impl Sender {
             shared: Arc::clone(shared),
             producer: client.producer().delivery_timeout(DELIVERY).build(),
             process: shared.recorder.new_process(),
+            only: None,
+        }
+    }
+
+    /// A sender whose records belong in this topic, whatever bears its name.
+    fn to(shared: &Arc<Shared>, client: &Client, topic: TopicId) -> Self {
+        Self {
+            only: Some(topic),
+            ..Self::new(shared, client)
         }
     }
 
@@ -144,6 +155,9 @@ impl Sender {
         recorder.invoke(self.process, Function::Send, send(None));
         let sent = self.producer.send(record).await;
         let (kind, offset) = match &sent {
+            Ok(delivery) if self.only.is_some_and(|only| only != delivery.topic) => {
+                (Kind::Info, None)
+            }
             Ok(delivery) => (Kind::Ok, Some(delivery.offset.0)),
             Err(error) if error.may_be_written() => (Kind::Info, None),
             Err(_) => (Kind::Fail, None),

@@ -72,7 +72,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
         if !known(&shared, &client, id, &stop).await {
             break;
         }
-        let mut sender = Sender::new(&shared, &client);
+        let mut sender = Sender::to(&shared, &client, id);
         for _ in 0..random.random_range(RECORDS) {
             if !stop.is_cancelled() {
                 send(&shared, &mut sender, key, &mut random).await;
@@ -90,7 +90,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
         // Some records are on their way when it goes, and when the next one comes.
         let mut late = JoinSet::new();
         for _ in 0..3 {
-            let (shared, mut sender) = (Arc::clone(&shared), Sender::new(&shared, &client));
+            let (shared, mut sender) = (Arc::clone(&shared), Sender::to(&shared, &client, id));
             let mut random = shared.random(random.random());
             late.spawn(async move {
                 for _ in 0..4 {
@@ -101,6 +101,7 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) -> anyhow:
         delete(&shared, &client, key, &stop).await;
         rest(&mut random, &stop).await;
         while late.join_next().await.is_some() {}
+        bury(&shared, &client, &stop).await;
     }
     Ok(())
 }
@@ -145,6 +146,25 @@ async fn create(shared: &Shared, client: &Client, stop: &CancellationToken) -> O
         sleep(AGAIN).await;
     }
     None
+}
+
+/// An attempt to make the topic may arrive when what it made is gone again, and make another one that
+/// nobody asked for, into which late records go. That one goes, too, before the next life begins.
+async fn bury(shared: &Shared, client: &Client, stop: &CancellationToken) {
+    let admin = client.admin().timeout(CHANGE);
+    let name = name(shared);
+    while !stop.is_cancelled() {
+        let found = match admin.find_topic(&name).await {
+            Ok(found) => found,
+            Err(error) if code(error.cause()) == Some(ErrorCode::UnknownTopic) => return,
+            Err(_) => {
+                sleep(AGAIN).await;
+                continue;
+            }
+        };
+        // Whether it worked is seen in the next round.
+        let _ = admin.delete_topic_of_id(&name, TopicId(found.id)).await;
+    }
 }
 
 /// Until this client knows the topic that was made, and not the one before; whether it does.
