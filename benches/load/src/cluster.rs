@@ -37,6 +37,11 @@ pub fn find_broker(told: Option<PathBuf>) -> anyhow::Result<PathBuf> {
 /// A running cluster. Its processes die with it, and so does its directory.
 pub struct Cluster {
     brokers: Vec<Process>,
+    /// Addresses of those that founded it.
+    join: String,
+    settings: Vec<String>,
+    environment: Vec<(String, String)>,
+    binary: PathBuf,
     directory: tempfile::TempDir,
 }
 
@@ -63,56 +68,58 @@ impl Cluster {
         let directory = tempfile::Builder::new()
             .prefix("highwater-load-")
             .tempdir()?;
-        let mut ports = Vec::new();
-        for _ in 0..6 {
-            ports.push(TcpListener::bind("127.0.0.1:0").await?);
-        }
-        let mut addresses = Vec::new();
-        for port in &ports {
-            addresses.push(port.local_addr()?.to_string());
-        }
-        drop(ports);
-        let (grpc, admin) = addresses.split_at(3);
-        let join = grpc.join(",");
+        let mut addresses = free_addresses(6).await?;
+        let admin = addresses.split_off(3);
         let mut cluster = Self {
             brokers: Vec::new(),
+            join: addresses.join(","),
+            settings: settings.to_vec(),
+            environment: environment.to_vec(),
+            binary: binary.to_owned(),
             directory,
         };
-        for (index, (address, admin)) in grpc.iter().zip(admin).enumerate() {
-            let dir = cluster
-                .directory
-                .path()
-                .join(format!("broker-{}", index + 1));
-            let mut keys = vec![
-                format!("node.id={}", index + 1),
-                format!("node.data_dir={}", dir.display()),
-                format!("node.join={join}"),
-                format!("node.advertised_address={address}"),
-                format!("listen.grpc={address}"),
-                format!("listen.admin={admin}"),
-            ];
-            keys.extend(settings.iter().cloned());
-            let mut command = vec!["server".to_owned()];
-            for key in keys {
-                command.extend(["--set".to_owned(), key]);
-            }
-            let mut process = Process {
-                command,
-                binary: binary.to_owned(),
-                environment: environment.to_vec(),
-                log: cluster
-                    .directory
-                    .path()
-                    .join(format!("broker-{}.log", index + 1)),
-                child: None,
-                address: address.clone(),
-                admin: admin.clone(),
-            };
-            process.start()?;
-            cluster.brokers.push(process);
+        for (address, admin) in addresses.into_iter().zip(admin) {
+            cluster.add(address, admin)?;
         }
         cluster.wait_ready().await?;
         Ok(cluster)
+    }
+    /// Starts a further broker and waits until it is ready.
+    pub async fn join(&mut self) -> anyhow::Result<()> {
+        let mut addresses = free_addresses(2).await?;
+        let admin = addresses.pop().context("no address")?;
+        let address = addresses.pop().context("no address")?;
+        self.add(address, admin)?;
+        self.wait_ready().await
+    }
+    fn add(&mut self, address: String, admin: String) -> anyhow::Result<()> {
+        let id = self.brokers.len() + 1;
+        let dir = self.directory.path().join(format!("broker-{id}"));
+        let mut keys = vec![
+            format!("node.id={id}"),
+            format!("node.data_dir={}", dir.display()),
+            format!("node.join={}", self.join),
+            format!("node.advertised_address={address}"),
+            format!("listen.grpc={address}"),
+            format!("listen.admin={admin}"),
+        ];
+        keys.extend(self.settings.iter().cloned());
+        let mut command = vec!["server".to_owned()];
+        for key in keys {
+            command.extend(["--set".to_owned(), key]);
+        }
+        let mut process = Process {
+            command,
+            binary: self.binary.clone(),
+            environment: self.environment.clone(),
+            log: self.directory.path().join(format!("broker-{id}.log")),
+            child: None,
+            address,
+            admin,
+        };
+        process.start()?;
+        self.brokers.push(process);
+        Ok(())
     }
     /// The brokers, by id from 1.
     pub fn brokers(&mut self) -> &mut [Process] {
@@ -158,6 +165,17 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Addresses that nobody listens at.
+async fn free_addresses(count: usize) -> anyhow::Result<Vec<String>> {
+    let mut listeners = Vec::new();
+    for _ in 0..count {
+        listeners.push(TcpListener::bind("127.0.0.1:0").await?);
+    }
+    let addresses = listeners.iter().map(TcpListener::local_addr);
+    let addresses: Result<Vec<_>, _> = addresses.collect();
+    Ok(addresses?.iter().map(ToString::to_string).collect())
 }
 
 impl Process {

@@ -4,13 +4,14 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use futures_util::future::join_all;
-use highwater_client::{Client, NewTopic, Producer, ProducerRecord, TopicChange};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use highwater_client::{Client, NewTopic, ProducerRecord, TopicChange};
+use tokio::time::Instant;
 
 use crate::cluster::{Cluster, scrape};
+use crate::probe::Probe;
 use crate::stats::machine;
 
 /// How to run it.
@@ -54,12 +55,16 @@ pub async fn run(binary: &Path, options: &Options) -> anyhow::Result<()> {
     // Never more than all of it is new: nothing is compacted yet.
     let topic = topic.config("min.cleanable.dirty.ratio", "1");
     admin.create_topic(topic).await?;
-    admin.create_topic(NewTopic::named(PROBE)).await?;
+    admin
+        .create_topic(NewTopic::named(PROBE).partitions(1))
+        .await?;
     fill(&client, options).await?;
 
-    let producer = client.producer().linger(Duration::ZERO).build();
+    let probe = Probe::new(&client, PROBE, 1, options.load);
     let quiet_until = Instant::now() + Duration::from_secs(options.seconds);
-    let quiet = probe(&producer, options, async || Instant::now() >= quiet_until).await?;
+    let quiet = probe
+        .run(LONGEST, async || Ok(Instant::now() >= quiet_until))
+        .await?;
     let change = TopicChange::of(TOPIC).set("min.cleanable.dirty.ratio", "0.01");
     admin.alter_topic(change).await?;
     let admins: Vec<String> = cluster.brokers().iter().map(|b| b.admin.clone()).collect();
@@ -68,9 +73,9 @@ pub async fn run(binary: &Path, options: &Options) -> anyhow::Result<()> {
             .iter()
             .map(|admin| scrape(admin, "highwater_compactions_total"));
         let counts = join_all(counts).await;
-        counts.into_iter().all(|count| count >= Some(1.0))
+        Ok(counts.into_iter().all(|count| count >= Some(1.0)))
     };
-    let busy = probe(&producer, options, done).await?;
+    let busy = probe.run(LONGEST, done).await?;
 
     println!("machine: {}", machine());
     for (id, admin) in (1..).zip(&admins) {
@@ -80,10 +85,10 @@ pub async fn run(binary: &Path, options: &Options) -> anyhow::Result<()> {
         "acknowledgement of {} records of 1 KiB a second beside it, ms (median / p99 / max): {} \
          before, {} during ({} and {} records)",
         options.load,
-        quiet.line(),
-        busy.line(),
-        quiet.0.len(),
-        busy.0.len()
+        quiet,
+        busy,
+        quiet.count(),
+        busy.count()
     );
     Ok(())
 }
@@ -130,51 +135,4 @@ async fn fill(client: &Client, options: &Options) -> anyhow::Result<()> {
     }
     producer.close().await;
     Ok(())
-}
-
-/// Milliseconds, sorted.
-struct Latencies(Vec<f64>);
-
-impl Latencies {
-    fn line(&self) -> String {
-        let at = |part: usize| {
-            let index = (self.0.len() * part / 100).min(self.0.len().saturating_sub(1));
-            self.0.get(index).copied().unwrap_or_default()
-        };
-        format!("{:.2} / {:.2} / {:.2}", at(50), at(99), at(100))
-    }
-}
-
-/// Sends at a fixed rate until `done`, whether or not earlier records were acknowledged.
-async fn probe(
-    producer: &Producer,
-    options: &Options,
-    mut done: impl AsyncFnMut() -> bool,
-) -> anyhow::Result<Latencies> {
-    let began = Instant::now();
-    let mut tick = interval(Duration::from_secs(1) / options.load.max(1));
-    tick.set_missed_tick_behavior(MissedTickBehavior::Burst);
-    let mut sent = Vec::new();
-    for number in 0_u64.. {
-        let due = tick.tick().await;
-        let record = ProducerRecord::to(PROBE).value(vec![b'x'; 1_024]);
-        let ack = producer.enqueue(record).await?;
-        sent.push(tokio::spawn(async move {
-            ack.await.map(|_| due.elapsed().as_secs_f64() * 1_000.0)
-        }));
-        if number.is_multiple_of(u64::from(options.load.max(1))) {
-            if done().await {
-                break;
-            }
-            if began.elapsed() > LONGEST {
-                bail!("not compacted within {} s", LONGEST.as_secs());
-            }
-        }
-    }
-    let mut latencies = Vec::with_capacity(sent.len());
-    for task in sent {
-        latencies.push(task.await??);
-    }
-    latencies.sort_by(f64::total_cmp);
-    Ok(Latencies(latencies))
 }

@@ -4,9 +4,12 @@ mod compaction;
 mod copies;
 mod failover;
 mod groups;
+mod moving;
 mod partitions;
+mod probe;
 mod raw;
 mod recovery;
+mod scale;
 
 use std::path::PathBuf;
 
@@ -41,6 +44,10 @@ enum Experiment {
     Compaction(compaction::Options),
     /// Consumer groups: commits a second, rebalances, latency up to the handler.
     Groups(groups::Options),
+    /// A large shard moves to another broker under load.
+    Moving(moving::Options),
+    /// Many partitions: creation, idle cost, restart, failover.
+    Scale(scale::Options),
 }
 
 #[tokio::main]
@@ -58,5 +65,7 @@ async fn main() -> anyhow::Result<()> {
         Experiment::Copies(options) => copies::run(&broker, &options).await,
         Experiment::Compaction(options) => compaction::run(&broker, &options).await,
         Experiment::Groups(options) => groups::run(&broker, &options).await,
+        Experiment::Moving(options) => moving::run(&broker, &options).await,
+        Experiment::Scale(options) => scale::run(&broker, &options).await,
     }
 }

@@ -27,7 +27,9 @@ const SETTLE: Duration = Duration::from_secs(3);
 const PRODUCER_EXPIRY_MS: u64 = 24 * 3_600_000;
 /// Producers that a partition remembers.
 const MAX_PRODUCERS: u32 = 10_000;
-/// Shards worked on at the same time.
+/// Topics whose partitions are made at the same time.
+const TOPICS_AT_ONCE: usize = 32;
+/// Shards of a topic worked on at the same time.
 const SHARDS_AT_ONCE: usize = 16;
 /// Leaders moved at the same time, so that a returning broker is not flooded.
 const TRANSFERS_AT_ONCE: usize = 4;
@@ -97,7 +99,7 @@ async fn establish_shards<E: Env>(broker: &Arc<Broker<E>>) {
     }
 }
 
-/// Makes the partitions of topics that are not ready yet, shard by shard.
+/// Makes the partitions of topics that are not ready yet, several topics at a time.
 async fn make_partitions<E: Env>(broker: &Arc<Broker<E>>) {
     let image = broker.cluster.image();
     let waiting: Vec<Arc<Topic>> = image
@@ -105,26 +107,32 @@ async fn make_partitions<E: Env>(broker: &Arc<Broker<E>>) {
         .filter(|t| !t.is_complete())
         .cloned()
         .collect();
-    for topic in waiting {
-        let mut by_shard: BTreeMap<ShardId, Vec<PartitionId>> = BTreeMap::new();
-        for (partition, shard) in topic.unconfirmed() {
-            by_shard.entry(shard).or_default().push(partition);
-        }
-        let made = futures_util::stream::iter(by_shard)
-            .map(|(shard, partitions)| make_in_shard(broker, &topic, shard, partitions))
-            .buffer_unordered(SHARDS_AT_ONCE)
-            .concat()
-            .await;
-        if made.is_empty() {
-            continue;
-        }
-        let command = MetadataCommand::ConfirmPartitions {
-            topic: topic.id(),
-            partitions: made,
-        };
-        if let Err(error) = broker.metadata.propose(&command, COMMAND_DEADLINE).await {
-            tracing::warn!(topic = topic.name(), %error, "partitions not yet confirmed; will repeat");
-        }
+    futures_util::stream::iter(waiting)
+        .for_each_concurrent(TOPICS_AT_ONCE, |topic| async move {
+            make_topic(broker, &topic).await;
+        })
+        .await;
+}
+
+async fn make_topic<E: Env>(broker: &Arc<Broker<E>>, topic: &Topic) {
+    let mut by_shard: BTreeMap<ShardId, Vec<PartitionId>> = BTreeMap::new();
+    for (partition, shard) in topic.unconfirmed() {
+        by_shard.entry(shard).or_default().push(partition);
+    }
+    let made = futures_util::stream::iter(by_shard)
+        .map(|(shard, partitions)| make_in_shard(broker, topic, shard, partitions))
+        .buffer_unordered(SHARDS_AT_ONCE)
+        .concat()
+        .await;
+    if made.is_empty() {
+        return;
+    }
+    let command = MetadataCommand::ConfirmPartitions {
+        topic: topic.id(),
+        partitions: made,
+    };
+    if let Err(error) = broker.metadata.propose(&command, COMMAND_DEADLINE).await {
+        tracing::warn!(topic = topic.name(), %error, "partitions not yet confirmed; will repeat");
     }
 }
 

@@ -26,9 +26,12 @@ use crate::groups::raise_level;
 use crate::node::Broker;
 use crate::runtime::{Shard, leftovers};
 
-/// Between two looks; sooner when the image changed, but not sooner than [`PAUSE`].
+/// Between two looks; sooner when the image changed, but not sooner than [`PAUSE`], nor than
+/// [`REST`] times what the last look took: with many partitions it takes long, and a cluster in which
+/// topics are made one after the other would do nothing else.
 const INTERVAL: Duration = Duration::from_secs(1);
 const PAUSE: Duration = Duration::from_millis(50);
+const REST: u32 = 20;
 /// A shard for which nothing changed is looked at again after this long.
 const RECHECK: Duration = Duration::from_mins(1);
 /// Between two looks for directories of partitions that are gone.
@@ -51,12 +54,14 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
     let mut tidied = Tidied::default();
     while !broker.stop.is_cancelled() {
         changes.borrow_and_update();
+        let began = Instant::now();
         for shard in broker.shards.all() {
             look(&broker, &shard, &mut looked).await;
         }
         tidied.go_on(&broker).await;
+        let pause = (began.elapsed() * REST).clamp(PAUSE, INTERVAL);
         tokio::select! {
-            () = tokio::time::sleep(PAUSE) => {}
+            () = tokio::time::sleep(pause) => {}
             () = broker.stop.cancelled() => return,
         }
         tokio::select! {

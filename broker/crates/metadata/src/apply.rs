@@ -217,8 +217,8 @@ impl Image {
             growing_from: 0,
             arrivals: BTreeMap::new(),
         };
-        self.topics.insert(id, Arc::new(topic));
-        self.names.insert(name, id);
+        self.topics.insert_mut(id, Arc::new(topic));
+        self.names.insert_mut(name, id);
         MetadataReply::TopicCreated { topic: id }
     }
 

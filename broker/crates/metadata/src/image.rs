@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use highwater_proto::{NodeId, ProducerId, ShardId, TopicId, murmur2};
+use rpds::RedBlackTreeMapSync;
 
 use crate::command::NewBroker;
 use crate::level::MetadataLevel;
@@ -39,8 +40,9 @@ pub struct Image {
     pub(crate) cluster_id: Option<String>,
     pub(crate) brokers: BTreeMap<NodeId, BrokerInfo>,
     pub(crate) shards: BTreeMap<ShardId, ShardInfo>,
-    pub(crate) topics: BTreeMap<TopicId, Arc<Topic>>,
-    pub(crate) names: BTreeMap<Arc<str>, TopicId>,
+    /// Shared with the image before, but for what changed: there may be many topics.
+    pub(crate) topics: RedBlackTreeMapSync<TopicId, Arc<Topic>>,
+    pub(crate) names: RedBlackTreeMapSync<Arc<str>, TopicId>,
     pub(crate) next_topic: u64,
     pub(crate) next_producer: u64,
     /// The shards that host consumer groups, fixed when the cluster was made.
@@ -113,7 +115,7 @@ impl Image {
     /// How many topics there are.
     #[must_use]
     pub fn topic_count(&self) -> usize {
-        self.topics.len()
+        self.topics.size()
     }
     /// The shard that hosts a consumer group; `None` before the cluster exists.
     ///

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use highwater_mutant::mutant;
 use highwater_proto::v1::ErrorCode;
-use highwater_proto::{NodeId, PartitionId, ShardId};
+use highwater_proto::{NodeId, PartitionId, ShardId, TopicId};
 
 use crate::command::{MetadataReply, NewBroker, Refusal};
 use crate::image::Image;
@@ -351,11 +351,12 @@ impl Image {
             shard.preferred_leader = Some(node);
             shard.established = false;
         }
-        for topic in self.topics.values_mut() {
-            if !topic.shards.contains(&id) {
+        let here = self.topics().filter(|topic| topic.shards.contains(&id));
+        let here: Vec<TopicId> = here.map(|topic| topic.id).collect();
+        for topic in here {
+            let Some(topic) = self.topics.get_mut(&topic).map(Arc::make_mut) else {
                 continue;
-            }
-            let topic = Arc::make_mut(topic);
+            };
             let partitions = (0..).zip(&topic.shards);
             let again = partitions.filter(|(_, shard)| **shard == id);
             let again: Vec<_> = again.map(|(number, _)| PartitionId(number)).collect();

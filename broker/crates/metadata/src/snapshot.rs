@@ -173,8 +173,8 @@ impl Image {
                 })?;
                 known.partitions += 1;
             }
-            image.names.insert(Arc::clone(&topic.name), topic.id);
-            image.topics.insert(topic.id, Arc::new(topic));
+            image.names.insert_mut(Arc::clone(&topic.name), topic.id);
+            image.topics.insert_mut(topic.id, Arc::new(topic));
         }
         Ok(image)
     }

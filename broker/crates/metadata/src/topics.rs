@@ -42,14 +42,15 @@ impl Image {
     /// The topic is gone for clients at once. Its partitions go in their shards as soon as the
     /// leader of each sees that this image no longer has it: nothing has to be remembered here.
     pub(crate) fn delete_topic(&mut self, id: TopicId) -> Result<MetadataReply, Refusal> {
-        let Some(topic) = self.topics.remove(&id) else {
+        let Some(topic) = self.topics.get(&id).cloned() else {
             if self.was_deleted(id) {
                 return Ok(MetadataReply::Done);
             }
             let text = format!("no topic has the id {id}");
             return Err(Refusal::new(ErrorCode::UnknownTopic, text));
         };
-        self.names.remove(&topic.name);
+        self.topics.remove_mut(&id);
+        self.names.remove_mut(&topic.name);
         self.stop_moving(id);
         for shard in &topic.shards {
             if let Some(shard) = self.shards.get_mut(shard) {
@@ -142,7 +143,7 @@ impl Image {
         let mut image = self.clone();
         match image.apply(command) {
             MetadataReply::Refused(refusal) => Err(refusal),
-            _ => Ok(image.topics.remove(&id)),
+            _ => Ok(image.topics.get(&id).cloned()),
         }
     }
 }

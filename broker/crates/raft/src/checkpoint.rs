@@ -107,7 +107,7 @@ async fn install<S: StateMachine>(
     // Dropped with this future: tells the installation, which runs on the state machine's task,
     // that nobody waits for it any more.
     let (_wanted, mut unwanted) = tokio::sync::oneshot::channel::<()>();
-    let deadline: Duration = replica.install_deadline;
+    let deadline: Duration = replica.timings.install_deadline;
     let done = replica.raft.with_state_machine(move |machine| {
         Box::pin(async move {
             tokio::select! {

@@ -30,6 +30,7 @@ use crate::network::{Lanes, Network};
 use crate::propose::{Leadership, Proposer};
 use crate::replica::{Control, Replica, VoteFloor};
 use crate::rotten;
+use crate::silence::Silence;
 use crate::status::{GroupStatus, Recovery, publish};
 use crate::store::{LogStore, VOTES};
 
@@ -230,9 +231,10 @@ impl<E: Env> Groups<E> {
             log: Arc::clone(&shared),
             current,
             checkpointing: Arc::default(),
-            install_deadline: self.config.timings.install_deadline,
+            timings: self.config.timings,
             floor: Arc::new(Mutex::new(floor)),
             everywhere: everywhere.clone(),
+            silence: Arc::new(Silence::new()),
         });
         let mut tasks = JoinSet::new();
         let (status_sender, status) = watch::channel(GroupStatus::default());

@@ -29,6 +29,7 @@ mod replica;
 mod reshape;
 mod rotten;
 mod runtime;
+mod silence;
 mod status;
 mod store;
 #[cfg(test)]

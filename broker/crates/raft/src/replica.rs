@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -13,15 +12,18 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::{ChangeMembers, Raft, ReadPolicy};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::adapter::{Adapter, CurrentCheckpoint};
 use crate::checkpoint;
 use crate::codec::SnapshotBody;
+use crate::config::Timings;
 use crate::error::{CheckpointError, MembershipError, ProposeError, PurgeError};
 use crate::everywhere::Everywhere;
 use crate::inbound::{Answer, Inbound};
 use crate::machine::{Position, StateMachine};
 use crate::propose::Leadership;
+use crate::silence::Silence;
 use crate::store::Shared;
 use crate::types::{
     AppendRequest, AppendResponse, Command, Node, Reply, SnapshotResponse, TransferRequest,
@@ -45,7 +47,8 @@ pub(crate) trait Control: Inbound {
     /// Answers with the last entry covered.
     fn checkpoint(&self) -> BoxFuture<'static, Result<Option<u64>, CheckpointError>>;
     fn purge(&self, upto: u64) -> BoxFuture<'_, Result<(), PurgeError>>;
-    /// Sends heartbeats, if this replica leads.
+    /// To be called at each beat of the broker's clock: sends heartbeats, if this replica leads; else
+    /// has it look at its election timeout while no leader is heard.
     fn beat(&self) -> BoxFuture<'_, ()>;
     fn shutdown(&self) -> BoxFuture<'_, ()>;
     fn set_floor(&self, floor: VoteFloor);
@@ -99,11 +102,12 @@ pub(crate) struct Replica<S: StateMachine> {
     pub(crate) current: CurrentCheckpoint,
     /// Held while a checkpoint is made or received.
     pub(crate) checkpointing: Arc<tokio::sync::Mutex<()>>,
-    pub(crate) install_deadline: Duration,
+    pub(crate) timings: Timings,
     /// Whom this replica votes for.
     pub(crate) floor: Arc<Mutex<VoteFloor>>,
     /// What every member has of the log.
     pub(crate) everywhere: Everywhere,
+    pub(crate) silence: Arc<Silence>,
 }
 
 impl<S: StateMachine> Clone for Replica<S> {
@@ -114,9 +118,10 @@ impl<S: StateMachine> Clone for Replica<S> {
             log: Arc::clone(&self.log),
             current: Arc::clone(&self.current),
             checkpointing: Arc::clone(&self.checkpointing),
-            install_deadline: self.install_deadline,
+            timings: self.timings,
             floor: Arc::clone(&self.floor),
             everywhere: self.everywhere.clone(),
+            silence: Arc::clone(&self.silence),
         }
     }
 }
@@ -240,7 +245,20 @@ impl<S: StateMachine> Control for Replica<S> {
     }
 
     fn beat(&self) -> BoxFuture<'_, ()> {
-        if self.leadership.check().is_err() {
+        let Timings {
+            heartbeat,
+            election_min,
+            ..
+        } = self.timings;
+        let leads = self.leadership.check().is_ok();
+        let waits = !leads
+            && self
+                .silence
+                .is_long(Instant::now(), election_min, heartbeat);
+        if self.silence.set_ticks(waits) {
+            self.raft.runtime_config().tick(waits);
+        }
+        if !leads {
             return std::future::ready(()).boxed();
         }
         Box::pin(async move {
@@ -272,11 +290,15 @@ impl<S: StateMachine> Control for Replica<S> {
 impl<S: StateMachine> Inbound for Replica<S> {
     fn append(&self, request: AppendRequest, everywhere: u64) -> Answer<AppendResponse> {
         self.everywhere.told(everywhere);
-        let raft = self.raft.clone();
+        let (raft, silence) = (self.raft.clone(), Arc::clone(&self.silence));
         async move {
-            raft.append_entries(request)
-                .await
-                .map_err(|e| e.to_string())
+            let came = Instant::now();
+            let answer = raft.append_entries(request).await;
+            let answer = answer.map_err(|e| e.to_string())?;
+            if !matches!(answer, AppendResponse::HigherVote(_)) {
+                silence.heard(came);
+            }
+            Ok(answer)
         }
         .boxed()
     }
