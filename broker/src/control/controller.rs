@@ -341,12 +341,12 @@ fn misplaced<E: Env>(
     let settled = image.shards().filter(|shard| shard.learners.is_empty());
     let misplaced = settled.filter_map(|shard| {
         let leader = leaders.get(&shard.id)?.node?;
-        // Who has a bad range does not take over before it is whole.
-        let whole = |node: NodeId| {
+        // Who has a bad range does not take over before it is whole, nor whose replica has not started yet.
+        let serves = |node: NodeId| {
             let report = broker.reports.of(node, shard.id);
-            report.is_none_or(|said| said.damage.is_none() && !said.stopped)
+            report.is_some_and(|said| said.recovered && !said.stopped && said.damage.is_none())
         };
-        let able = |node: &NodeId| taking.contains(node) && whole(*node);
+        let able = |node: &NodeId| taking.contains(node) && serves(*node);
         let to = better(shard.preferred_leader, &shard.replicas, leader, full, able)?;
         Some((shard.id, leader, to))
     });

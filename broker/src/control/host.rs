@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::try_join_all;
 use highwater_env::Env;
 use highwater_metadata::{Image, ShardInfo};
 use highwater_proto::{NodeId, PartitionId, ShardId, TopicPartition};
@@ -73,6 +74,7 @@ async fn follow<E: Env>(
         return Ok(());
     }
     let mut durable = false;
+    let mut to_host = Vec::new();
     for shard in image.shards() {
         let hosted = broker.shards.get(shard.id);
         if shard.is_hosted_by(broker.node_id) {
@@ -84,7 +86,7 @@ async fn follow<E: Env>(
                 make_durable(broker, &mut durable).await?;
             }
             absent.remove(&shard.id);
-            host(broker, shard).await?;
+            to_host.push(shard);
         } else if hosted.is_some() || !absent.contains(&shard.id) {
             if hosted.is_some()
                 || discard::is_there(&broker.shard_context, &broker.groups, shard.id).await?
@@ -95,7 +97,10 @@ async fn follow<E: Env>(
             absent.insert(shard.id);
         }
     }
-    Ok(())
+    // At the same time: one that has started replays its log, and what is written for it would hold up
+    // those that are still to open their files.
+    let starting = to_host.into_iter().map(|shard| host(broker, shard));
+    try_join_all(starting).await.map(drop)
 }
 
 /// Whether the image could not be made durable for want of room: nothing has been done then.
