@@ -103,7 +103,7 @@ impl<E: Env> ShardMachine<E> {
             if let Some(view) = same {
                 view.configure(facts.config);
                 self.compact(&view, facts.compaction);
-                view.stand(Standing::of(&state, tp));
+                self.views.stand(&view, Standing::of(&state, tp));
                 // What the tail holds ends where the old state ended: a gap follows it.
                 self.tail.forget(&view);
                 view.trim(facts.log_start);
@@ -115,7 +115,7 @@ impl<E: Env> ShardMachine<E> {
             let view = PartitionView::new(place, self.context.store.clone(), visible);
             view.configure(facts.config);
             self.compact(&view, facts.compaction);
-            view.stand(Standing::of(&state, tp));
+            self.views.stand(&view, Standing::of(&state, tp));
             self.views.insert(Arc::new(view));
         }
         self.groups.adopt(&state);
@@ -158,7 +158,7 @@ impl<E: Env> ShardMachine<E> {
             } => self.create((tp, arrival), config).await,
             Effect::Fenced { tp, .. } | Effect::Released { tp } => {
                 if let Some(view) = self.views.get(tp) {
-                    view.stand(Standing::of(&self.state, tp));
+                    self.views.stand(&view, Standing::of(&self.state, tp));
                 }
                 Ok(())
             }
@@ -210,7 +210,7 @@ impl<E: Env> ShardMachine<E> {
         let place = (self.id, tp, arrival);
         let view = PartitionView::new(place, self.context.store.clone(), empty);
         view.configure(config);
-        view.stand(Standing::of(&self.state, tp));
+        self.views.stand(&view, Standing::of(&self.state, tp));
         self.views.insert(Arc::new(view));
         Ok(())
     }
@@ -223,7 +223,7 @@ impl<E: Env> ShardMachine<E> {
             view.configure(facts.config);
             view.trim(facts.log_start);
             view.advance(facts.next_offset, facts.leader_epoch);
-            view.stand(Standing::Serving);
+            self.views.stand(&view, Standing::Serving);
         }
         Ok(())
     }

@@ -109,7 +109,7 @@ impl<D: Disk> PartitionView<D> {
     pub fn is_serving(&self) -> bool {
         matches!(*self.standing.read(), Standing::Serving)
     }
-    pub(super) fn stand(&self, standing: Standing) {
+    fn stand(&self, standing: Standing) {
         *self.standing.write() = standing;
         self.changed.notify_waiters();
     }
@@ -306,11 +306,19 @@ impl<D: Disk> PartitionView<D> {
 }
 
 /// All partitions of one shard on this broker.
-pub struct Views<D: Disk>(RwLock<HashMap<TopicPartition, Arc<PartitionView<D>>>>);
+pub struct Views<D: Disk> {
+    all: RwLock<HashMap<TopicPartition, Arc<PartitionView<D>>>>,
+    /// Since somebody last looked, one was on its way, or still is: most shards never have one, and may
+    /// have many partitions.
+    may_move: AtomicBool,
+}
 
 impl<D: Disk> Default for Views<D> {
     fn default() -> Self {
-        Self(RwLock::default())
+        Self {
+            all: RwLock::default(),
+            may_move: AtomicBool::new(false),
+        }
     }
 }
 
@@ -318,12 +326,12 @@ impl<D: Disk> Views<D> {
     /// The view of `tp`.
     #[must_use]
     pub fn get(&self, tp: TopicPartition) -> Option<Arc<PartitionView<D>>> {
-        self.0.read().get(&tp).cloned()
+        self.all.read().get(&tp).cloned()
     }
     /// How many partitions there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.read().len()
+        self.all.read().len()
     }
     /// Whether there are none.
     #[must_use]
@@ -333,26 +341,40 @@ impl<D: Disk> Views<D> {
     /// Whether any partition is on its way from one shard to another.
     #[must_use]
     pub fn are_moving(&self) -> bool {
-        self.0.read().values().any(|view| !view.is_serving())
+        if !self.may_move.swap(false, Ordering::AcqRel) {
+            return false;
+        }
+        let moving = self.all.read().values().any(|view| !view.is_serving());
+        self.may_move.fetch_or(moving, Ordering::AcqRel);
+        moving
+    }
+    /// Says where a partition stands from now on.
+    pub(super) fn stand(&self, view: &PartitionView<D>, standing: Standing) {
+        let moves = !matches!(standing, Standing::Serving);
+        view.stand(standing);
+        self.may_move.fetch_or(moves, Ordering::AcqRel);
     }
     /// The views of all partitions, in order.
     #[must_use]
     pub fn list(&self) -> Vec<Arc<PartitionView<D>>> {
-        let mut all: Vec<_> = self.0.read().values().cloned().collect();
+        let mut all: Vec<_> = self.all.read().values().cloned().collect();
         all.sort_unstable_by_key(|view| view.topic_partition());
         all
     }
     /// All partitions, in order.
     #[must_use]
     pub fn all(&self) -> Vec<TopicPartition> {
-        let mut all: Vec<_> = self.0.read().keys().copied().collect();
+        let mut all: Vec<_> = self.all.read().keys().copied().collect();
         all.sort_unstable();
         all
     }
     pub(super) fn insert(&self, view: Arc<PartitionView<D>>) -> Option<Arc<PartitionView<D>>> {
-        self.0.write().insert(view.topic_partition(), view)
+        let moves = !view.is_serving();
+        let before = self.all.write().insert(view.topic_partition(), view);
+        self.may_move.fetch_or(moves, Ordering::AcqRel);
+        before
     }
     pub(super) fn remove(&self, tp: TopicPartition) -> Option<Arc<PartitionView<D>>> {
-        self.0.write().remove(&tp)
+        self.all.write().remove(&tp)
     }
 }
