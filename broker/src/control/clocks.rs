@@ -38,6 +38,23 @@ struct Known {
     ahead_ms: BTreeMap<NodeId, i64>,
 }
 
+impl Known {
+    /// The time that brokers had in common when this was told: their median.
+    fn common_ms(&self, me: NodeId) -> i64 {
+        let others = self.ahead_ms.iter().filter(|(node, _)| **node != me);
+        let mut ahead: Vec<i64> = others.map(|(_, ahead)| *ahead).collect();
+        ahead.push(self.own_ahead_ms);
+        ahead.sort_unstable();
+        let median = ahead.get(ahead.len() / 2).copied().unwrap_or_default();
+        let leader = self.own_ms.saturating_sub(self.own_ahead_ms);
+        leader.saturating_add(median)
+    }
+}
+
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// What the others' clocks say of this broker's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -92,12 +109,33 @@ impl Clocks {
         match known.filter(|known| known.at.elapsed() < FRESH_FOR) {
             None => Verdict::Unknown,
             Some(known) => {
-                let passed = i64::try_from(known.at.elapsed().as_millis()).unwrap_or(i64::MAX);
+                let passed = millis(known.at.elapsed());
                 // The clock may have jumped since.
                 let jumped = now_ms.saturating_sub(known.own_ms.saturating_add(passed));
                 let ahead = known.own_ahead_ms.saturating_add(jumped);
                 judge(ahead, &others, &known.ahead_ms)
             }
+        }
+    }
+    /// The time for appends, by which they will be judged when they are old: `wall_ms`, this broker's wall
+    /// clock, unless the others' contradict it; then theirs. A clock that was set back would make what
+    /// is appended now look old as soon as it is right again. Of two times that nobody decides between
+    /// it is the later one: who looks too young is kept.
+    #[must_use]
+    pub fn append_time(&self, me: NodeId, wall_ms: i64) -> i64 {
+        let known = self.known.lock();
+        let Some(known) = known.as_ref() else {
+            return wall_ms;
+        };
+        let passed = known.at.elapsed();
+        let theirs = known.common_ms(me).saturating_add(millis(passed));
+        if wall_ms.abs_diff(theirs) <= TOLERANCE_MS {
+            wall_ms
+        } else if passed < FRESH_FOR {
+            theirs
+        } else {
+            // The machine may have slept.
+            wall_ms.max(theirs)
         }
     }
     /// Takes note of whether retention stands still. Whether that is news.

@@ -55,6 +55,48 @@ async fn a_jump_is_noticed_before_the_next_heartbeat() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn appends_are_stamped_with_the_time_that_most_have() {
+    let at = 1_700_000_000_000;
+    for wrong in [-HOUR * 8_760, HOUR] {
+        for me in NODES {
+            let ahead = [wrong, 300, -300][me.0 as usize - 1];
+            let clocks = told(me, [wrong, 300, -300], at);
+            let stamp = clocks.append_time(me, at + ahead);
+            assert!((stamp - at).abs() <= 300, "broker {me}: {}", stamp - at);
+        }
+    }
+    // It jumps back between two heartbeats, and then nobody says anything any more.
+    let me = NodeId(2);
+    let clocks = told(me, [0, 0, 0], at);
+    tokio::time::advance(Duration::from_secs(3)).await;
+    assert_eq!(
+        clocks.append_time(me, at + 3_100),
+        at + 3_100,
+        "its own, while it agrees"
+    );
+    assert_eq!(clocks.append_time(me, at + 3_000 - HOUR), at + 3_000);
+    tokio::time::advance(FRESH_FOR).await;
+    assert_eq!(clocks.append_time(me, at + 13_000 - HOUR), at + 13_000);
+    assert_eq!(
+        clocks.append_time(me, at + HOUR),
+        at + HOUR,
+        "it may have slept"
+    );
+    assert_eq!(
+        Clocks::default().append_time(me, at),
+        at,
+        "nobody was heard yet"
+    );
+    // Two that contradict each other, and the third is not heard.
+    let two = Clocks::default();
+    two.heard(NodeId(1), at, at);
+    two.heard(me, at - HOUR, at);
+    let mine = Clocks::default();
+    mine.told(&two.to_tell(), at, at - HOUR);
+    assert_eq!(mine.append_time(me, at - HOUR), at);
+}
+
+#[tokio::test(start_paused = true)]
 async fn silence_says_nothing() {
     let (at, me) = (1_700_000_000_000, NodeId(2));
     let clocks = told(me, [0, 0, 0], at);

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use highwater_env::{Clock, Disk, Env};
+use highwater_env::{Disk, Env};
 use highwater_metadata::MoveState;
 use highwater_proto::internal::{
     LeavingPartitionRequest, LeavingPartitionResponse, WrittenSegment,
@@ -95,12 +95,12 @@ async fn answer<E: Env>(
     Ok(LeavingPartitionResponse {
         feature_level: shard.groups.rules().0,
         state,
-        ..facts(&view, broker.env.clock())
+        ..facts(&view, broker.append_time_ms())
     })
 }
 
 /// The end is taken first: nothing below it was appended later than the segments and the time say.
-fn facts<D: Disk>(view: &PartitionView<D>, clock: &impl Clock) -> LeavingPartitionResponse {
+fn facts<D: Disk>(view: &PartitionView<D>, now_ms: i64) -> LeavingPartitionResponse {
     let high_watermark = view.high_watermark().0;
     let segments = view.segments().iter().map(written).collect();
     LeavingPartitionResponse {
@@ -108,7 +108,7 @@ fn facts<D: Disk>(view: &PartitionView<D>, clock: &impl Clock) -> LeavingPartiti
         log_start_offset: view.log_start().0,
         high_watermark,
         segments,
-        now_ms: clock.now_ms(),
+        now_ms,
         ..LeavingPartitionResponse::default()
     }
 }

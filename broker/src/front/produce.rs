@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use highwater_env::{Clock, Env};
+use highwater_env::Env;
 use highwater_mutant::mutant;
 use highwater_proto::batch::RecordBatch;
 use highwater_proto::v1::{
@@ -193,7 +193,7 @@ async fn try_hand_in<E: Env>(
         let late = "the broker had no time to look at this batch before its deadline; back off";
         keyed.unwrap_or_else(|_elapsed| Err(convert::rejected(ErrorCode::Overloaded, late)))?;
     }
-    let append_time = TimestampMs(broker.env.clock().now_ms());
+    let append_time = TimestampMs(broker.append_time_ms());
     let batch = if limits.log_append_time {
         batch.with_log_append_time(append_time)
     } else {

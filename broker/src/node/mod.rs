@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
-use highwater_env::{Env, OsEnv, SyncFailed};
+use highwater_env::{Clock as _, Env, OsEnv, SyncFailed};
 use highwater_proto::NodeId;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -132,6 +132,11 @@ impl<E: Env> Broker<E> {
     }
     fn start_draining(&self) {
         self.draining.store(true, Ordering::Relaxed);
+    }
+    /// The time that what is appended now gets, ms since the Unix epoch.
+    pub(crate) fn append_time_ms(&self) -> i64 {
+        let wall_ms = self.env.clock().now_ms();
+        self.clocks.append_time(self.node_id, wall_ms)
     }
     /// What a new fetch stream may have on its way.
     #[must_use]

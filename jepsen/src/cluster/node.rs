@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -226,7 +227,9 @@ impl Node {
         match timeout(STOP, child.wait()).await {
             Ok(status) => {
                 let status = status?;
-                if !status.success() {
+                // A broker that dies of the signal had not begun: it handles it before it opens anything.
+                let not_begun = status.signal() == Some(Signal::TERM.as_raw());
+                if !status.success() && !not_begun {
                     self.death = Some(self.death_by(status));
                 }
                 Ok(pid)

@@ -1,8 +1,8 @@
 //! What retention may take from a partition's log: whole segments, the oldest first.
 //!
 //! Age goes by append times. A leader whose clock is behind stamps appends too early: a segment
-//! therefore counts as at least as young as every one before it, and as every append in it. What remains is a
-//! log all of whose appends were stamped too early.
+//! therefore counts as at least as young as every one before it, and as every append in it. And a
+//! leader stamps with the time that most brokers have, once it has heard it.
 
 use highwater_env::Disk;
 use highwater_proto::{Offset, TimestampMs};
