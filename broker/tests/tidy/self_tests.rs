@@ -284,7 +284,7 @@ fn formats_without_a_description_are_found() {
     let nowhere = root().join("broker/tests");
     assert_eq!(
         crates::formats(&nowhere).len(),
-        12,
-        "six crates, two violations each"
+        16,
+        "eight folders, two violations each"
     );
 }
