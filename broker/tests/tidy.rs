@@ -69,6 +69,17 @@ fn every_file_says_what_it_is_for() {
 }
 
 #[test]
+fn the_journeys_name_their_steps() {
+    over_sources(style::steps);
+    none(&style::lost_steps(&Tree::load().sources));
+}
+
+#[test]
+fn the_sdk_says_what_is_cancellation_safe() {
+    over_sources(style::cancellation);
+}
+
+#[test]
 fn nothing_is_marked_unfinished() {
     over_sources(style::unfinished);
 }

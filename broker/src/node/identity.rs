@@ -1,4 +1,5 @@
-//! Who this data directory is: cluster, broker id, incarnation, format.
+//! Who this data directory is: cluster, broker id, incarnation, format. The file is described in
+//! `FORMAT.md` beside this one.
 //!
 //! The incarnation is random and made with the directory; the metadata group remembers it, so that
 //! a wiped directory under a known broker id is recognised and votes nowhere.

@@ -63,3 +63,43 @@ fn a_member_whose_log_is_gone_is_refused() {
     std::fs::write(log.join("0000000001.wal"), b"").expect("written");
     identity.check_log(&OsDisk, &log).expect("a log");
 }
+
+/// What version 1 wrote, with everything in it.
+const VERSION_1: &[u8] = include_bytes!("golden/v1.identity.json");
+
+fn of_version_1() -> Identity {
+    let incarnation = "0123456789abcdef0123456789abcdef".to_owned();
+    Identity {
+        format_version: 1,
+        node_id: 3,
+        incarnation: incarnation.clone(),
+        cluster_id: Some("fedcba9876543210fedcba9876543210".to_owned()),
+        founders: vec![Founder {
+            node_id: 3,
+            incarnation,
+            address: "broker-3:9094".to_owned(),
+            rack: "a".to_owned(),
+        }],
+        initiator: true,
+    }
+}
+
+#[test]
+fn version_1_is_read_and_written_byte_for_byte() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let file = dir.path().join(FILE);
+    std::fs::write(&file, VERSION_1).expect("written");
+    assert_eq!(load(dir.path(), 3).expect("read"), of_version_1());
+    of_version_1().store(&OsDisk, dir.path()).expect("stored");
+    assert_eq!(std::fs::read(&file).expect("read"), VERSION_1);
+}
+
+#[test]
+fn what_version_1_may_leave_out_is_not_missed() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let text = r#"{"format_version":1,"node_id":3,"incarnation":"abc","cluster_id":null}"#;
+    std::fs::write(dir.path().join(FILE), text).expect("written");
+    let read = load(dir.path(), 3).expect("read");
+    assert_eq!(read.cluster_id, None);
+    assert!(read.founders.is_empty() && !read.initiator);
+}

@@ -172,6 +172,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
             )
         })?;
     let running = start::start(OsEnv::default(), config).await?;
+    say_hello(&running.broker);
     let health = Arc::new(health::BrokerHealth(Arc::clone(&running.broker)));
     let ended = CancellationToken::new();
     let upkeep = tokio::spawn(metrics.clone().upkeep(ended.clone()));
@@ -193,6 +194,20 @@ pub async fn run(config: Config, stop: CancellationToken) -> anyhow::Result<()> 
         }
     }
     outcome
+}
+
+/// Where everything is, and what an acknowledgement means here.
+fn say_hello<E: Env>(broker: &Broker<E>) {
+    let config = &broker.config;
+    tracing::info!(
+        node_id = broker.node_id.0,
+        grpc = %config.listen.grpc,
+        admin = %config.listen.admin,
+        data_dir = %config.node.data_dir.display(),
+        durability = "acknowledged = fsynced by a majority of a partition's replicas",
+        replicas_by_default = config.defaults.replication_factor,
+        "started"
+    );
 }
 
 /// Runs a broker in the given surroundings, without an admin server.

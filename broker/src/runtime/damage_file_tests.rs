@@ -66,10 +66,11 @@ fn a_process_that_dies_while_it_notes_leaves_the_old_notes_or_the_new() {
 fn version_1_is_read_and_what_is_not_understood_is_refused() {
     let disk = disk();
     let path = Path::new(DIR).join(FILE);
-    let golden = br#"{"format_version":1,"ranges":[{"shard":4,"topic_id":7,"partition":2,
-        "base_offset":500,"what":"a batch does not fit its checksum"}]}"#;
+    let golden = include_bytes!("golden/v1.damage.json");
     replace_durably(&disk, &path, golden).expect("written");
     assert_eq!(read(&disk), [noted(500)]);
+    store(&disk, Path::new(DIR), &[noted(500)]).expect("stored");
+    assert_eq!(disk.content(&path).expect("there"), golden);
     replace_durably(&disk, &path, br#"{"format_version":2,"other":1}"#).expect("written");
     let newer = load(&disk, Path::new(DIR)).expect_err("refused");
     assert!(newer.to_string().contains("newer highwater"), "{newer}");

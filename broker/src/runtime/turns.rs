@@ -1,6 +1,8 @@
-//! Whose turn it is to propose, before `accumulate` proposes. While the CPU is what this broker is short
-//! of, few of its entries are on their way at a time, so that batches gather into fewer and larger ones:
-//! an entry costs ten times what one more batch in it does. Otherwise nobody waits for anybody.
+//! Step 4 of a produced record, before `accumulate` proposes (step 5): whose turn it is.
+//!
+//! While the CPU is what this broker is short of, few of its entries are on their way at a time, so that
+//! batches gather into fewer and larger ones: an entry costs ten times what one more batch in it does.
+//! Otherwise nobody waits for anybody.
 
 use std::io;
 use std::path::Path;

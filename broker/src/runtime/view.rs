@@ -1,5 +1,7 @@
 //! What readers see of one partition: its watermarks, its tail and its files.
 //!
+//! Step 4 of a fetched record, before its subscription pushes what was read (step 5).
+//!
 //! The shard's state machine alone changes a view, in apply; any number of fetches read it.
 
 use std::collections::HashMap;

@@ -1,10 +1,14 @@
 //! However much is sent at once, what a broker takes in stays within its bound.
 
+use std::fs;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use highwater_client::NewTopic;
 use highwater_proto::batch::{BatchBuilder, Compression};
+use highwater_proto::v1::{PartitionBatch, ProduceRequest};
 
 use super::fleet::Fleet;
 use super::journal::make_topic;
@@ -87,4 +91,103 @@ async fn requests_that_come_in_are_bounded_too() {
     let most = fleet.peak_memory(1);
     eprintln!("{} MiB resident at most", most >> 20);
     assert!(most <= MOST_BYTES, "{most}");
+}
+
+/// Loaded into a broker, it makes every sync of a file's content take a fiftieth of a second more.
+const SLOW_SYNC: &str = "
+#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int fdatasync(int file) {
+    const struct timespec more = {0, 20 * 1000 * 1000};
+    nanosleep(&more, NULL);
+    return (int)syscall(SYS_fdatasync, file);
+}
+";
+const SLOWER_BY: Duration = Duration::from_millis(20);
+
+fn slow_syncs(fleet: &mut Fleet) {
+    let source = fleet.directory().join("slow.c");
+    let library = fleet.directory().join("slow.so");
+    fs::write(&source, SLOW_SYNC).expect("written");
+    let built = Command::new("cc")
+        .args(["-shared", "-fPIC", "-o"])
+        .args([&library, &source])
+        .status();
+    assert!(built.expect("a C compiler").success());
+    let preload = format!("LD_PRELOAD='{}'", library.display());
+    fleet.set_environment(&format!("MIMALLOC_PURGE_DELAY=0 {preload}"));
+}
+
+/// Much more is offered at once than the disk takes: producers wait for it, and not in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_disk_slows_producers_and_memory_does_not_grow() {
+    const STREAMS: usize = 10;
+    const REQUESTS: usize = 40;
+    const REQUEST_BYTES: usize = 1_000_000;
+    const ADMITTED: usize = 4 << 20;
+    const MOST_BYTES: u64 = 200 << 20;
+    let settings = [
+        ("limits.admission_bytes", "4MiB"),
+        ("limits.receive_bytes", "8MiB"),
+        ("limits.tail_cache_bytes", "8MiB"),
+        ("limits.log_cache_bytes", "8MiB"),
+    ];
+    let mut fleet = Fleet::of(1, &settings).await;
+    slow_syncs(&mut fleet);
+    fleet.start_all().await;
+    let client = fleet.client().await;
+    make_topic(&client, NewTopic::named("large").partitions(2)).await;
+    let mut batch = BatchBuilder::new(Compression::None);
+    append(&mut batch, &vec![b'x'; REQUEST_BYTES]);
+    let batch = batch.build();
+    let began = Instant::now();
+    let mut senders = Vec::new();
+    for stream in 0..STREAMS {
+        let partition = u32::try_from(stream % 2).expect("small");
+        let raw = Raw::to_leader(&fleet, &client, "large", partition).await;
+        senders.push(tokio::spawn(pipeline(raw, vec![batch.clone(); REQUESTS])));
+    }
+    for sent in senders {
+        assert_eq!(sent.await.expect("no panic"), REQUESTS);
+    }
+    let took = began.elapsed();
+    let most = fleet.peak_memory(1);
+    let offered = STREAMS * REQUESTS * REQUEST_BYTES;
+    let mib = most >> 20;
+    eprintln!("{offered} bytes offered, taken in {took:?}; {mib} MiB resident at most");
+    // No sync makes more durable than was admitted.
+    let syncs = u32::try_from(offered / ADMITTED).expect("few");
+    assert!(took >= SLOWER_BY * syncs, "{took:?} for {syncs} syncs");
+    assert!(most <= MOST_BYTES, "{most}");
+    let ends = super::journal::ends(&client, "large").await;
+    assert_eq!(ends.iter().sum::<u64>(), (STREAMS * REQUESTS) as u64);
+}
+
+/// Sends all of them on one stream, without waiting for answers, and counts the acknowledgements.
+async fn pipeline(mut raw: Raw, batches: Vec<bytes::Bytes>) -> usize {
+    let (topic_id, partition) = (raw.topic, raw.partition);
+    let requests = (0_u64..).zip(batches).map(move |(correlation_id, batch)| {
+        let batch = PartitionBatch {
+            topic_id,
+            partition,
+            batch,
+        };
+        ProduceRequest {
+            correlation_id,
+            timeout_ms: 120_000,
+            batches: vec![batch],
+        }
+    });
+    let replies = raw.log.produce(tokio_stream::iter(requests)).await;
+    let mut replies = replies.expect("open").into_inner();
+    let mut count = 0;
+    while let Some(reply) = replies.message().await.expect("no error") {
+        reply.results.iter().for_each(|result| {
+            acknowledged(result);
+        });
+        count += reply.results.len();
+    }
+    count
 }

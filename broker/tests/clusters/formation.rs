@@ -79,6 +79,7 @@ async fn three_brokers_become_one_cluster_in_any_order_and_stay_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_alone_is_a_cluster() {
     let mut fleet = Fleet::started(1, &[]).await;
+    says_where_it_is(&fleet, 1);
     let id = same_cluster(&fleet).await;
     let client = fleet.client().await;
     // The cluster's default of three replicas is more than there can be.
@@ -107,6 +108,20 @@ async fn a_broker_alone_is_a_cluster() {
         (code == 200).then_some(body)
     });
     eprintln!("{}", healthy.await);
+}
+
+/// Addresses, data and durability, in one line at the start.
+fn says_where_it_is(fleet: &Fleet, node: u32) {
+    let (log, spec) = (fleet.log(node), fleet.spec(node));
+    let line = log.lines().find(|line| line.contains(" started "));
+    let line = line.unwrap_or_else(|| panic!("it did not say where it is: {log}"));
+    eprintln!("  says: {line}");
+    let admin = spec.admin_address().to_string();
+    let data = spec.data_dir.display().to_string();
+    let id = format!("node_id={node}");
+    for word in [&id, &spec.address(), &admin, &data, "fsynced by a majority"] {
+        assert!(line.contains(word), "no {word} in: {line}");
+    }
 }
 
 /// The one that made the cluster's id lost its disk before it made the cluster: the others wait for

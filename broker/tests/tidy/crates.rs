@@ -69,14 +69,16 @@ const SOLE_USERS: [(&str, &str); 4] = [
     ("fuser", "highwater-powerfs"),
 ];
 
-/// Crates that define a format on disk or on the wire.
-const FORMATS: [&str; 6] = [
+/// Folders that define a format on disk or on the wire.
+const FORMATS: [&str; 8] = [
     "proto",
     "broker/crates/wal",
     "broker/crates/segment",
     "broker/crates/raft",
     "broker/crates/shard",
     "broker/crates/metadata",
+    "broker/src/node",
+    "broker/src/runtime",
 ];
 
 const TABLES: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];
@@ -155,7 +157,7 @@ pub fn missing(manifests: &[Manifest]) -> Vec<String> {
         .collect()
 }
 
-/// Crates with a format that is not written down, or that has no golden file.
+/// Folders with a format that is not written down, or that has no golden file.
 pub fn formats(root: &Path) -> Vec<String> {
     let mut violations = Vec::new();
     for folder in FORMATS {

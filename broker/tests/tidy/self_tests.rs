@@ -76,6 +76,60 @@ fn purposes() {
 }
 
 #[test]
+fn steps() {
+    let path = "broker/src/router.rs";
+    for (text, expected) in [
+        ("//! Step 3 of a produced record.\n", 0),
+        (
+            "//! Partition to shard.\n//!\n//! The same step of a fetched record.\n",
+            0,
+        ),
+        ("//! Partition to shard.\n\n// step 3\n", 1),
+        ("//! What is stepped over.\n", 1),
+    ] {
+        assert_eq!(found(style::steps, path, text), expected, "{text}");
+        assert_eq!(found(style::steps, "broker/src/lib.rs", text), 0);
+    }
+    let moved = [Source::new("broker/src/route.rs", "//! Step 3.\n")];
+    let lost = style::lost_steps(&moved);
+    assert!(lost.iter().any(|lost| lost.contains(path)), "{lost:?}");
+}
+
+#[test]
+fn cancellation() {
+    let path = "client/src/producer/mod.rs";
+    for (code, expected) in [
+        ("/// Sends it.\npub async fn a() {}", 1),
+        ("/// Sends it. Cancellation-safe.\npub async fn a() {}", 0),
+        (
+            "/// Not cancellation-safe.\n#[must_use]\npub async fn a() {}",
+            0,
+        ),
+        (
+            "/// Cancellation-safe.\npub fn b() {}\npub async fn a() {}",
+            1,
+        ),
+        (
+            "pub(crate) async fn a() {}\nasync fn b() {}\npub fn c() {}",
+            0,
+        ),
+    ] {
+        assert_eq!(found(style::cancellation, path, code), expected, "{code}");
+        for elsewhere in [
+            "client/src/cli/topic.rs",
+            "client/tests/a.rs",
+            "broker/src/a.rs",
+        ] {
+            assert_eq!(
+                found(style::cancellation, elsewhere, code),
+                0,
+                "{elsewhere}"
+            );
+        }
+    }
+}
+
+#[test]
 fn marks() {
     let mark = ["TO", "DO"].concat();
     assert_eq!(
@@ -284,7 +338,7 @@ fn formats_without_a_description_are_found() {
     let nowhere = root().join("broker/tests");
     assert_eq!(
         crates::formats(&nowhere).len(),
-        12,
-        "six crates, two violations each"
+        16,
+        "eight folders, two violations each"
     );
 }

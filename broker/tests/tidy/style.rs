@@ -65,6 +65,69 @@ pub fn purpose(source: &Source) -> Vec<String> {
     }
 }
 
+/// Files of the two journeys of a record, which say which of its steps they are.
+const JOURNEYS: [&str; 15] = [
+    "broker/src/front/ingress.rs",
+    "broker/src/front/produce.rs",
+    "broker/src/gate/mod.rs",
+    "broker/src/router.rs",
+    "broker/src/runtime/accumulate.rs",
+    "broker/src/runtime/turns.rs",
+    "broker/crates/raft/src/propose.rs",
+    "broker/crates/raft/src/lane/mod.rs",
+    "broker/crates/wal/src/lib.rs",
+    "broker/src/runtime/machine.rs",
+    "broker/src/front/fetch.rs",
+    "broker/src/front/subscription.rs",
+    "broker/src/runtime/view.rs",
+    "broker/src/runtime/tail.rs",
+    "broker/src/front/egress.rs",
+];
+
+/// Files of a journey that do not name their step.
+pub fn steps(source: &Source) -> Vec<String> {
+    let head = source
+        .text
+        .lines()
+        .take_while(|line| line.starts_with("//!"));
+    let named = head
+        .flat_map(|line| line.split(|c: char| !c.is_alphanumeric()))
+        .any(|word| ["step", "steps"].contains(&word.to_lowercase().as_str()));
+    if named || !JOURNEYS.contains(&source.path.as_str()) {
+        Vec::new()
+    } else {
+        vec![source.at(1, "a file of a record's journey names its step")]
+    }
+}
+
+/// Files of the journeys that are not there any more.
+pub fn lost_steps(sources: &[Source]) -> Vec<String> {
+    JOURNEYS
+        .iter()
+        .filter(|step| !sources.iter().any(|source| source.path == **step))
+        .map(|step| format!("{step} is in tidy's list of the journeys but does not exist"))
+        .collect()
+}
+
+/// Async functions of the SDK that do not say what becomes of them when they are dropped half-way.
+pub fn cancellation(source: &Source) -> Vec<String> {
+    let within = source.path.starts_with("client/src/") && !source.path.contains("/cli/");
+    if !within || source.is_test() {
+        return Vec::new();
+    }
+    let lines: Vec<&str> = source.text.lines().map(str::trim).collect();
+    let open = (0..lines.len()).filter(|at| lines[*at].starts_with("pub async fn "));
+    open.filter(|at| {
+        let above = lines[..*at].iter().rev();
+        let docs = above.take_while(|line| line.starts_with("///") || line.starts_with("#["));
+        !docs
+            .map(|line| line.to_lowercase())
+            .any(|line| line.contains("cancel") || line.contains("dropp"))
+    })
+    .map(|at| source.at(at + 1, "say whether it is cancellation-safe"))
+    .collect()
+}
+
 /// Marks of unfinished work and ignored tests.
 pub fn unfinished(source: &Source) -> Vec<String> {
     let mut violations = Vec::new();

@@ -66,6 +66,61 @@ fn each_call_failing_ends_the_log_once_and_loses_nothing_acknowledged() {
     );
 }
 
+/// A log that was closed, and one whose process ended without: what is opened differs.
+fn left_behind(closed: bool) -> (SimDisk, History) {
+    let disk = SimDisk::new();
+    let history = run(async {
+        let (wal, _) = open(&disk).unwrap();
+        let mut history = History::default();
+        workload(&wal, &mut history, &mut Numbers(11), SUBMISSIONS).await;
+        if closed {
+            wal.close().await;
+        } else {
+            disk.stop_after(0);
+        }
+        history
+    });
+    (disk, history)
+}
+
+#[test]
+fn each_call_failing_while_a_log_is_opened_loses_nothing() {
+    for closed in [true, false] {
+        let (disk, history) = left_behind(closed);
+        let copy = || {
+            if closed {
+                disk.crash(Loss::Everything)
+            } else {
+                disk.kill()
+            }
+        };
+        let whole = copy();
+        run(async { drop(open(&whole).unwrap()) });
+        let mut refused = 0;
+        for nth in 0..whole.calls() {
+            let disk = copy();
+            disk.fail_after(nth, io::ErrorKind::Other);
+            run(async {
+                match open(&disk) {
+                    Ok((wal, _)) => history.again().check(&wal),
+                    Err(WalOpenError::Io { .. }) => refused += 1,
+                    Err(error) => panic!("call {nth}: {error}"),
+                }
+            });
+            // The next process finds what was there, and so does the one after a loss of power.
+            disk.clear_faults();
+            let mut after = history.again();
+            run(async { after.check(&open(&disk).unwrap().0) });
+            let disk = disk.crash(Loss::Everything);
+            run(async { after.check(&open(&disk).unwrap().0) });
+        }
+        assert!(
+            refused > 10,
+            "{refused} calls of an opening were made to fail"
+        );
+    }
+}
+
 #[test]
 fn a_failed_sync_is_never_retried_and_says_what_failed() {
     run(async {
