@@ -140,9 +140,26 @@ struct Stores {
 
 impl Stores {
     fn open(&self, role: Role) -> anyhow::Result<Database> {
-        let name = if self.single { GATEWAY } else { role.name() };
-        let path = self.directory.join(format!("{name}.store"));
+        self.named(if self.single { GATEWAY } else { role.name() })
+    }
+
+    fn named(&self, name: &str) -> anyhow::Result<Database> {
+        let path = self.path(name);
         Database::open(&path).with_context(|| format!("{}", path.display()))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.store"))
+    }
+
+    /// The inboxes of all workers that a service had.
+    fn inboxes(&self, role: Role) -> anyhow::Result<Vec<Database>> {
+        let mut inboxes = vec![self.open(role)?];
+        let further = (2..).map(|number| role.worker(number));
+        for name in further.take_while(|name| self.path(name).exists()) {
+            inboxes.push(self.named(&name)?);
+        }
+        Ok(inboxes)
     }
 
     fn read(&self, evidence: &mut Evidence) -> anyhow::Result<()> {
@@ -265,9 +282,10 @@ async fn replicated(facts: &Facts, evidence: &mut Evidence) -> anyhow::Result<u6
     Ok(ends.values().sum())
 }
 
-/// One group's inbox beside its topic.
+/// One group's inboxes beside its topic.
 struct Reader {
-    inbox: Database,
+    /// Of each of its workers.
+    inboxes: Vec<Database>,
     committed: BTreeMap<u32, u64>,
     dead: BTreeSet<String>,
     found: GroupEvidence,
@@ -298,7 +316,7 @@ impl Reader {
             }
         }
         Ok(Self {
-            inbox: stores.open(role)?,
+            inboxes: stores.inboxes(role)?,
             committed,
             dead: facts.dead.get(role.name()).cloned().unwrap_or_default(),
             found,
@@ -316,7 +334,12 @@ impl Reader {
         }
         self.found.finished += 1;
         let id = &message.event_id;
-        if !self.inbox.has_handled(id)? && !self.dead.contains(id) {
+        for inbox in &self.inboxes {
+            if inbox.has_handled(id)? {
+                return Ok(());
+            }
+        }
+        if !self.dead.contains(id) {
             self.found.skipped.push(id.clone());
         }
         Ok(())
