@@ -67,6 +67,7 @@ pub fn gather(directory: &Path) -> BoxFuture<'_, anyhow::Result<(Evidence, u64)>
             ledger: Vec::new(),
             lines: BTreeMap::new(),
             stock: BTreeMap::new(),
+            stock_commands: None,
             invoices: BTreeMap::new(),
             statuses: BTreeMap::new(),
             audit: None,
@@ -195,7 +196,7 @@ impl Stores {
 async fn topics(facts: &Facts, stores: &Stores, evidence: &mut Evidence) -> anyhow::Result<u64> {
     let addresses: Vec<String> = facts.brokers.iter().map(|(_, a)| a.clone()).collect();
     let bus = ClientBus::connect(&addresses).await?;
-    let (mut intake, mut audit, mut messages) = (Vec::new(), Vec::new(), 0);
+    let (mut intake, mut audit, mut stock, mut messages) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for (topic, _) in topics::ALL {
         let ends = bus.ends(topic).await?;
         messages += ends.values().sum::<u64>();
@@ -214,6 +215,7 @@ async fn topics(facts: &Facts, stores: &Stores, evidence: &mut Evidence) -> anyh
                 topics::INTAKE_WEB | topics::INTAKE_AGENT => intake.push(message),
                 topics::EVENTS => evidence.events.push(message),
                 topics::AUDIT => audit.push(message),
+                topics::INVENTORY => stock.push(message),
                 _ => {}
             }
             Ok(())
@@ -237,6 +239,7 @@ async fn topics(facts: &Facts, stores: &Stores, evidence: &mut Evidence) -> anyh
     }
     evidence.intake = Some(intake);
     evidence.audit = Some(audit);
+    evidence.stock_commands = Some(stock);
     Ok(messages)
 }
 
