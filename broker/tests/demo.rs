@@ -28,10 +28,15 @@ impl Run {
 }
 
 fn demo(arguments: &[&str]) -> Run {
+    demo_under(&[], arguments)
+}
+
+fn demo_under(variables: &[(&str, &str)], arguments: &[&str]) -> Run {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let directory = TempDir::new().expect("a directory");
     let report = directory.path().join("report.json");
     let output = Command::new(env!("CARGO_BIN_EXE_highwater"))
+        .envs(variables.iter().copied())
         .arg("demo")
         .args(arguments)
         .arg("--json")
@@ -94,6 +99,60 @@ fn a_provider_that_takes_money_twice_is_found_out() {
     let run = demo(&[&["--count", "300", "--rate", "50"][..], &mutant].concat());
     assert_eq!(run.output.status.code(), Some(1), "{}", run.text());
     assert!(run.violations("effect_twice") > 0, "{}", run.text());
+}
+
+/// The catalogue prices from its topic: when that is wrong, so is what is invoiced.
+#[test]
+fn a_wrong_price_in_the_topic_of_the_catalogue_is_found_out() {
+    let mutant = ["--no-kill", "--mutant", "wrong-price"];
+    let run = demo(&[&["--count", "100", "--rate", "50"][..], &mutant].concat());
+    assert_eq!(run.output.status.code(), Some(1), "{}", run.text());
+    let (wrong, priced) = (run.violations("price_mismatch"), &run.json["priced"]);
+    assert!(
+        wrong > 0 && *priced == wrong,
+        "{wrong} of {priced}: {}",
+        run.text()
+    );
+}
+
+/// A burst puts the validators behind; workers that come and go for it lose nothing and do nothing
+/// twice.
+#[test]
+fn workers_that_are_started_on_lag_share_the_load() {
+    let burst = [
+        "--burst",
+        "8x@2s",
+        "--scale-lag",
+        "20",
+        "--workers",
+        "3",
+        "--no-kill",
+    ];
+    let run = demo(&[&["--count", "900", "--rate", "25"][..], &burst].concat());
+    assert_eq!(run.output.status.code(), Some(0), "{}", run.text());
+    let scaled = run.json["modes"][0]["scaled"].as_array().expect("a list");
+    let handled = scaled.iter().filter(|one| one["assigned_ms"].is_f64());
+    assert!(handled.count() > 0, "{}", run.text());
+    assert_eq!(run.json["acknowledged"], 900, "{}", run.text());
+}
+
+/// `cargo test --profile mutant --features mutant -p highwater-broker --test demo majority`: the feature
+/// builds under that profile alone. The brokers of the run inherit the variable.
+#[cfg(feature = "mutant")]
+#[test]
+fn brokers_that_do_not_wait_for_a_majority_are_found_out() {
+    let faults = [3, 9, 15].map(|second| format!("--fault=broker-leader@{second}"));
+    let faults: Vec<&str> = faults.iter().map(String::as_str).collect();
+    let variable = [("HIGHWATER_MUTANT", "ack-at-leader-alone")];
+    let load = ["--rate", "150", "--count", "3000"];
+    let run = demo_under(&variable, &[&load[..], &faults].concat());
+    assert_eq!(run.output.status.code(), Some(1), "{}", run.text());
+    let violations = run.json["violations"].as_object();
+    assert!(
+        violations.is_some_and(|kinds| !kinds.is_empty()),
+        "{}",
+        run.text()
+    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::consumer::ConsumerBuilder;
 use crate::error::{Cause, ConnectError};
 use crate::group::{GroupAdmin, GroupBuilder};
 use crate::producer::ProducerBuilder;
+use crate::resilience::RetryBudget;
 use crate::resilience::outbox::RelayBuilder;
 use crate::view::{ClusterView, TopicView};
 
@@ -46,6 +47,7 @@ pub struct ClientBuilder {
     request_timeout: Duration,
     retry_most: Duration,
     missing_grace: Duration,
+    retry_budget: Option<Arc<RetryBudget>>,
     watchers: usize,
     seed: Option<u64>,
     wall_clock: WallClock,
@@ -61,6 +63,7 @@ impl Default for ClientBuilder {
             request_timeout: Duration::from_secs(10),
             retry_most: Duration::from_millis(250),
             missing_grace: Duration::from_secs(2),
+            retry_budget: None,
             watchers: 2,
             seed: None,
             wall_clock: Arc::new(|| jiff::Timestamp::now().as_millisecond()),
@@ -133,6 +136,16 @@ impl ClientBuilder {
         self.missing_grace = grace;
         self
     }
+    /// Retries calls only as far as this budget reaches, which the application's own layers may share
+    /// ([`RetryPolicy::budget`](crate::group::RetryPolicy::budget), [`Retry`](crate::resilience::Retry)):
+    /// a retry that it refuses is put off, up to the deadline of its call. It covers calls with one
+    /// answer and the outbox. It does not cover what is one attempt at a time for ever, and whose delay
+    /// would cost more than it saves: connections, streams of records, and the session of a group.
+    #[must_use]
+    pub fn retry_budget(mut self, budget: Arc<RetryBudget>) -> Self {
+        self.retry_budget = Some(budget);
+        self
+    }
     /// Seeds every random choice (jitter, first partition), so that a simulation repeats itself.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -170,7 +183,12 @@ impl ClientBuilder {
         };
         let seed = self.seed.unwrap_or_else(rand::random);
         let pool = Pool::new(self.connector, pool);
-        let cluster = Arc::new(Cluster::new(pool, self.brokers, timings, seed));
+        let cluster = Arc::new(Cluster::new(
+            pool,
+            self.brokers,
+            (timings, self.retry_budget),
+            seed,
+        ));
         let mut watchers = JoinSet::new();
         for watcher in 0..self.watchers {
             watchers.spawn(Arc::clone(&cluster).watch(watcher));

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::backoff::{self, Jitter};
 use crate::connect::{Pool, Purpose};
 use crate::error::Cause;
+use crate::resilience::RetryBudget;
 use crate::view::{ClusterView, TopicView};
 
 /// Timings of everything that asks the cluster.
@@ -33,6 +34,8 @@ pub(crate) struct Timings {
 pub(crate) struct Cluster {
     pub(crate) pool: Pool,
     pub(crate) timings: Timings,
+    /// How far calls may be retried; shared with whoever else retries.
+    pub(crate) budget: Option<Arc<RetryBudget>>,
     seeds: Vec<String>,
     view: ArcSwap<ClusterView>,
     /// The copy that updates are applied to, one at a time.
@@ -44,10 +47,16 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    pub(crate) fn new(pool: Pool, seeds: Vec<String>, timings: Timings, seed: u64) -> Self {
+    pub(crate) fn new(
+        pool: Pool,
+        seeds: Vec<String>,
+        (timings, budget): (Timings, Option<Arc<RetryBudget>>),
+        seed: u64,
+    ) -> Self {
         Self {
             pool,
             timings,
+            budget,
             seeds,
             view: ArcSwap::default(),
             master: Mutex::default(),
@@ -74,6 +83,22 @@ impl Cluster {
     pub(crate) fn pause(&self, failures: u32) -> Duration {
         let t = &self.timings;
         backoff::pause(failures, t.retry_first, t.retry_most, self.random())
+    }
+
+    /// So many calls are made.
+    pub(crate) fn called(&self, calls: usize) {
+        if let Some(budget) = &self.budget {
+            budget.deposit_calls(u32::try_from(calls).unwrap_or(u32::MAX));
+        }
+    }
+    /// Waits until a call may be made again. False when `deadline` comes first. Cancellation-safe.
+    pub(crate) async fn allowed(&self, deadline: Instant) -> bool {
+        match &self.budget {
+            Some(budget) => timeout_at(deadline, budget.granted(self.random()))
+                .await
+                .is_ok(),
+            None => true,
+        }
     }
 
     /// Addresses to ask, known brokers first, then the first addresses given; each once.

@@ -104,6 +104,7 @@ pub(crate) fn list<'a>(
         }
         let mut found: BTreeMap<usize, FoundOffset> = BTreeMap::new();
         let mut failures: u32 = 0;
+        cluster.called(1);
         loop {
             let last = round(cluster, &view, queries, &mut found, deadline)
                 .await
@@ -117,6 +118,9 @@ pub(crate) fn list<'a>(
                 return Err(failed(last));
             }
             sleep(pause).await;
+            if !cluster.allowed(deadline).await {
+                return Err(failed(last));
+            }
         }
     }
     .boxed()

@@ -77,12 +77,42 @@ always_answers!(
     ListGroupsResponse
 );
 
-/// Calls until success, a fatal answer, or `deadline`. `first` is asked before the others.
-/// Cancellation-safe: dropping it leaves the current attempt's outcome unknown.
+/// Calls until success, a fatal answer, or `deadline`, again only as far as the client's budget of
+/// retries reaches. `first` is asked before the others. Cancellation-safe: dropping it leaves the
+/// current attempt's outcome unknown.
 pub(crate) async fn call<T, F, Fut>(
     cluster: &Cluster,
     first: Option<String>,
     deadline: Instant,
+    attempt: F,
+) -> Result<T, CallFailure>
+where
+    T: Answer,
+    F: FnMut(Channel) -> Fut,
+    Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+{
+    cluster.called(1);
+    calls(cluster, first, (deadline, true), attempt).await
+}
+
+/// The same, whatever the budget says: for what must not starve when others retry much.
+pub(crate) async fn call_always<T, F, Fut>(
+    cluster: &Cluster,
+    deadline: Instant,
+    attempt: F,
+) -> Result<T, CallFailure>
+where
+    T: Answer,
+    F: FnMut(Channel) -> Fut,
+    Fut: Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+{
+    calls(cluster, None, (deadline, false), attempt).await
+}
+
+async fn calls<T, F, Fut>(
+    cluster: &Cluster,
+    first: Option<String>,
+    (deadline, within_budget): (Instant, bool),
     mut attempt: F,
 ) -> Result<T, CallFailure>
 where
@@ -132,6 +162,9 @@ where
         // A named leader is worth asking at once, but not for ever in a circle.
         if named.is_none() || failures > 3 {
             sleep(pause).await;
+        }
+        if within_budget && !cluster.allowed(deadline).await {
+            return Err(CallFailure { cause, maybe_done });
         }
     }
 }

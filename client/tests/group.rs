@@ -1,6 +1,8 @@
 //! Members of a group against a fake coordinator: what is committed, in which order records are
 //! handled, what happens to those that fail.
 
+#[path = "group/budget.rs"]
+mod budget;
 #[path = "group/chunks.rs"]
 mod chunks;
 mod fake;

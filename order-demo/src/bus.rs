@@ -216,6 +216,9 @@ impl Stream for ClientRecords {
             next.map(|record| {
                 let record = record?;
                 let bytes = |part: Option<bytes::Bytes>| part.unwrap_or_default().to_vec();
+                let header = |(name, value): (String, Option<bytes::Bytes>)| {
+                    (name, value.map(|value| value.to_vec()))
+                };
                 Ok(Observed {
                     at: Source {
                         partition: record.partition.0,
@@ -224,6 +227,7 @@ impl Stream for ClientRecords {
                     key: bytes(record.key),
                     value: bytes(record.value),
                     timestamp_ms: record.timestamp.0,
+                    headers: record.headers.into_iter().map(header).collect(),
                 })
             })
         })

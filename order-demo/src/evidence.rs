@@ -22,9 +22,11 @@ pub struct Observed {
     pub value: Vec<u8>,
     /// Its timestamp, in milliseconds since 1970.
     pub timestamp_ms: i64,
+    /// Its headers, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
 }
 
-/// A running fingerprint of one partition's records: offset, key, value, in order.
+/// A running fingerprint of one partition's records, all that each holds, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Digest {
     /// How many records went in.
@@ -46,14 +48,25 @@ impl Default for Digest {
 
 impl Digest {
     /// Takes in the next record.
-    pub fn add(&mut self, offset: u64, key: &[u8], value: &[u8]) {
+    pub fn add(&mut self, record: &Observed) {
+        let offset = record.at.offset;
         self.records += 1;
         self.end = offset.saturating_add(1);
-        for part in [&offset.to_be_bytes()[..], key, value] {
-            // Lengths go in too: no other split of the same bytes may look the same.
-            self.mix(&(part.len() as u64).to_be_bytes());
-            self.mix(part);
+        self.part(&offset.to_be_bytes());
+        self.part(&record.timestamp_ms.to_be_bytes());
+        self.part(&record.key);
+        self.part(&record.value);
+        for (name, value) in &record.headers {
+            self.part(name.as_bytes());
+            self.part(&[u8::from(value.is_some())]);
+            self.part(value.as_deref().unwrap_or_default());
         }
+    }
+
+    /// Lengths go in too: no other split of the same bytes may look the same.
+    fn part(&mut self, bytes: &[u8]) {
+        self.mix(&(bytes.len() as u64).to_be_bytes());
+        self.mix(bytes);
     }
 
     /// FNV-1a, 64 bits.

@@ -62,7 +62,7 @@ pub(crate) async fn read_copies(
         .collect();
     read_to_end(bus, topic, ends, Some(broker), patience, |record| {
         let digest = digests.entry(record.at.partition).or_default();
-        digest.add(record.at.offset, &record.key, &record.value);
+        digest.add(&record);
     })
     .await?;
     let topic = topic.to_owned();

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use highwater_order_demo::account::{Account, read_accounts};
 use highwater_order_demo::driver::RunConfig;
 use highwater_order_demo::driver::faults::{Fault, FaultKind, NAMES, STATEFUL, STATELESS};
+use highwater_order_demo::driver::scale::Scaling;
 use highwater_order_demo::driver::schedule::Burst;
 use highwater_order_demo::generate::generate_accounts;
 use highwater_order_demo::order::RunId;
@@ -27,6 +28,9 @@ const QUICK_ORDERS: usize = 1_000;
 
 /// Orders that are poisoned when poison is among the faults.
 const POISON: u64 = 10;
+
+/// A lag of a second or more at the rates that a small machine bears.
+const SCALE_LAG: u64 = 250;
 
 /// The modes that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -48,6 +52,8 @@ enum MutantName {
     InventoryWithoutInbox,
     /// The payment provider takes some customers' money twice
     DoubleCharge,
+    /// The catalogue publishes prices that are not those of the input
+    WrongPrice,
 }
 
 #[derive(Args)]
@@ -83,7 +89,7 @@ pub struct DemoArgs {
     /// A shorter run, of 1,000 orders
     #[arg(long, conflicts_with = "full")]
     quick: bool,
-    /// The series behind the claims: the peak, and then some seventy runs of a few minutes each, which
+    /// The series behind the claims: the peak, and then over a hundred runs of a few minutes each, which
     /// go on where the last call stopped
     #[arg(long)]
     pub full: bool,
@@ -101,6 +107,14 @@ pub struct DemoArgs {
     /// Partitions of the larger topics, the smaller ones in proportion [default: 6]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     partitions: Option<u32>,
+    /// Workers of a stateless service at the most, started while its group is behind [default: 2 with
+    /// --burst, otherwise 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
+    workers: Option<u32>,
+    /// Messages that such a group has not committed for a second, before it gets another worker
+    #[arg(long, value_name = "N", default_value_t = SCALE_LAG,
+        value_parser = clap::value_parser!(u64).range(1..))]
+    scale_lag: u64,
     /// How long a call to a provider takes, the same in every mode, in microseconds
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
     service_time: u64,
@@ -157,6 +171,14 @@ fn faults(args: &DemoArgs) -> Vec<Fault> {
     kinds.into_iter().map(fault).collect()
 }
 
+fn scaling(args: &DemoArgs) -> Scaling {
+    let usual = if args.burst.is_empty() { 1 } else { 2 };
+    Scaling {
+        most: args.workers.unwrap_or(usual),
+        lag: args.scale_lag,
+    }
+}
+
 pub fn run_config(
     args: &DemoArgs,
     accounts: Vec<Account>,
@@ -182,6 +204,7 @@ pub fn run_config(
     let mutant = args.mutant.map(|mutant| match mutant {
         MutantName::InventoryWithoutInbox => ("inventory".to_owned(), Mutant::NoInbox),
         MutantName::DoubleCharge => ("payment".to_owned(), Mutant::DoubleCharge),
+        MutantName::WrongPrice => ("catalogue".to_owned(), Mutant::WrongPrice),
     });
     let replay_at = args.replay_at.map(Duration::try_from_secs_f64);
     Ok(RunConfig {
@@ -191,6 +214,7 @@ pub fn run_config(
         bursts: args.burst.clone(),
         faults,
         modes,
+        scaling: scaling(args),
         mutant,
         partitions: args.partitions,
         service_time_us: args.service_time,
@@ -255,6 +279,10 @@ pub fn block_config(args: &DemoArgs, block: &Block, home: &Path) -> Result<RunCo
         bursts: block.bursts.clone(),
         faults: block.faults.clone(),
         modes: block.modes.clone(),
+        scaling: Scaling {
+            most: block.workers,
+            lag: args.scale_lag,
+        },
         mutant: None,
         partitions: block.partitions,
         service_time_us: args.service_time,

@@ -135,7 +135,8 @@ impl Coordinator {
         let request = v1::FindCoordinatorRequest {
             groups: vec![self.group.to_string()],
         };
-        let found = rpc::call(&self.cluster, None, deadline, |channel| {
+        // A heartbeat waits for this: a session must not end because something else retries much.
+        let found = rpc::call_always(&self.cluster, deadline, |channel| {
             let request = request.clone();
             async move { GroupsClient::new(channel).find_coordinator(request).await }
         });

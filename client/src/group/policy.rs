@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::resilience::Backoff;
+use crate::resilience::{Backoff, RetryBudget};
 
 /// A handler did not succeed. Every error of the standard kind becomes one by `?`, to be retried.
 pub struct HandlerError {
@@ -78,16 +79,18 @@ pub struct RetryPolicy {
     backoff: Backoff,
     never: BTreeSet<String>,
     then: OnFailure,
+    budget: Option<Arc<RetryBudget>>,
 }
 
 impl Default for RetryPolicy {
-    /// Three attempts, 200 ms doubling up to 32 s with jitter, then the dead letter queue.
+    /// Three attempts, 200 ms doubling up to 32 s with jitter, then the dead letter queue. No budget.
     fn default() -> Self {
         Self {
             attempts: 3,
             backoff: Backoff::default(),
             never: BTreeSet::new(),
             then: OnFailure::default(),
+            budget: None,
         }
     }
 }
@@ -116,6 +119,29 @@ impl RetryPolicy {
     pub fn then(mut self, then: OnFailure) -> Self {
         self.then = then;
         self
+    }
+
+    /// Retries only as far as this budget reaches, which other layers of the process may share: every
+    /// record is a call, every further attempt at it a retry. One that the budget refuses is put off
+    /// until it allows it; it is not skipped, and no attempt is lost. Meanwhile its key waits.
+    #[must_use]
+    pub fn budget(mut self, budget: Arc<RetryBudget>) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// So many records were handed over for the first time.
+    pub(crate) fn called(&self, records: usize) {
+        if let Some(budget) = &self.budget {
+            budget.deposit_calls(u32::try_from(records).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Waits until another attempt is allowed. Cancellation-safe.
+    pub(crate) async fn allowed(&self, random: u64) {
+        if let Some(budget) = &self.budget {
+            budget.granted(random).await;
+        }
     }
 
     pub(crate) fn dead_letters(&self) -> bool {

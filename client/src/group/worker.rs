@@ -278,6 +278,11 @@ impl Crew {
                     let alone = together.get(..1).filter(|_| attempt > 1);
                     let chunk = self.handle(alone.unwrap_or(&together), attempt).await;
                     drop(place);
+                    if attempt == 1 {
+                        // Finished or failed; the rest is handed over again.
+                        let tried = chunk.finished + usize::from(chunk.finished < together.len());
+                        self.shared.config.retry.called(tried);
+                    }
                     if chunk.finished > 0 {
                         *failure = chunk.error;
                         let finished = together.iter().take(chunk.finished);
@@ -302,7 +307,7 @@ impl Crew {
                 }
             };
             tokio::select! {
-                () = sleep(pause) => {}
+                () = self.pause(pause) => {}
                 () = first.cancel.cancelled() => break abandoned(&together),
             }
         };
@@ -310,6 +315,13 @@ impl Crew {
             self.shared.set_blocked(first.ticket.tp, false);
         }
         outcomes
+    }
+
+    /// The pause before another attempt, and until the budget allows it.
+    async fn pause(&self, pause: Duration) {
+        sleep(pause).await;
+        let random = self.shared.client.inner.cluster.random();
+        self.shared.config.retry.allowed(random).await;
     }
 
     fn decide(&self, job: &Job, attempt: u32, error: &HandlerError) -> Decision {

@@ -9,7 +9,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
+
+use super::backoff::Backoff;
 
 /// How much may be retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,6 +37,11 @@ impl Default for BudgetSettings {
 /// Cost of one retry; a call deposits `percent`.
 const RETRY: i64 = 100;
 const BUCKETS: u32 = 10;
+/// Pauses between two questions for the same retry. Asking costs nothing outside of the process.
+const ASK_AGAIN: Backoff = Backoff {
+    first: Duration::from_millis(100),
+    most: Duration::from_secs(1),
+};
 
 /// The account, without a clock: `now` is the time since any fixed moment and never runs
 /// backwards.
@@ -64,8 +71,13 @@ impl Budget {
 
     /// A call is made (its first attempt).
     pub fn deposit(&mut self, now: Duration) {
+        self.deposit_calls(now, 1);
+    }
+
+    /// So many calls are made at once.
+    pub fn deposit_calls(&mut self, now: Duration, calls: u32) {
         let percent = i64::from(self.settings.percent);
-        self.add(now, percent);
+        self.add(now, percent.saturating_mul(i64::from(calls)));
     }
 
     /// Asks for one retry. False: give up, the budget is used.
@@ -99,12 +111,23 @@ impl Budget {
     }
 }
 
+/// What a budget has been asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BudgetCounts {
+    /// Calls: first attempts.
+    pub calls: u64,
+    /// Retries that were allowed.
+    pub retries: u64,
+    /// Times that a retry was not allowed. One that is asked for again may be refused again.
+    pub refused: u64,
+}
+
 /// A [`Budget`] with a clock. Make one per process (or per thing that is called) and hand it to
 /// every layer that retries.
 #[derive(Debug)]
 pub struct RetryBudget {
     started: Instant,
-    budget: Mutex<Budget>,
+    account: Mutex<(Budget, BudgetCounts)>,
 }
 
 impl Default for RetryBudget {
@@ -119,17 +142,45 @@ impl RetryBudget {
     pub fn new(settings: BudgetSettings) -> Self {
         Self {
             started: Instant::now(),
-            budget: Mutex::new(Budget::new(settings)),
+            account: Mutex::new((Budget::new(settings), BudgetCounts::default())),
         }
     }
     /// A call is made (its first attempt).
     pub fn deposit(&self) {
-        self.budget.lock().deposit(self.started.elapsed());
+        self.deposit_calls(1);
     }
-    /// Asks for one retry. False: give up.
+    /// So many calls are made at once.
+    pub fn deposit_calls(&self, calls: u32) {
+        let mut account = self.account.lock();
+        account.0.deposit_calls(self.started.elapsed(), calls);
+        account.1.calls += u64::from(calls);
+    }
+    /// Asks for one retry. False: give up, or ask again later.
     #[must_use]
     pub fn withdraw(&self) -> bool {
-        self.budget.lock().withdraw(self.started.elapsed())
+        let mut account = self.account.lock();
+        let allowed = account.0.withdraw(self.started.elapsed());
+        if allowed {
+            account.1.retries += 1;
+        } else {
+            account.1.refused += 1;
+        }
+        allowed
+    }
+    /// Waits until one retry is allowed: for those who must not give up, whose retry is put off and
+    /// not dropped. `random` is any number, so that those who wait do not all ask at once.
+    /// Cancellation-safe: dropped, it has taken nothing.
+    pub async fn granted(&self, random: u64) {
+        let mut refusals: u32 = 0;
+        while !self.withdraw() {
+            refusals = refusals.saturating_add(1);
+            sleep(ASK_AGAIN.pause(refusals, random.rotate_left(refusals))).await;
+        }
+    }
+    /// What it has been asked so far.
+    #[must_use]
+    pub fn counts(&self) -> BudgetCounts {
+        self.account.lock().1
     }
 }
 
@@ -153,7 +204,7 @@ mod tests {
         (0..100).for_each(|_| budget.deposit(ms(1)));
         assert_eq!((0..100).filter(|_| budget.withdraw(ms(2))).count(), 20);
         assert!(!budget.withdraw(ms(9_999)));
-        (0..10).for_each(|_| budget.deposit(ms(10_500)));
+        budget.deposit_calls(ms(10_500), 10);
         assert_eq!(
             (0..100).filter(|_| budget.withdraw(ms(10_500))).count(),
             2,
@@ -169,6 +220,27 @@ mod tests {
             (0..500).filter(|_| budget.withdraw(ms(10_000))).count(),
             100
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_retry_that_is_refused_may_wait_for_the_window_to_move_on() {
+        let budget = RetryBudget::new(BudgetSettings {
+            percent: 50,
+            free_per_second: 0,
+            ..BudgetSettings::default()
+        });
+        budget.deposit_calls(2);
+        budget.granted(1).await;
+        let begun = Instant::now();
+        let waits = tokio::time::timeout(Duration::from_secs(5), budget.granted(2));
+        assert!(waits.await.is_err(), "there is nothing to be had");
+        let refused = budget.counts().refused;
+        assert!((5..100).contains(&refused), "{refused}");
+        budget.deposit_calls(2);
+        budget.granted(3).await;
+        assert!(begun.elapsed() < Duration::from_secs(6));
+        let counts = budget.counts();
+        assert_eq!((counts.calls, counts.retries), (4, 2));
     }
 
     proptest! {

@@ -42,7 +42,7 @@ pub use backoff::Backoff;
 pub use breaker::{
     Admission, Breaker, BreakerSettings, BreakerState, BrokenCall, CircuitBreaker, Refused,
 };
-pub use budget::{Budget, BudgetSettings, RetryBudget};
+pub use budget::{Budget, BudgetCounts, BudgetSettings, RetryBudget};
 pub use bulkhead::{Bulkhead, BulkheadFull, Place};
 pub use deadline::{Deadline, DeadlinePassed};
 pub use retry::{GaveUp, Retry};

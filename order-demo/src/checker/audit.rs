@@ -1,10 +1,12 @@
-//! Invariant 8: the audit chains verify, and a fresh view built from the first event on says the
-//! same as the live one: states, and money.
+//! Invariant 8: the audit chains verify, and what is built afresh from the first message on says the
+//! same as what the services kept: states, money, and stock.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{ByOrder, Evidence, Verdict, Violation};
 use crate::domain::audit::link;
+use crate::domain::context::{Context, LogicError, Lookup, Nowhere};
+use crate::domain::inventory::{self, Stock};
 use crate::domain::message::{Body, Message, OrderStatus};
 use crate::domain::payment::Paid;
 use crate::domain::state::Stage;
@@ -31,6 +33,9 @@ pub(super) fn check(evidence: &Evidence, orders: &ByOrder<'_>, out: &mut Verdict
             });
         }
     }
+    if let Some(commands) = &evidence.stock_commands {
+        stock(evidence, commands, out);
+    }
     for (order, events) in orders {
         let told = money(events);
         let kept = evidence.paid.get(*order).copied().unwrap_or_default();
@@ -39,6 +44,61 @@ pub(super) fn check(evidence: &Evidence, orders: &ByOrder<'_>, out: &mut Verdict
                 format!("{order}: {told:?} by its events, {kept:?} by the payment service")
             });
         }
+    }
+}
+
+/// A store that begins empty and knows which messages it has handled.
+#[derive(Default)]
+struct Fresh {
+    values: BTreeMap<String, Vec<u8>>,
+    handled: BTreeSet<String>,
+}
+
+impl Lookup for Fresh {
+    fn get(&self, key: &str) -> Result<Option<Vec<u8>>, LogicError> {
+        Ok(self.values.get(key).cloned())
+    }
+}
+
+/// Handles every command of the inventory once, in order, with nothing known before.
+fn stock(evidence: &Evidence, commands: &[Message], out: &mut Verdict) {
+    let mut fresh = Fresh::default();
+    for message in commands {
+        if !fresh.handled.insert(message.event_id.clone()) {
+            continue;
+        }
+        let mut nowhere = Nowhere;
+        let mut context = Context::new(&fresh, &mut nowhere, false);
+        if let Err(error) = inventory::handle(&mut context, message) {
+            out.add(Violation::ReplayDiffers, || {
+                format!(
+                    "{}: the inventory was told and could not: {error}",
+                    message.event_id
+                )
+            });
+            continue;
+        }
+        for (key, value) in context.finish().writes {
+            fresh.values.extend(value.map(|value| (key, value)));
+        }
+    }
+    let known = |key: &str| -> Option<Stock> {
+        serde_json::from_slice(fresh.values.get(&format!("{}{key}", inventory::PREFIX))?).ok()
+    };
+    out.looked_at(8, fresh.values.len());
+    for (bucket, kept) in &evidence.stock {
+        let built = known(bucket);
+        if built != Some(*kept) {
+            out.add(Violation::ReplayDiffers, || {
+                format!("{bucket}: {built:?} by its commands, {kept:?} in the inventory")
+            });
+        }
+    }
+    if fresh.values.len() != evidence.stock.len() {
+        let (built, kept) = (fresh.values.len(), evidence.stock.len());
+        out.add(Violation::ReplayDiffers, || {
+            format!("{built} stocks by their commands, {kept} in the inventory")
+        });
     }
 }
 

@@ -7,8 +7,9 @@ use crate::domain::context::{Context, EffectKind, LogicError, Lookup, Outside};
 use crate::domain::deviation::Deviation;
 use crate::domain::message::{Body, SCHEMA_VERSION};
 use crate::domain::role::Role;
+use crate::domain::topics;
 use crate::domain::{billing, inventory, payment, provisioning, status};
-use crate::evidence::Digest;
+use crate::evidence::{Digest, Observed, Source};
 use crate::generate::generate_accounts;
 use crate::journal::Entry;
 use crate::money::Cents;
@@ -50,10 +51,23 @@ impl World {
     }
 }
 
+fn record(offset: u64) -> Observed {
+    Observed {
+        at: Source {
+            partition: 0,
+            offset,
+        },
+        key: b"key".to_vec(),
+        value: b"value".to_vec(),
+        timestamp_ms: 1,
+        headers: vec![("traceparent".to_owned(), Some(b"00".to_vec()))],
+    }
+}
+
 /// One broker's copy of a partition.
 fn replica(broker: u32) -> ReplicaRead {
     let mut digest = Digest::default();
-    digest.add(0, b"key", b"value");
+    digest.add(&record(0));
     ReplicaRead {
         broker,
         topic: "order.events".to_owned(),
@@ -66,7 +80,8 @@ fn replica(broker: u32) -> ReplicaRead {
 fn flawless() -> Evidence {
     let plan = Plan::new(RunId(9), 3, generate_accounts(4, 40), 300).expect("accounts");
     let mut world = World::default();
-    let (mut intake, mut events, mut audit) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut intake, mut events) = (Vec::new(), Vec::new());
+    let (mut audit, mut commands) = (Vec::new(), Vec::new());
     let mut journal = vec![Entry::Intended {
         from: OrderNumber(0),
         to: OrderNumber(300),
@@ -102,6 +117,7 @@ fn flawless() -> Evidence {
                 Body::Placed(_) => intake.push(message),
                 Body::Event(_) => events.push(message),
                 Body::Audit(_) => audit.push(message),
+                _ if message.topic() == topics::INVENTORY => commands.push(message),
                 _ => {}
             }
         }
@@ -123,6 +139,7 @@ fn flawless() -> Evidence {
         ledger: ledger.into_values().collect(),
         lines: world.scan(provisioning::PREFIX),
         stock: world.scan(inventory::PREFIX),
+        stock_commands: Some(commands),
         invoices: world.scan(billing::PREFIX),
         statuses: world.scan(status::PREFIX),
         audit: Some(audit),
@@ -302,9 +319,38 @@ fn stock_replicas_chains_and_views_that_are_wrong_are_found() {
         let stock = evidence.stock.values_mut().next().expect("stock");
         stock.reserve(1);
     });
-    found(&stock, &[Violation::Stock]);
-    let replicas = flawed(|evidence, _| evidence.replicas[1].digest.add(1, b"k", b"v"));
+    found(&stock, &[Violation::Stock, Violation::ReplayDiffers]);
+    // It adds up, nothing is reserved, and it is not what the commands lead to.
+    let replenished = flawed(|evidence, _| {
+        let stock = evidence.stock.values_mut().next().expect("stock");
+        stock.replenished += 1;
+        stock.available += 1;
+    });
+    found(&replenished, &[Violation::ReplayDiffers]);
+    let again = flawed(|evidence, _| {
+        let commands = evidence.stock_commands.as_mut().expect("there are");
+        let all = commands.clone();
+        commands.extend(all);
+    });
+    assert!(
+        again.passed,
+        "a command that is there twice counts once: {again}"
+    );
+    let replicas = flawed(|evidence, _| evidence.replicas[1].digest.add(&record(1)));
     found(&replicas, &[Violation::ReplicasDiffer]);
+    for alter in [
+        |record: &mut Observed| record.timestamp_ms += 1,
+        |record: &mut Observed| record.headers[0].1 = Some(Vec::new()),
+        |record: &mut Observed| record.headers.clear(),
+    ] {
+        let other = flawed(|evidence, _| {
+            let (mut altered, mut digest) = (record(0), Digest::default());
+            alter(&mut altered);
+            digest.add(&altered);
+            evidence.replicas[1].digest = digest;
+        });
+        found(&other, &[Violation::ReplicasDiffer]);
+    }
     let audit = flawed(|evidence, id| {
         let event = evidence
             .events

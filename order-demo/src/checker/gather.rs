@@ -67,6 +67,7 @@ pub fn gather(directory: &Path) -> BoxFuture<'_, anyhow::Result<(Evidence, u64)>
             ledger: Vec::new(),
             lines: BTreeMap::new(),
             stock: BTreeMap::new(),
+            stock_commands: None,
             invoices: BTreeMap::new(),
             statuses: BTreeMap::new(),
             audit: None,
@@ -140,9 +141,26 @@ struct Stores {
 
 impl Stores {
     fn open(&self, role: Role) -> anyhow::Result<Database> {
-        let name = if self.single { GATEWAY } else { role.name() };
-        let path = self.directory.join(format!("{name}.store"));
+        self.named(if self.single { GATEWAY } else { role.name() })
+    }
+
+    fn named(&self, name: &str) -> anyhow::Result<Database> {
+        let path = self.path(name);
         Database::open(&path).with_context(|| format!("{}", path.display()))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(format!("{name}.store"))
+    }
+
+    /// The inboxes of all workers that a service had.
+    fn inboxes(&self, role: Role) -> anyhow::Result<Vec<Database>> {
+        let mut inboxes = vec![self.open(role)?];
+        let further = (2..).map(|number| role.worker(number));
+        for name in further.take_while(|name| self.path(name).exists()) {
+            inboxes.push(self.named(&name)?);
+        }
+        Ok(inboxes)
     }
 
     fn read(&self, evidence: &mut Evidence) -> anyhow::Result<()> {
@@ -178,7 +196,7 @@ impl Stores {
 async fn topics(facts: &Facts, stores: &Stores, evidence: &mut Evidence) -> anyhow::Result<u64> {
     let addresses: Vec<String> = facts.brokers.iter().map(|(_, a)| a.clone()).collect();
     let bus = ClientBus::connect(&addresses).await?;
-    let (mut intake, mut audit, mut messages) = (Vec::new(), Vec::new(), 0);
+    let (mut intake, mut audit, mut stock, mut messages) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for (topic, _) in topics::ALL {
         let ends = bus.ends(topic).await?;
         messages += ends.values().sum::<u64>();
@@ -197,6 +215,7 @@ async fn topics(facts: &Facts, stores: &Stores, evidence: &mut Evidence) -> anyh
                 topics::INTAKE_WEB | topics::INTAKE_AGENT => intake.push(message),
                 topics::EVENTS => evidence.events.push(message),
                 topics::AUDIT => audit.push(message),
+                topics::INVENTORY => stock.push(message),
                 _ => {}
             }
             Ok(())
@@ -220,6 +239,7 @@ async fn topics(facts: &Facts, stores: &Stores, evidence: &mut Evidence) -> anyh
     }
     evidence.intake = Some(intake);
     evidence.audit = Some(audit);
+    evidence.stock_commands = Some(stock);
     Ok(messages)
 }
 
@@ -265,9 +285,10 @@ async fn replicated(facts: &Facts, evidence: &mut Evidence) -> anyhow::Result<u6
     Ok(ends.values().sum())
 }
 
-/// One group's inbox beside its topic.
+/// One group's inboxes beside its topic.
 struct Reader {
-    inbox: Database,
+    /// Of each of its workers.
+    inboxes: Vec<Database>,
     committed: BTreeMap<u32, u64>,
     dead: BTreeSet<String>,
     found: GroupEvidence,
@@ -298,7 +319,7 @@ impl Reader {
             }
         }
         Ok(Self {
-            inbox: stores.open(role)?,
+            inboxes: stores.inboxes(role)?,
             committed,
             dead: facts.dead.get(role.name()).cloned().unwrap_or_default(),
             found,
@@ -316,7 +337,12 @@ impl Reader {
         }
         self.found.finished += 1;
         let id = &message.event_id;
-        if !self.inbox.has_handled(id)? && !self.dead.contains(id) {
+        for inbox in &self.inboxes {
+            if inbox.has_handled(id)? {
+                return Ok(());
+            }
+        }
+        if !self.dead.contains(id) {
             self.found.skipped.push(id.clone());
         }
         Ok(())

@@ -69,6 +69,8 @@ pub struct Evidence {
     pub lines: BTreeMap<String, i64>,
     /// Stock, by item and bucket.
     pub stock: BTreeMap<String, Stock>,
+    /// Everything that the inventory was told, each bucket's in order; none where there is no broker.
+    pub stock_commands: Option<Vec<Message>>,
     /// Invoices, by order.
     pub invoices: BTreeMap<String, Invoice>,
     /// The live status view.

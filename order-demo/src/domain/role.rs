@@ -112,7 +112,27 @@ impl Role {
         matches!(self, Self::Payment | Self::Provisioning)
     }
 
-    /// Handles one message.
+    /// Whether any number of workers may share its topic: it keeps nothing in mind between two messages,
+    /// and whoever reads what it sends takes it once, also when two workers send it.
+    #[must_use]
+    pub const fn scales(self) -> bool {
+        matches!(
+            self,
+            Self::ValidatorWeb | Self::ValidatorAgent | Self::Eligibility
+        )
+    }
+
+    /// The name of one of its workers, from 1 on; also that of the worker's files and of its outbox. The
+    /// first has the service's.
+    #[must_use]
+    pub fn worker(self, number: u32) -> String {
+        match number {
+            0 | 1 => self.name().to_owned(),
+            _ => format!("{self}-{number}"),
+        }
+    }
+
+    /// Handles one message. The catalogue has the prices that are built in.
     ///
     /// # Errors
     /// When the message is bad, or the store fails. Then nothing has happened.
@@ -120,7 +140,7 @@ impl Role {
         match self {
             Self::ValidatorWeb | Self::ValidatorAgent => validator::handle(context, message),
             Self::Processor => processor::handle(context, message),
-            Self::Catalogue => catalogue::handle(context, message),
+            Self::Catalogue => catalogue::handle(context, message, &catalogue::BuiltIn),
             Self::Eligibility => eligibility::handle(context, message),
             Self::Inventory => inventory::handle(context, message),
             Self::Payment => payment::handle(context, message),

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::catalogue;
 use crate::domain::deviation::Deviation;
 use crate::domain::request::Channel;
 use crate::generate::generate_accounts;
@@ -23,7 +24,8 @@ fn answer(command: &Command, refuse: &str) -> Reply {
             monthly_charges,
             ..
         } => Reply::Priced {
-            lines: crate::domain::catalogue::price(items, *monthly_charges),
+            lines: catalogue::price(items, *monthly_charges, &catalogue::BuiltIn)
+                .expect("everything has a price"),
         },
         Command::Assess { .. } => Reply::Assessed { eligible: ok },
         Command::Reserve(line) => Reply::Reserved {

@@ -125,15 +125,19 @@ impl Drain<'_> {
     }
 
     async fn redrive(&self, drained: &mut Drained) -> anyhow::Result<()> {
-        // The last of them may still be on their way to the queue.
-        let until = Instant::now() + self.patience;
+        // The last of them may still be on their way to the queue: the more there are, the longer, as
+        // their attempts share a budget.
         let mut letters = self.letters().await?;
         let count = |letters: &BTreeMap<String, BTreeSet<String>>| -> u64 {
             letters.values().map(|ids| ids.len() as u64).sum()
         };
-        while count(&letters) < self.poison && Instant::now() < until {
+        let mut last = (count(&letters), Instant::now());
+        while last.0 < self.poison && last.1.elapsed() < self.patience {
             sleep(POLL).await;
             letters = self.letters().await?;
+            if count(&letters) > last.0 {
+                last = (count(&letters), Instant::now());
+            }
         }
         drained.parked.0 = count(&letters);
         let said = format!(
@@ -178,8 +182,8 @@ impl Drain<'_> {
                 behind += place.behind;
                 committed.insert(role.name().to_owned(), place.committed);
             }
-            for name in self.supervisor.fleet().names() {
-                let stats = self.supervisor.stats(name).await;
+            for name in self.supervisor.workers() {
+                let stats = self.supervisor.stats(&name).await;
                 behind += stats.map_or(1, |stats| stats.waiting);
             }
             if behind < last.0 {

@@ -3,13 +3,16 @@
 mod calibrate;
 mod drain;
 pub mod faults;
+mod keeper;
 mod lag;
 mod load;
+mod measured;
 mod one;
 mod probe;
 pub mod progress;
 mod replay;
 mod sampling;
+pub mod scale;
 pub mod schedule;
 mod strike;
 pub mod supervisor;
@@ -31,6 +34,7 @@ use crate::services::config::{Mode, Mutant};
 use faults::Fault;
 use one::One;
 use progress::Listener;
+use scale::Scaling;
 use schedule::Burst;
 
 /// How long a run takes at the rate that is chosen when none is given.
@@ -49,6 +53,8 @@ pub struct RunConfig {
     pub faults: Vec<Fault>,
     /// The modes to be run, one after the other. The report is about the first.
     pub modes: Vec<Mode>,
+    /// How services get further workers.
+    pub scaling: Scaling,
     /// A service that is broken on purpose.
     pub mutant: Option<(String, Mutant)>,
     /// The moment of which the state of every order is shown.

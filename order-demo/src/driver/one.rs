@@ -1,7 +1,6 @@
 //! One mode's run: services up, orders through, faults in between, everything drained, stopped,
 //! and judged by the checker, which is a process of its own.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,9 +15,11 @@ use super::RunConfig;
 use super::drain::{Drain, Drained};
 use super::faults::FaultKind;
 use super::load::{Load, LoadCounters, Loaded};
+use super::measured::work;
 use super::probe;
 use super::progress::{Event, Listener};
 use super::sampling::Sampling;
+use super::scale::{self, Scaler};
 use super::schedule::Schedule;
 use super::strike::Strike;
 use super::supervisor::{Fleet, Supervisor};
@@ -30,7 +31,7 @@ use crate::control::ClusterControl;
 use crate::domain::topics;
 use crate::gateway::door::unix_ms;
 use crate::journal::JournalHandle;
-use crate::report::{FaultReport, Latency, ModeRun, Sample, Work, per_second};
+use crate::report::{FaultReport, ModeRun, Sample, Scaled};
 use crate::services::config::Mode;
 
 /// Ends a task with its owner.
@@ -53,15 +54,18 @@ pub(super) struct One<'a> {
 }
 
 /// What a run was like while orders flowed.
-struct Flowed {
-    loaded: Loaded,
-    accepted: u64,
-    samples: Arc<Mutex<Vec<Sample>>>,
+pub(super) struct Flowed {
+    pub loaded: Loaded,
+    pub accepted: u64,
+    pub samples: Arc<Mutex<Vec<Sample>>>,
     /// Goes on while orders end.
     sampling: Owned<()>,
-    faults: Vec<FaultReport>,
-    problems: Vec<String>,
-    start_unix_ms: i64,
+    /// As well.
+    scaling: Option<scale::Running>,
+    pub scaled: Vec<Scaled>,
+    pub faults: Vec<FaultReport>,
+    pub problems: Vec<String>,
+    pub start_unix_ms: i64,
 }
 
 impl One<'_> {
@@ -90,6 +94,11 @@ impl One<'_> {
         };
         flowed.problems.extend(drained.problems.iter().cloned());
         flowed.sampling.0.abort();
+        if let Some(scaling) = flowed.scaling.take() {
+            let (scaled, problem) = scaling.finish().await;
+            flowed.scaled = scaled;
+            flowed.problems.extend(problem);
+        }
         let replay = match (&bus, self.config.replay_at) {
             (Some(bus), Some(at)) => {
                 let patience = self.config.patience;
@@ -210,6 +219,7 @@ impl One<'_> {
             brokers: self.brokers.clone(),
         };
         let sampling = Owned(tokio::spawn(sampling.run()));
+        let scaling = self.scaling(supervisor, bus, start);
         let strikes = self.strikes(supervisor, bus, start);
         let mut loading = Owned(tokio::spawn(Arc::clone(&load).run()));
         let loaded = self.loading(&mut loading.0, usage, supervisor).await;
@@ -234,10 +244,30 @@ impl One<'_> {
             accepted,
             samples,
             sampling,
+            scaling,
+            scaled: Vec::new(),
             faults,
             problems,
             start_unix_ms,
         })
+    }
+
+    fn scaling(
+        &self,
+        supervisor: &Arc<Supervisor>,
+        bus: Option<&ClientBus>,
+        start: Instant,
+    ) -> Option<scale::Running> {
+        let bus = bus.filter(|_| self.mode == Mode::Event && self.config.scaling.most > 1)?;
+        let scaler = Scaler {
+            scaling: self.config.scaling,
+            bus: bus.clone(),
+            supervisor: Arc::clone(supervisor),
+            listener: Arc::clone(&self.listener),
+            start,
+            done: Arc::default(),
+        };
+        Some(scaler.watch())
     }
 
     /// Waits for the load, with a look at the kernel's books every second.
@@ -377,84 +407,6 @@ impl One<'_> {
         );
         Ok(verdict)
     }
-
-    fn measured(
-        &self,
-        (flowed, unaided): (Flowed, (u64, i64)),
-        watch: &Watch,
-        verdict: Verdict,
-        cpu_s: BTreeMap<String, f64>,
-    ) -> ModeRun {
-        let seen = watch.seen();
-        let mut samples = flowed
-            .samples
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let duration_s = flowed.loaded.duration.as_secs_f64();
-        let ack_ms = Latency::from_micros(&flowed.loaded.latencies);
-        let event = self.mode == Mode::Event;
-        // Without a broker the answer comes when the order has ended.
-        #[allow(clippy::cast_precision_loss)]
-        let to_last_end_s = if event {
-            (unaided.1 - flowed.start_unix_ms).max(0) as f64 / 1_000.0
-        } else {
-            duration_s
-        };
-        let ended = if event { unaided.0 } else { flowed.accepted };
-        let mut faults = flowed.faults;
-        for fault in faults.iter_mut().filter(|fault| fault.name == "poison") {
-            fault.active = verdict.parked > 0;
-            fault.proof = format!("{} orders were parked, then redriven", verdict.parked);
-        }
-        let stages = seen.to_stage.iter();
-        let stages = stages.map(|(stage, h)| (format!("{stage:?}"), Latency::from_millis(h)));
-        ModeRun {
-            mode: self.mode.name().to_owned(),
-            durability: match self.mode {
-                Mode::Event => "each step fsynced in its store and on 2 of 3 brokers",
-                Mode::Monolith => "one fsynced transaction, not replicated",
-                Mode::MonolithReplicated => {
-                    "one fsynced transaction, its record on 2 of 3 brokers before the answer"
-                }
-                _ => "each step fsynced in its store, not replicated",
-            }
-            .to_owned(),
-            orders: self.config.plan.count(),
-            rate: self.config.effective_rate(),
-            duration_s,
-            to_last_end_s,
-            orders_per_s: per_second(flowed.accepted, duration_s),
-            ended_per_s: per_second(ended, to_last_end_s),
-            workflow_events_per_s: per_second(verdict.messages, to_last_end_s),
-            ack_ms,
-            completion_ms: if event {
-                Latency::from_micros(&seen.to_end)
-            } else {
-                ack_ms
-            },
-            stage_ms: stages.collect(),
-            in_time: if event { seen.in_time } else { flowed.accepted },
-            cpu_s,
-            samples: std::mem::take(&mut *samples),
-            faults,
-            problems: flowed.problems,
-            replay: None,
-            work: BTreeMap::new(),
-            verdict,
-        }
-    }
-}
-
-/// What the services have done, as far as they say.
-async fn work(supervisor: &Supervisor) -> BTreeMap<String, Work> {
-    let mut work = BTreeMap::new();
-    for name in supervisor.fleet().names() {
-        if let Some(stats) = supervisor.stats(name).await {
-            let (handled, commits) = (stats.handled, stats.commits);
-            work.insert(name.to_owned(), Work { handled, commits });
-        }
-    }
-    work
 }
 
 async fn finish(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::faults::{Fault, FaultKind};
 use super::probe::{Probe, choose};
@@ -12,7 +12,7 @@ use super::supervisor::Supervisor;
 use crate::bus::ClientBus;
 use crate::control::ClusterControl;
 use crate::driver::progress::{Event, Listener};
-use crate::report::{Failover, FaultReport, as_millis};
+use crate::report::{Failover, FaultReport, as_millis, per_second};
 use crate::services::control::Change;
 use crate::services::dependency::CallCounts;
 
@@ -140,8 +140,20 @@ impl Strike {
         stats.and_then(|stats| stats.calls).unwrap_or_default()
     }
 
+    /// Waits until the payment circuit has opened once more: when, and the counts then.
+    async fn opened(&self, before: u64) -> (Instant, CallCounts) {
+        loop {
+            let calls = self.calls("payment").await;
+            if calls.opened > before {
+                return (Instant::now(), calls);
+            }
+            sleep(POLL).await;
+        }
+    }
+
     async fn errors(&self, report: &mut FaultReport) -> anyhow::Result<()> {
         let before = self.calls("payment").await;
+        let usual = per_second(before.calls, self.start.elapsed().as_secs_f64());
         let change = |percent| Change {
             error_percent: Some(percent),
             ..Change::default()
@@ -152,7 +164,14 @@ impl Strike {
         self.say(format!(
             "{ERROR_PERCENT} % of calls to the payment provider fail"
         ));
-        sleep(self.lasts).await;
+        let until = Instant::now() + self.lasts;
+        let open = timeout_at(until, self.opened(before.opened)).await.ok();
+        sleep_until(until).await;
+        let now = self.calls("payment").await;
+        report.calls_down_percent = open.filter(|_| usual > 0.0).map(|(since, then)| {
+            let made = now.calls.saturating_sub(then.calls);
+            100.0 * (1.0 - per_second(made, since.elapsed().as_secs_f64()) / usual)
+        });
         self.supervisor.change("payment", change(0)).await?;
         self.say("The payment provider is well again".to_owned());
         let after = self.calls("payment").await;
@@ -163,8 +182,12 @@ impl Strike {
         report.active = failures > 0;
         report.proof = format!(
             "{failures} of {calls} calls failed; the circuit opened {opened} times, within {:.2} ms \
-             of the call that crossed the threshold at the most; {refused} calls were not made",
-            after.opened_within_us as f64 / 1_000.0
+             of the call that crossed the threshold at the most; {refused} calls were not made{}",
+            after.opened_within_us as f64 / 1_000.0,
+            match report.calls_down_percent {
+                Some(down) => format!("; calls were {down:.1} % down while it was not closed"),
+                None => String::new(),
+            }
         );
         report.breaker = Some(after);
         Ok(())

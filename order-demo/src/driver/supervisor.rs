@@ -4,18 +4,19 @@
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::process::{Child, Command};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{sleep, timeout};
 
+use super::keeper::{Keeper, Order};
 use crate::domain::role::Role;
 use crate::services::admin::{self, Stats};
 use crate::services::config::{Mode, Mutant, ServiceConfig};
@@ -23,13 +24,6 @@ use crate::services::control::Change;
 use crate::services::http::HttpClient;
 use crate::services::run::GATEWAY;
 
-/// The pause before a service that ended is started again: doubling while it keeps ending early.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A service that ran so long ended for a reason of its own.
-const SETTLED: Duration = Duration::from_secs(10);
-/// How long a service may take to stop when it is asked to.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(20);
 
 /// How the services are run.
@@ -68,12 +62,14 @@ impl Fleet {
         self.directory.join(format!("{name}.{ending}"))
     }
 
+    /// The settings of a service's first worker.
     fn config(&self, name: &str) -> ServiceConfig {
         let mutant = self.mutant.as_ref().filter(|(of, _)| of == name);
         let journals = name == GATEWAY && self.mode.is_single()
             || Role::named(name).is_some_and(Role::calls_outside);
         ServiceConfig {
             mode: self.mode,
+            worker: 1,
             brokers: self.brokers.clone(),
             store: self.file(name, "store"),
             address_file: self.file(name, "address"),
@@ -85,14 +81,15 @@ impl Fleet {
         }
     }
 
-    fn spawn(&self, name: &str) -> anyhow::Result<Child> {
+    /// Starts the process of one worker, `name`, of a service.
+    pub(super) fn spawn(&self, service: &str, name: &str) -> anyhow::Result<Child> {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
             .open(self.file(name, "log"))?;
         let child = Command::new(&self.executable)
             .arg("order-service")
-            .arg(name)
+            .arg(service)
             .arg("--config")
             .arg(self.file(name, "json"))
             .args(["--die-with-parent", &std::process::id().to_string()])
@@ -107,26 +104,24 @@ impl Fleet {
     }
 }
 
-enum Order {
-    /// Kill it; tell when it is gone.
-    Kill(oneshot::Sender<()>),
-    /// Kill it and do not start it again, or start it again after all.
-    Hold(bool, oneshot::Sender<()>),
-    /// Ask it to stop.
-    Stop(oneshot::Sender<bool>),
-}
-
 struct Service {
     orders: mpsc::Sender<Order>,
     pid: watch::Receiver<Option<u32>>,
     starts: Arc<AtomicU64>,
-    _keeper: JoinHandle<()>,
+    keeper: JoinHandle<()>,
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        self.keeper.abort();
+    }
 }
 
 /// The running services. Dropped, it kills them.
 pub struct Supervisor {
     fleet: Fleet,
-    services: BTreeMap<&'static str, Service>,
+    /// By the name of the worker: the first of each service, and those that were started beside it.
+    services: Mutex<BTreeMap<String, Arc<Service>>>,
 }
 
 impl Supervisor {
@@ -135,36 +130,92 @@ impl Supervisor {
     /// # Errors
     /// When one cannot be started, or does not open its door in time.
     pub async fn start(fleet: Fleet, patience: Duration) -> anyhow::Result<Self> {
-        let mut services = BTreeMap::new();
-        for name in fleet.names() {
-            let config = serde_json::to_vec_pretty(&fleet.config(name))?;
-            tokio::fs::write(fleet.file(name, "json"), config).await?;
-            let (orders, queue) = mpsc::channel(16);
-            let (pid_out, pid) = watch::channel(None);
-            let starts = Arc::new(AtomicU64::new(0));
-            let keeper = Keeper {
-                fleet: fleet.clone(),
-                name,
-                pid: pid_out,
-                starts: Arc::clone(&starts),
-            };
-            services.insert(
-                name,
-                Service {
-                    orders,
-                    pid,
-                    starts,
-                    _keeper: tokio::spawn(keeper.keep(queue)),
-                },
-            );
+        let supervisor = Self {
+            fleet,
+            services: Mutex::default(),
+        };
+        for name in supervisor.fleet.names() {
+            supervisor.begin(name, name, supervisor.fleet.config(name))?;
         }
-        let supervisor = Self { fleet, services };
         for name in supervisor.fleet.names() {
             let open = timeout(patience, supervisor.stats_once(name)).await;
             let log = supervisor.fleet.file(name, "log");
             open.with_context(|| format!("{name} does not answer; see {}", log.display()))?;
         }
         Ok(supervisor)
+    }
+
+    /// Writes a worker's settings down and hires its keeper.
+    fn begin(&self, service: &str, name: &str, config: ServiceConfig) -> anyhow::Result<()> {
+        let config = serde_json::to_vec_pretty(&config)?;
+        std::fs::write(self.fleet.file(name, "json"), config)?;
+        let (orders, queue) = mpsc::channel(16);
+        let (pid_out, pid) = watch::channel(None);
+        let starts = Arc::new(AtomicU64::new(0));
+        let keeper = Keeper {
+            fleet: self.fleet.clone(),
+            service: service.to_owned(),
+            name: name.to_owned(),
+            pid: pid_out,
+            starts: Arc::clone(&starts),
+        };
+        let kept = Service {
+            orders,
+            pid,
+            starts,
+            keeper: tokio::spawn(keeper.keep(queue)),
+        };
+        self.services().insert(name.to_owned(), Arc::new(kept));
+        Ok(())
+    }
+
+    /// Starts a further worker of a service. It is no part of [`Fleet::names`].
+    ///
+    /// # Errors
+    /// When its settings cannot be written.
+    pub fn add(&self, role: Role, number: u32) -> anyhow::Result<()> {
+        let name = role.worker(number);
+        let config = ServiceConfig {
+            worker: number,
+            store: self.fleet.file(&name, "store"),
+            address_file: self.fleet.file(&name, "address"),
+            ..self.fleet.config(role.name())
+        };
+        self.begin(role.name(), &name, config)
+    }
+
+    /// Stops a worker gracefully for good. Whether it did not have to be killed.
+    ///
+    /// # Errors
+    /// When there is no such worker.
+    pub async fn retire(&self, name: &str) -> anyhow::Result<bool> {
+        let (done, wait) = oneshot::channel();
+        self.tell(name, Order::Stop(done)).await?;
+        let by_itself = wait.await?;
+        self.services().remove(name);
+        Ok(by_itself)
+    }
+
+    fn services(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Service>>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn service(&self, name: &str) -> Option<Arc<Service>> {
+        self.services().get(name).cloned()
+    }
+
+    /// Every worker that is kept, the gateway last but for further ones.
+    #[must_use]
+    pub fn workers(&self) -> Vec<String> {
+        let base = self.fleet.names();
+        let further: Vec<String> = {
+            let services = self.services();
+            let further = services
+                .keys()
+                .filter(|name| !base.contains(&name.as_str()));
+            further.cloned().collect()
+        };
+        base.into_iter().map(str::to_owned).chain(further).collect()
     }
 
     /// How the services are run.
@@ -182,23 +233,23 @@ impl Supervisor {
     /// The process of a service; none between two of them.
     #[must_use]
     pub fn pid(&self, name: &str) -> Option<u32> {
-        *self.services.get(name)?.pid.borrow()
+        *self.service(name)?.pid.borrow()
     }
 
     /// The processes of all services.
     #[must_use]
     pub fn pids(&self) -> Vec<(String, u32)> {
-        let pid = |(name, service): (&&str, &Service)| {
+        let pid = |(name, service): (&String, &Arc<Service>)| {
             let pid = *service.pid.borrow();
-            pid.map(|pid| ((*name).to_owned(), pid))
+            pid.map(|pid| (name.clone(), pid))
         };
-        self.services.iter().filter_map(pid).collect()
+        self.services().iter().filter_map(pid).collect()
     }
 
     /// How often a service was started.
     #[must_use]
     pub fn starts(&self, name: &str) -> u64 {
-        let service = self.services.get(name);
+        let service = self.service(name);
         service.map_or(0, |service| service.starts.load(Ordering::Relaxed))
     }
 
@@ -266,7 +317,7 @@ impl Supervisor {
     }
 
     async fn tell(&self, name: &str, order: Order) -> anyhow::Result<()> {
-        let service = self.services.get(name);
+        let service = self.service(name);
         let service = service.with_context(|| format!("there is no service {name}"))?;
         let told = service.orders.send(order).await;
         told.ok().context("its keeper has ended")
@@ -276,12 +327,12 @@ impl Supervisor {
     ///
     /// # Errors
     /// When a keeper has ended.
-    pub async fn stop(&self) -> anyhow::Result<Vec<&'static str>> {
+    pub async fn stop(&self) -> anyhow::Result<Vec<String>> {
         let mut killed = Vec::new();
         let mut waits = Vec::new();
-        for name in self.fleet.names().into_iter().rev() {
+        for name in self.workers().into_iter().rev() {
             let (done, wait) = oneshot::channel();
-            self.tell(name, Order::Stop(done)).await?;
+            self.tell(&name, Order::Stop(done)).await?;
             waits.push((name, wait));
         }
         for (name, wait) in waits {
@@ -291,123 +342,4 @@ impl Supervisor {
         }
         Ok(killed)
     }
-}
-
-impl Drop for Supervisor {
-    fn drop(&mut self) {
-        for service in self.services.values() {
-            service._keeper.abort();
-        }
-    }
-}
-
-/// The owner of one service's process.
-struct Keeper {
-    fleet: Fleet,
-    name: &'static str,
-    pid: watch::Sender<Option<u32>>,
-    starts: Arc<AtomicU64>,
-}
-
-impl Keeper {
-    async fn keep(self, mut orders: mpsc::Receiver<Order>) {
-        let mut early = 0;
-        loop {
-            let mut child = match self.fleet.spawn(self.name) {
-                Ok(child) => child,
-                Err(error) => {
-                    tracing::error!(
-                        service = self.name,
-                        error = format!("{error:#}"),
-                        "not started"
-                    );
-                    sleep(LONGEST_PAUSE).await;
-                    continue;
-                }
-            };
-            self.starts.fetch_add(1, Ordering::Relaxed);
-            self.pid.send_replace(child.id());
-            let started = Instant::now();
-            let order = tokio::select! {
-                _ = child.wait() => None,
-                order = orders.recv() => match order {
-                    Some(order) => Some(order),
-                    None => return,
-                },
-            };
-            early = if started.elapsed() < SETTLED {
-                early + 1
-            } else {
-                0
-            };
-            if let Some(Order::Stop(done)) = order {
-                let by_itself = stop(&mut child).await;
-                self.pid.send_replace(None);
-                // The run goes on without an answer too.
-                let _ = done.send(by_itself);
-                return;
-            }
-            let _ = child.kill().await;
-            self.pid.send_replace(None);
-            match order {
-                Some(Order::Kill(gone)) => {
-                    early = 0;
-                    let _ = gone.send(());
-                }
-                Some(Order::Hold(down, done)) => {
-                    early = 0;
-                    let _ = done.send(());
-                    if down && !held(&mut orders).await {
-                        return;
-                    }
-                }
-                _ => {}
-            }
-            sleep((FIRST_PAUSE * 2_u32.pow(early.min(6))).min(LONGEST_PAUSE)).await;
-        }
-    }
-}
-
-/// Waits until the service may run again. False when it never may.
-async fn held(orders: &mut mpsc::Receiver<Order>) -> bool {
-    while let Some(order) = orders.recv().await {
-        match order {
-            Order::Hold(down, done) => {
-                let _ = done.send(());
-                if !down {
-                    return true;
-                }
-            }
-            Order::Kill(gone) => {
-                let _ = gone.send(());
-            }
-            Order::Stop(done) => {
-                let _ = done.send(true);
-                return false;
-            }
-        }
-    }
-    false
-}
-
-/// Asks a process to stop. Whether it did.
-async fn stop(child: &mut Child) -> bool {
-    let pid = child
-        .id()
-        .and_then(|id| rustix::process::Pid::from_raw(i32::try_from(id).ok()?));
-    let Some(pid) = pid else { return true };
-    if rustix::process::kill_process(pid, rustix::process::Signal::TERM).is_err() {
-        return true;
-    }
-    if timeout(STOP_PATIENCE, child.wait()).await.is_ok() {
-        return true;
-    }
-    let _ = child.kill().await;
-    false
-}
-
-/// Whether a path lies in a run's directory: its services' files do.
-#[must_use]
-pub fn store_of(directory: &Path, name: &str) -> PathBuf {
-    directory.join(format!("{name}.store"))
 }

@@ -94,10 +94,10 @@ pub async fn run(config: &ServiceConfig, stop: CancellationToken) -> anyhow::Res
         },
     );
     let kit = Arc::new(Kit::open(config, nothing, false)?);
-    let client = event::connect(config, GATEWAY).await?;
+    let client = event::connect(config, GATEWAY, &kit.budget).await?;
     let statuses = Statuses::default();
     let following = tokio::spawn(statuses.clone().follow(client.clone()));
-    let relaying = tokio::spawn(event::relay(client, GATEWAY, kit.store.clone()));
+    let relaying = tokio::spawn(event::relay(client, GATEWAY.to_owned(), kit.store.clone()));
     let backend = Outboxed {
         store: kit.store.clone(),
         statuses,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use super::papers;
+use super::scaled;
 use super::svg::{bars, escape, lines, pairs};
 use super::{ModeRun, Report, Sample};
 
@@ -73,18 +74,18 @@ fn section(mode: &ModeRun) -> String {
     );
     html.push_str(&flow(mode));
     html.push_str(&costs(mode));
+    html.push_str(&further(mode));
     html.push_str(&checks(mode));
     html
 }
 
 /// What happened second by second.
 fn flow(mode: &ModeRun) -> String {
-    let marks: Vec<(f64, String)> = mode
-        .faults
-        .iter()
-        .filter(|fault| fault.name != "poison")
-        .map(|fault| (fault.at_s, fault.name.clone()))
-        .collect();
+    let faults = mode.faults.iter().filter(|fault| fault.name != "poison");
+    let faults = faults.map(|fault| (fault.at_s, fault.name.clone()));
+    let workers = mode.scaled.iter();
+    let workers = workers.map(|scaled| (scaled.at_s, format!("+1 {}", scaled.service)));
+    let marks: Vec<(f64, String)> = faults.chain(workers).collect();
     let mut html = String::from("<h3>Orders over time, per second</h3>");
     let rates = [
         ("accepted", rate(&mode.samples, |s| s.acknowledged)),
@@ -154,6 +155,56 @@ fn costs(mode: &ModeRun) -> String {
     let mut cpu: Vec<(String, f64)> = mode.cpu_s.iter().map(|(n, s)| (n.clone(), *s)).collect();
     cpu.sort_by(|a, b| b.1.total_cmp(&a.1));
     html.push_str(&bars(&cpu, "s"));
+    html
+}
+
+/// Further workers, and retries.
+fn further(mode: &ModeRun) -> String {
+    let mut html = String::new();
+    if !mode.scaled.is_empty() {
+        html.push_str(
+            "<h3>Workers started on lag</h3><table><tr><th>service<th>at<th>messages behind<th>first \
+             message<th>nobody at work<th>lag gone<th>stopped<th>handed back",
+        );
+        let ms = |value: Option<f64>| value.map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
+        let s = |value: Option<f64>| value.map_or("-".to_owned(), |s| format!("{s:.1} s"));
+        for scaled in &mode.scaled {
+            let _ = write!(
+                html,
+                "<tr><td>{}<td>{:.1} s<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}",
+                escape(&scaled.service),
+                scaled.at_s,
+                scaled.behind,
+                ms(scaled.assigned_ms),
+                ms(scaled.pause_ms),
+                s(scaled.gone_s),
+                s(scaled.stopped_s),
+                ms(scaled.handed_back_ms)
+            );
+        }
+        html.push_str("</table>");
+    }
+    let (those, sum) = scaled::retries(&mode.work);
+    let _ = write!(
+        html,
+        "<h3>Retries, one budget for all layers of a process</h3><p>{} of {} calls were tried again, \
+         {} times the budget refused it.</p>",
+        sum.retries, sum.calls, sum.refused
+    );
+    if !those.is_empty() {
+        html.push_str("<table><tr><th>service<th>calls<th>retries<th>refused");
+        for (name, own) in those {
+            let _ = write!(
+                html,
+                "<tr><td>{}<td>{}<td>{}<td>{}",
+                escape(name),
+                own.calls,
+                own.retries,
+                own.refused
+            );
+        }
+        html.push_str("</table>");
+    }
     html
 }
 

@@ -2,6 +2,7 @@
 
 mod html;
 mod papers;
+mod scaled;
 mod svg;
 mod text;
 
@@ -13,11 +14,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::checker::{Invariant, Verdict, Violation, Violations};
 use crate::domain::state::OrderState;
+use crate::services::admin::Retries;
 use crate::services::dependency::CallCounts;
 
 pub(crate) use html::STYLE;
 pub use html::page;
 pub(crate) use papers::{SOURCES, wilson};
+pub(crate) use scaled::slowest;
 pub(crate) use svg::{bars, escape};
 
 /// The slowest that is told apart, in microseconds: one hour.
@@ -124,6 +127,31 @@ pub struct FaultReport {
     pub failover: Option<Failover>,
     /// The circuit breaker afterwards.
     pub breaker: Option<CallCounts>,
+    /// By how much fewer calls were made while the circuit was not closed than before the fault, in
+    /// percent.
+    pub calls_down_percent: Option<f64>,
+}
+
+/// A further worker that a service got because its group was behind.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Scaled {
+    /// The service.
+    pub service: String,
+    /// When that was decided, in seconds from the first order on.
+    pub at_s: f64,
+    /// Messages that its group had not committed then.
+    pub behind: u64,
+    /// From the decision to the first message that the worker handled; none when it handled none.
+    pub assigned_ms: Option<f64>,
+    /// From the moment when the workers before it no longer worked on what they gave up to that
+    /// message: nobody worked on these partitions meanwhile.
+    pub pause_ms: Option<f64>,
+    /// From the decision to the moment since when the lag was gone.
+    pub gone_s: Option<f64>,
+    /// From the decision to the one to stop the worker; none when it was there to the end.
+    pub stopped_s: Option<f64>,
+    /// From the decision to stop it until the others had its partitions.
+    pub handed_back_ms: Option<f64>,
 }
 
 /// What the caller knows and a reader of the report needs.
@@ -158,6 +186,8 @@ pub struct Work {
     pub handled: u64,
     /// Commits of its store.
     pub commits: u64,
+    /// What it retried, within one budget for all of its layers.
+    pub retries: Retries,
 }
 
 /// One mode's run, measured and judged.
@@ -195,6 +225,8 @@ pub struct ModeRun {
     pub work: BTreeMap<String, Work>,
     /// Second by second.
     pub samples: Vec<Sample>,
+    /// Further workers, in the order in which they were started.
+    pub scaled: Vec<Scaled>,
     /// The faults.
     pub faults: Vec<FaultReport>,
     /// What went wrong beside what the checker looks for.

@@ -124,9 +124,17 @@ fn more_rows(report: &Report) -> Vec<Row> {
         ),
         row(
             "bursts",
-            "4 to 6x absorbed, scaled in 35 to 50 s",
+            "4 to 6x absorbed",
             backlog(report),
-            "no: --burst makes one here, and nothing is scaled".to_owned(),
+            "no: their units, load and hardware are unknown; --burst makes one here".to_owned(),
+        ),
+        row(
+            "workers scaled on lag",
+            "in 35 to 50 s",
+            scaled(report),
+            "no: theirs are containers on other machines, ours processes on this one, which add no \
+             processor"
+                .to_owned(),
         ),
         row(
             "outage of the notifier",
@@ -213,6 +221,10 @@ fn backlog(report: &Report) -> String {
         "{} orders open at the most; the last had ended {drain:.1} s after the last was accepted",
         open.unwrap_or(0)
     )
+}
+
+fn scaled(report: &Report) -> String {
+    mode(report, "event").map_or("not in this run".to_owned(), super::scaled::row)
 }
 
 fn outage(report: &Report) -> String {

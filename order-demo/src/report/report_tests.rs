@@ -42,6 +42,29 @@ fn run(passed: bool) -> ModeRun {
             acknowledged: 50,
             ..Sample::default()
         }],
+        scaled: vec![Scaled {
+            service: "validator-web".to_owned(),
+            at_s: 3.25,
+            behind: 321,
+            assigned_ms: Some(640.0),
+            pause_ms: Some(85.0),
+            gone_s: Some(9.5),
+            ..Scaled::default()
+        }],
+        work: [("payment", 40, 7), ("billing", 0, 0)]
+            .map(|(name, retries, refused)| {
+                let retries = Retries {
+                    calls: 100,
+                    retries,
+                    refused,
+                };
+                let work = Work {
+                    retries,
+                    ..Work::default()
+                };
+                (name.to_owned(), work)
+            })
+            .into(),
         in_time: 100,
         verdict,
         ..ModeRun::default()
@@ -89,6 +112,34 @@ fn json_has_the_promised_keys() {
         assert!(!json[there].is_null(), "{there}");
     }
     assert_eq!(json["samples"][0]["acknowledged"], 50);
+}
+
+#[test]
+fn further_workers_and_retries_are_in_every_form_of_the_report() {
+    let report = Report::new(Setting::default(), Latency::default(), vec![run(true)]);
+    let json = report.to_json();
+    let scaled = &json["modes"][0]["scaled"][0];
+    assert_eq!(
+        (&scaled["assigned_ms"], &scaled["pause_ms"]),
+        (&640.0.into(), &85.0.into())
+    );
+    assert_eq!(json["modes"][0]["work"]["payment"]["retries"]["refused"], 7);
+    let text = report.to_string();
+    let sentence = "validator-web at 3.2 s, 321 messages behind: the new worker's first message after \
+                    640 ms, of which nobody worked on its partitions for 85 ms; the lag was gone \
+                    after 9.5 s";
+    // Once for the run, once beside the papers.
+    assert_eq!(text.matches(sentence).count(), 2, "{text}");
+    let retries = "retries         40 of 200 calls, 7 times refused by the budget of their process: \
+                   payment 40 (7 refused)\n";
+    assert!(text.contains(retries), "{text}");
+    let page = page(&report);
+    for cell in [
+        "<td>321<td>640 ms<td>85 ms<td>9.5 s<td>-",
+        "<td>payment<td>100<td>40<td>7",
+    ] {
+        assert!(page.contains(cell), "{cell}: {page}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::papers;
+use super::scaled;
 use super::{ModeRun, Report};
 use crate::money::Cents;
 
@@ -93,6 +94,28 @@ fn write_mode(f: &mut fmt::Formatter<'_>, mode: &ModeRun) -> fmt::Result {
     write!(f, "{verdict}")
 }
 
+/// What was tried again, and what was not.
+fn write_retries(f: &mut fmt::Formatter<'_>, mode: &ModeRun) -> fmt::Result {
+    let (those, sum) = scaled::retries(&mode.work);
+    if sum.calls == 0 {
+        return Ok(());
+    }
+    let those: Vec<String> = those
+        .into_iter()
+        .map(|(name, own)| format!("{name} {} ({} refused)", own.retries, own.refused))
+        .collect();
+    let who = if those.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", those.join(", "))
+    };
+    writeln!(
+        f,
+        "  retries         {} of {} calls, {} times refused by the budget of their process{who}",
+        sum.retries, sum.calls, sum.refused
+    )
+}
+
 /// Faults, costs, the past and problems.
 fn write_faults(f: &mut fmt::Formatter<'_>, mode: &ModeRun) -> fmt::Result {
     for fault in &mode.faults {
@@ -109,6 +132,9 @@ fn write_faults(f: &mut fmt::Formatter<'_>, mode: &ModeRun) -> fmt::Result {
             "  fault           {} at {:.1} s: {active}{}{back}",
             fault.name, fault.at_s, fault.proof
         )?;
+    }
+    for scaled in &mode.scaled {
+        writeln!(f, "  scaled          {}", scaled.sentence())?;
     }
     let mut cpu: Vec<_> = mode.cpu_s.iter().collect();
     cpu.sort_by(|a, b| b.1.total_cmp(a.1));
@@ -127,6 +153,7 @@ fn write_faults(f: &mut fmt::Formatter<'_>, mode: &ModeRun) -> fmt::Result {
     if !work.is_empty() {
         writeln!(f, "  handled/commit  {}", work.join(", "))?;
     }
+    write_retries(f, mode)?;
     if let Some(replay) = &mode.replay {
         let states = replay.states.iter();
         let states: Vec<String> = states.map(|(state, n)| format!("{n} {state:?}")).collect();

@@ -7,6 +7,10 @@ use crate::driver::faults::{Fault, FaultKind, STATEFUL, STATELESS};
 use crate::driver::schedule::Burst;
 use crate::services::config::Mode;
 
+/// Runs of what is measured once each: a claim needs five.
+const ROUNDS: usize = 5;
+/// Stands between the name of what is measured and the number of its round, from the second on.
+pub(super) const ROUND: char = '#';
 /// Kills of each kind.
 const KILLS: u64 = 30;
 /// Orders beside each of them: 300,000 in all.
@@ -72,6 +76,8 @@ pub struct Block {
     pub modes: Vec<Mode>,
     /// Partitions of topics that have 6 in demo scale; none: as they are.
     pub partitions: Option<u32>,
+    /// Workers of a stateless service at the most, started on lag.
+    pub workers: u32,
 }
 
 impl Block {
@@ -80,7 +86,7 @@ impl Block {
         #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let count = (rate * seconds).max(10.0) as u64;
         Self {
-            seed: crate::order::fnv(name.as_bytes()) % 1_000_000,
+            seed: seed(&name),
             name,
             kind,
             rate,
@@ -91,6 +97,17 @@ impl Block {
             bursts: Vec::new(),
             modes: vec![Mode::Event],
             partitions: None,
+            workers: 1,
+        }
+    }
+
+    /// The same with other orders.
+    fn again(&self, round: usize) -> Self {
+        let name = format!("{}{ROUND}{round}", self.name);
+        Self {
+            seed: seed(&name),
+            name,
+            ..self.clone()
         }
     }
 
@@ -102,6 +119,10 @@ impl Block {
         self.faults = kinds.iter().map(fault).collect();
         self
     }
+}
+
+fn seed(name: &str) -> u64 {
+    crate::order::fnv(name.as_bytes()) % 1_000_000
 }
 
 /// Whether the backlog of a run stayed bounded.
@@ -166,6 +187,7 @@ fn paced(peak: f64) -> Vec<Block> {
         let name = format!("burst-{times}x");
         let seconds = 25.0 + 5.0 * factor;
         let mut block = Block::new(Kind::Burst(times), name, peak / 3.0, seconds);
+        block.workers = 2;
         block.bursts = vec![Burst {
             factor,
             at: Duration::from_secs(15),
@@ -188,8 +210,13 @@ fn paced(peak: f64) -> Vec<Block> {
         block.partitions = Some(partitions);
         blocks.push(block);
     }
+    let first = blocks.clone();
     blocks.extend(pairs(peak));
     blocks.extend(kills(peak));
+    // At the end: a series that was stopped has something of everything.
+    for round in 2..=ROUNDS {
+        blocks.extend(first.iter().map(|block| block.again(round)));
+    }
     blocks
 }
 

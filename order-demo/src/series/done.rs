@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use super::block::Block;
-use crate::report::{Latency, ModeRun, Report};
+use crate::report::{Latency, ModeRun, Report, Scaled};
 
 /// A fault of a block.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,6 +50,9 @@ pub struct DoneMode {
     pub cpu_s: f64,
     /// Orders parked.
     pub parked: u64,
+    /// Further workers.
+    #[serde(default)]
+    pub scaled: Vec<Scaled>,
     /// The faults.
     pub faults: Vec<DoneFault>,
 }
@@ -136,6 +139,7 @@ impl DoneMode {
             completion_ms: run.completion_ms,
             cpu_s: own.map(|(_, seconds)| seconds).sum(),
             parked: run.verdict.parked,
+            scaled: run.scaled.clone(),
             faults: run.faults.iter().map(fault).collect(),
         }
     }

@@ -1,4 +1,4 @@
-//! The long series behind the claims: some seventy blocks, each a whole run of its own on a cluster of
+//! The long series behind the claims: over a hundred blocks, each a whole run of its own on a cluster of
 //! its own, each a few minutes long. What a block measured is appended to a file at once, so that a
 //! series can be interrupted anywhere and goes on where it stopped.
 //!
@@ -8,6 +8,7 @@
 mod block;
 mod done;
 mod page;
+mod spread;
 mod summary;
 
 pub use block::{Block, Kind, next, total};

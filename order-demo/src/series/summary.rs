@@ -4,30 +4,8 @@ use std::fmt::Write as _;
 
 use super::block::{is_borne, peak, total};
 use super::done::{Done, DoneMode};
-use crate::report::wilson;
-
-/// Median, lowest and highest.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Spread {
-    pub median: f64,
-    pub low: f64,
-    pub high: f64,
-    pub of: usize,
-}
-
-impl Spread {
-    pub(super) fn new(values: impl Iterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.collect();
-        values.sort_by(f64::total_cmp);
-        let (low, high) = (*values.first()?, *values.last()?);
-        Some(Self {
-            median: *values.get(values.len() / 2)?,
-            low,
-            high,
-            of: values.len(),
-        })
-    }
-}
+use super::spread::{Rounds, Spread, rounds};
+use crate::report::{Scaled, slowest, wilson};
 
 /// The blocks whose names begin so.
 pub(super) fn blocks<'a>(results: &'a [Done], prefix: &str) -> impl Iterator<Item = &'a Done> {
@@ -57,6 +35,9 @@ struct Line {
     ours: String,
 }
 
+/// The mode over the broker.
+const EVENT: &str = "event";
+
 const MISSING: &str = "not measured yet";
 
 fn line(what: &'static str, theirs: &'static str, aim: &'static str, ours: String) -> Line {
@@ -81,20 +62,25 @@ fn throughput(results: &[Done]) -> String {
     let at = |done: &&Done| is_borne(done) && (done.rate - borne).abs() < 0.5;
     let found = blocks(results, "peak-").find(at).and_then(Done::event);
     let events = found.map_or(0.0, |run| run.events_per_s);
+    let at_peak = rounds(results, "load-100");
+    let at_peak = at_peak
+        .first()
+        .and_then(|rounds| rounds.of(EVENT, |run| run.events_per_s));
+    let again = at_peak.map_or(String::new(), |events| {
+        format!("; at that rate {events:.0} again")
+    });
     let above = fails.map_or(String::new(), |fails| format!(", {fails:.0}/s are not"));
-    format!("{borne:.0} orders/s are borne ({events:.0} workflow events/s){above}")
+    format!("{borne:.0} orders/s are borne ({events:.0} workflow events/s){above}{again}")
 }
 
 fn latency(results: &[Done]) -> String {
-    let one = |(done, run): (&Done, &DoneMode)| {
-        let share = done.block.trim_start_matches("load-");
-        let l = run.completion_ms;
-        format!("{share} %: p50 {:.0}, p99 {:.0} ms", l.p50, l.p99)
+    let one = |load: Rounds<'_>| {
+        let share = load.name.trim_start_matches("load-").to_owned();
+        let p50 = load.of(EVENT, |run| run.completion_ms.p50)?;
+        let p99 = load.of(EVENT, |run| run.completion_ms.p99)?;
+        Some(format!("{share} %: p50 {p50:.0}, p99 {p99:.0} ms"))
     };
-    events(results, "load-")
-        .map(one)
-        .collect::<Vec<_>>()
-        .join("; ")
+    each(results, "load-", one)
 }
 
 fn recovery(results: &[Done], fault: &str) -> String {
@@ -130,40 +116,53 @@ fn availability(results: &[Done]) -> String {
 }
 
 fn modes(results: &[Done]) -> String {
-    let mut text = Vec::new();
-    for done in blocks(results, "modes-") {
-        let one = |run: &DoneMode| {
-            format!(
-                "{} {:.1} (202: {:.1}), {:.1} ms CPU",
-                run.mode,
-                run.completion_ms.p50,
-                run.ack_ms.p50,
-                run.cpu_s * 1_000.0 / per(run.accepted)
-            )
+    let one = |rounds: Rounds<'_>| {
+        let mode = |name: &&str| {
+            let completed = rounds.of(name, |run| run.completion_ms.p50)?;
+            let accepted = rounds.of(name, |run| run.ack_ms.p50)?;
+            let cpu = rounds.of(name, |run| run.cpu_s * 1_000.0 / per(run.accepted))?;
+            Some(format!(
+                "{name} {completed:.1} [202: {accepted:.1}], {cpu:.1} ms CPU"
+            ))
         };
-        let modes: Vec<String> = done.modes.iter().map(one).collect();
-        let which = done.block.trim_start_matches("modes-");
-        text.push(format!(
-            "{which}, at {:.0}/s: {}",
-            done.rate,
-            modes.join(", ")
-        ));
-    }
-    text.join("; ")
+        let modes: Vec<String> = rounds.modes().iter().filter_map(mode).collect();
+        let which = rounds.name.trim_start_matches("modes-");
+        let rate = rounds.rate();
+        Some(format!("{which}, at {rate:.0}/s: {}", modes.join(", ")))
+    };
+    each(results, "modes-", one)
 }
 
 fn bursts(results: &[Done]) -> String {
-    let one = |(done, run): (&Done, &DoneMode)| {
-        let times = done.block.trim_start_matches("burst-");
-        format!(
-            "{times} of {:.0}/s: {} orders open at the most, all ended {:.1} s after the last was accepted",
-            done.rate, run.backlog, run.drain_s
-        )
+    let one = |rounds: Rounds<'_>| {
+        let times = rounds.name.trim_start_matches("burst-").to_owned();
+        let rate = rounds.rate();
+        #[allow(clippy::cast_precision_loss)]
+        let open = rounds.of(EVENT, |run| run.backlog as f64)?;
+        let drained = rounds.of(EVENT, |run| run.drain_s)?;
+        Some(format!(
+            "{times} of {rate:.0}/s: {open:.0} orders open at the most, all ended {drained:.1} s after \
+             the last was accepted"
+        ))
     };
-    events(results, "burst-")
-        .map(one)
-        .collect::<Vec<_>>()
-        .join("; ")
+    each(results, "burst-", one)
+}
+
+/// Further workers: the slowest of all bursts.
+fn scaled(results: &[Done]) -> String {
+    let mut bursts = events(results, "burst-").peekable();
+    if bursts.peek().is_none() {
+        return String::new();
+    }
+    let all: Vec<&Scaled> = bursts.flat_map(|(_, run)| &run.scaled).collect();
+    let ms = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.0} ms"));
+    let (assigned, pause) = slowest(all.iter().copied());
+    format!(
+        "{} workers started; at the most {} to the first message, {} with nobody at work on what moved",
+        all.len(),
+        ms(assigned),
+        ms(pause)
+    )
 }
 
 fn fault_of(results: &[Done], prefix: &str) -> String {
@@ -216,15 +215,22 @@ fn outage(results: &[Done]) -> String {
 }
 
 fn partitions(results: &[Done]) -> String {
-    let one = |(done, run): (&Done, &DoneMode)| {
-        let count = done.block.trim_start_matches("partitions-");
-        format!(
-            "{count}: {:.0} orders/s, p99 {:.0} ms",
-            run.ended_per_s, run.completion_ms.p99
-        )
+    let one = |rounds: Rounds<'_>| {
+        let count = rounds.name.trim_start_matches("partitions-").to_owned();
+        let ended = rounds.of(EVENT, |run| run.ended_per_s)?;
+        let p99 = rounds.of(EVENT, |run| run.completion_ms.p99)?;
+        Some(format!("{count}: {ended:.0} orders/s, p99 {p99:.0} ms"))
     };
-    let text: Vec<String> = events(results, "partitions-").map(one).collect();
-    text.join("; ")
+    each(results, "partitions-", one)
+}
+
+/// What is said of each thing that was measured under names that begin so.
+fn each(results: &[Done], prefix: &str, say: impl FnMut(Rounds<'_>) -> Option<String>) -> String {
+    let said: Vec<String> = rounds(results, prefix)
+        .into_iter()
+        .filter_map(say)
+        .collect();
+    said.join("; ")
 }
 
 #[allow(clippy::cast_precision_loss)]
@@ -294,6 +300,12 @@ fn load(results: &[Done]) -> Vec<Line> {
             "4 to 6x absorbed",
             "a 6x backlog drained in 60 s",
             bursts(results),
+        ),
+        line(
+            "workers scaled on lag",
+            "in 35 to 50 s",
+            "assigned within 5 s, a pause of 500 ms",
+            scaled(results),
         ),
         line(
             "circuit breaker",

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use axum::extract::{Path as UrlPath, State};
@@ -30,6 +30,24 @@ pub struct Counters {
     pub again: AtomicU64,
     /// Attempts that failed.
     pub failed: AtomicU64,
+    /// When it handled its first message since it started; when partitions last came, and when some
+    /// last went, with no handler at work on them any more. In milliseconds since 1970; 0: not yet.
+    pub first_ms: AtomicI64,
+    /// See `first_ms`.
+    pub came_ms: AtomicI64,
+    /// See `first_ms`.
+    pub went_ms: AtomicI64,
+}
+
+/// What a service's one budget of retries has been asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retries {
+    /// Calls: messages handed over, calls outside, calls of other services and of brokers.
+    pub calls: u64,
+    /// Further attempts at them that were allowed.
+    pub retries: u64,
+    /// Times that a further attempt was refused, and put off or given up.
+    pub refused: u64,
 }
 
 /// Its counters, as told.
@@ -49,6 +67,14 @@ pub struct Stats {
     pub commits: u64,
     /// Its calls outside, if it makes any.
     pub calls: Option<CallCounts>,
+    /// What it has retried.
+    pub retries: Retries,
+    /// When it handled its first message since it started, in milliseconds since 1970; 0: not yet.
+    pub first_ms: i64,
+    /// When partitions last came to it, likewise.
+    pub came_ms: i64,
+    /// When partitions last went and it no longer worked on them, likewise.
+    pub went_ms: i64,
 }
 
 /// Opens the door and writes down its address, whole or not at all.
@@ -105,6 +131,7 @@ impl Kit {
     /// Its counters.
     #[must_use]
     pub fn stats(&self) -> Stats {
+        let budget = self.budget.counts();
         Stats {
             pid: std::process::id(),
             handled: self.counters.handled.load(Ordering::Relaxed),
@@ -113,6 +140,14 @@ impl Kit {
             waiting: self.store.waiting(),
             commits: self.store.commits(),
             calls: self.dependency.as_ref().map(|outside| outside.counts()),
+            retries: Retries {
+                calls: budget.calls,
+                retries: budget.retries,
+                refused: budget.refused,
+            },
+            first_ms: self.counters.first_ms.load(Ordering::Relaxed),
+            came_ms: self.counters.came_ms.load(Ordering::Relaxed),
+            went_ms: self.counters.went_ms.load(Ordering::Relaxed),
         }
     }
 }

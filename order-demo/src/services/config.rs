@@ -65,6 +65,8 @@ pub enum Mutant {
     NoInbox,
     /// Its provider has the effect again for a key that it knows.
     DoubleCharge,
+    /// It publishes a price that is not that of the input.
+    WrongPrice,
 }
 
 /// One service's settings.
@@ -72,6 +74,8 @@ pub enum Mutant {
 pub struct ServiceConfig {
     /// How services are put together.
     pub mode: Mode,
+    /// Which of the workers that share the service's topic, from 1 on.
+    pub worker: u32,
     /// The brokers, `host:port` each.
     pub brokers: Vec<String>,
     /// Its store's file.

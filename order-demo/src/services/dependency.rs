@@ -1,16 +1,17 @@
 //! A call outside: the time it takes, the errors it meets, and what keeps a sick provider from
-//! taking the service down with it: a bulkhead, a circuit breaker and pauses between attempts.
+//! taking the service down with it: a bulkhead, a circuit breaker, pauses between attempts, and the
+//! budget of retries that it shares with every other layer of the service.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use highwater_client::resilience::{
-    Backoff, BreakerSettings, BreakerState, BrokenCall, Bulkhead, CircuitBreaker,
+    Backoff, BreakerSettings, BreakerState, BrokenCall, Bulkhead, CircuitBreaker, RetryBudget,
 };
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::control::Control;
 
@@ -54,6 +55,7 @@ pub struct Dependency {
     breaker: CircuitBreaker,
     bulkhead: Bulkhead,
     backoff: Backoff,
+    budget: Arc<RetryBudget>,
     service_time: Duration,
     calls: AtomicU64,
     failures: AtomicU64,
@@ -66,7 +68,10 @@ pub struct Dependency {
 impl Dependency {
     /// A provider that takes `service_time` to answer.
     #[must_use]
-    pub fn new(control: Arc<Control>, service_time: Duration) -> Self {
+    pub fn new(
+        (control, budget): (Arc<Control>, Arc<RetryBudget>),
+        service_time: Duration,
+    ) -> Self {
         Self {
             control,
             breaker: CircuitBreaker::new(BreakerSettings {
@@ -76,6 +81,7 @@ impl Dependency {
             }),
             bulkhead: Bulkhead::new(AT_A_TIME, 100_000),
             backoff: Backoff::default(),
+            budget,
             service_time,
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -92,9 +98,20 @@ impl Dependency {
     /// # Errors
     /// [`Unavailable`] after a minute.
     pub async fn call(&self, random: u64) -> Result<(), Unavailable> {
-        let begun = Instant::now();
-        let mut failures = 0;
+        let until = Instant::now() + PATIENCE;
+        let gave_up = |failures: u32| Err(Unavailable(format!("{failures} attempts failed")));
+        self.budget.deposit();
+        // Leave for a call that is not made, because the circuit is open, is kept for the next.
+        let (mut failures, mut may_call) = (0, true);
         loop {
+            if !may_call
+                && timeout_at(until, self.budget.granted(random))
+                    .await
+                    .is_err()
+            {
+                return gave_up(failures);
+            }
+            may_call = true;
             let pause = match self.attempt().await {
                 Ok(()) => return Ok(()),
                 Err(BrokenCall::Refused(refused)) => {
@@ -104,11 +121,12 @@ impl Dependency {
                 }
                 Err(BrokenCall::Failed(_)) => {
                     failures += 1;
+                    may_call = false;
                     self.backoff.pause(failures, random)
                 }
             };
-            if begun.elapsed() + pause > PATIENCE {
-                return Err(Unavailable(format!("{failures} attempts failed")));
+            if Instant::now() + pause > until {
+                return gave_up(failures);
             }
             sleep(pause).await;
         }
@@ -177,3 +195,7 @@ impl Dependency {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "dependency_tests.rs"]
+mod tests;

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use highwater_client::resilience::RetryBudget;
 use thiserror::Error;
 
 use super::admin::Counters;
@@ -13,10 +14,13 @@ use super::config::{Mode, Mutant, ServiceConfig};
 use super::control::Control;
 use super::dependency::{Dependency, Unavailable};
 use super::outside::Provider;
+use super::prices::PriceCache;
 use super::rest;
+use crate::domain::catalogue;
 use crate::domain::context::LogicError;
 use crate::domain::message::{Body, Message};
 use crate::domain::role::Role;
+use crate::gateway::door::unix_ms;
 use crate::store::{Handled, Store, StoreOptions};
 
 /// A service's parts.
@@ -29,6 +33,11 @@ pub struct Kit {
     pub counters: Counters,
     /// What it calls outside.
     pub dependency: Option<Dependency>,
+    /// What every layer of it may retry: handlers, calls outside, calls of other services and of
+    /// brokers. One for all of them, so that a retry of a retry does not multiply calls.
+    pub budget: Arc<RetryBudget>,
+    /// The catalogue's prices, where its topic says them.
+    pub prices: Option<PriceCache>,
 }
 
 /// A message was not handled.
@@ -66,12 +75,18 @@ impl Kit {
         let store = Store::open(&config.store, logic, options)
             .with_context(|| format!("store {}", config.store.display()))?;
         let service_time = Duration::from_micros(config.service_time_us);
-        let dependency = outside.then(|| Dependency::new(Arc::clone(&control), service_time));
+        let budget = Arc::new(RetryBudget::default());
+        let dependency = outside.then(|| {
+            let parts = (Arc::clone(&control), Arc::clone(&budget));
+            Dependency::new(parts, service_time)
+        });
         Ok(Self {
             store,
             control,
             counters: Counters::default(),
             dependency,
+            budget,
+            prices: None,
         })
     }
 
@@ -80,15 +95,21 @@ impl Kit {
     /// # Errors
     /// As [`Kit::open`].
     pub fn of(role: Role, config: &ServiceConfig) -> anyhow::Result<Self> {
-        let logic: Logic = match config.mode {
-            Mode::RestNaive | Mode::RestHardened => {
+        let prices = match (role, config.mode) {
+            (Role::Catalogue, Mode::Event) => Some(PriceCache::default()),
+            _ => None,
+        };
+        let logic: Logic = match (config.mode, prices.clone()) {
+            (Mode::RestNaive | Mode::RestHardened, _) => {
                 Arc::new(move |context, message| rest::answering(role, context, message))
             }
-            Mode::Event | Mode::Monolith | Mode::MonolithReplicated => {
-                Arc::new(move |context, message| role.handle(context, message))
+            (_, Some(prices)) => {
+                Arc::new(move |context, message| catalogue::handle(context, message, &prices))
             }
+            (_, None) => Arc::new(move |context, message| role.handle(context, message)),
         };
-        Self::open(config, logic, role.calls_outside())
+        let kit = Self::open(config, logic, role.calls_outside())?;
+        Ok(Self { prices, ..kit })
     }
 
     /// Handles a message to its end: the call outside, then the commit.
@@ -134,7 +155,9 @@ impl Kit {
             (None, Some((_, error))) => Some(HandleError::Unavailable(error)),
             (None, None) => None,
         };
-        self.counters.handled.fetch_add(now, Ordering::Relaxed);
+        if self.counters.handled.fetch_add(now, Ordering::Relaxed) == 0 && now > 0 {
+            self.counters.first_ms.store(unix_ms(), Ordering::Relaxed);
+        }
         self.counters.again.fetch_add(again, Ordering::Relaxed);
         let failed = u64::from(error.is_some());
         self.counters.failed.fetch_add(failed, Ordering::Relaxed);

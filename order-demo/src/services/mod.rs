@@ -10,5 +10,6 @@ pub mod http;
 pub mod kit;
 pub mod monolith;
 pub mod outside;
+pub mod prices;
 pub mod rest;
 pub mod run;

@@ -137,7 +137,7 @@ pub async fn run(config: &ServiceConfig, stop: CancellationToken) -> anyhow::Res
     let kit = Arc::new(Kit::open(config, logic, true)?);
     let replicas = match config.mode {
         Mode::MonolithReplicated => {
-            let client = event::connect(config, GATEWAY).await?;
+            let client = event::connect(config, GATEWAY, &kit.budget).await?;
             Some(client.producer().linger(Duration::ZERO).build())
         }
         _ => None,

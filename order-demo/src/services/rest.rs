@@ -2,8 +2,8 @@
 //! answers when the order has ended. The same logic, stores and providers as over the broker.
 //!
 //! Naive: no deadlines, no retries. A failure leaves the order where it is until its client asks
-//! again under the same key. Hardened: every call has a deadline, three attempts and a circuit
-//! breaker.
+//! again under the same key. Hardened: every call has a deadline, three attempts as far as the
+//! gateway's budget of retries reaches, and a circuit breaker.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use futures_util::future::try_join_all;
-use highwater_client::resilience::{Backoff, BreakerSettings, CircuitBreaker};
+use highwater_client::resilience::{Backoff, BreakerSettings, CircuitBreaker, RetryBudget};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -112,8 +112,13 @@ impl Peer {
         Ok(sent)
     }
 
-    async fn hardened(&self, message: &Message) -> anyhow::Result<Vec<Message>> {
+    async fn hardened(
+        &self,
+        message: &Message,
+        budget: &RetryBudget,
+    ) -> anyhow::Result<Vec<Message>> {
         let mut attempt = 0;
+        budget.deposit();
         loop {
             attempt += 1;
             let call = async {
@@ -127,6 +132,8 @@ impl Peer {
             if attempt == ATTEMPTS {
                 anyhow::bail!("{error}");
             }
+            // Somebody waits for the answer, and may ask again under the same key.
+            anyhow::ensure!(budget.withdraw(), "the retry budget is used up; {error}");
             let random = crate::order::fnv(message.event_id.as_bytes());
             sleep(Backoff::default().pause(attempt, random)).await;
         }
@@ -144,7 +151,7 @@ impl Coupled {
     async fn call(&self, role: Role, message: &Message) -> anyhow::Result<Vec<Message>> {
         let peer = self.peers.get(&role).context("there is no such service")?;
         let sent = if self.hardened {
-            peer.hardened(message).await
+            peer.hardened(message, &self.kit.budget).await
         } else {
             peer.once(message).await
         };

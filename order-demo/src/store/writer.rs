@@ -202,6 +202,20 @@ impl Store {
         }
     }
 
+    /// Returns when everything that waits to be published now is published. Cancellation-safe.
+    pub async fn published(&self) {
+        let last = self.shared.rows().keys().next_back().copied();
+        let Some(last) = last else { return };
+        loop {
+            let room = self.shared.room.notified();
+            let first = self.shared.rows().keys().next().copied();
+            if first.is_none_or(|first| first > last) {
+                return;
+            }
+            room.await;
+        }
+    }
+
     /// Messages that wait to be published.
     #[must_use]
     pub fn waiting(&self) -> u64 {

@@ -53,6 +53,32 @@ async fn reopen(path: &Path, store: Store) -> Store {
     open(path, false)
 }
 
+/// Whoever hands partitions over waits for what was said before, and not for what is said meanwhile.
+#[tokio::test]
+async fn what_waits_now_is_published_when_its_rows_are_gone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = open(&directory.path().join("store"), false);
+    store.published().await;
+    store.handle(reserve(1)).await.expect("handled");
+    let waits = tokio::spawn({
+        let store = store.clone();
+        async move { store.published().await }
+    });
+    tokio::task::yield_now().await;
+    assert!(!waits.is_finished());
+    store.handle(reserve(2)).await.expect("handled");
+    let mut outbox = StoredOutbox(store.clone());
+    let rows = outbox.pending(10).await.expect("rows");
+    assert_eq!(rows.len(), 2);
+    let state = RelayState {
+        revision: 1,
+        ..RelayState::default()
+    };
+    assert!(outbox.save(0, &state, &[rows[0].id]).await.expect("saved"));
+    waits.await.expect("it was published");
+    assert_eq!(store.waiting(), 1);
+}
+
 #[tokio::test]
 async fn a_message_counts_once_also_after_a_restart() {
     let directory = tempfile::tempdir().expect("a directory");

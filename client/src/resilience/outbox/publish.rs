@@ -81,6 +81,7 @@ pub(super) fn publish_all<'a>(
 ) -> BoxFuture<'a, Vec<Result<Published, SendError>>> {
     async move {
         let cluster = &client.inner.cluster;
+        cluster.called(batches.len());
         let requests = together(cluster, batches);
         let sent = requests.iter().map(|(address, places)| async move {
             let members: Vec<&Numbered> = places.iter().filter_map(|at| batches.get(*at)).collect();
@@ -193,6 +194,9 @@ pub(super) async fn publish(
         }
         tracing::debug!(partition = %batch.tp, %cause, failures, "outbox batch: trying on");
         sleep(pause).await;
+        if !cluster.allowed(deadline).await {
+            return Err(SendError::Unknown(cause));
+        }
     }
 }
 
