@@ -132,6 +132,7 @@ where
         let budget = deadline
             .saturating_duration_since(Instant::now())
             .min(cluster.timings.request_timeout);
+        let mut called = within_budget;
         let cause = match one(cluster, &address, budget, &mut attempt).await {
             Ok(answer) => match answer.error() {
                 None => return Ok(answer),
@@ -147,7 +148,11 @@ where
                     cause
                 }
             },
-            Err(Attempt::NotSent(cause)) => cause,
+            Err(Attempt::NotSent(cause)) => {
+                // It reached nobody: no call, and the next attempt is no retry of it.
+                called = false;
+                cause
+            }
             Err(Attempt::NoAnswer(cause)) => {
                 maybe_done = true;
                 cause
@@ -163,7 +168,7 @@ where
         if named.is_none() || failures > 3 {
             sleep(pause).await;
         }
-        if within_budget && !cluster.allowed(deadline).await {
+        if called && !cluster.allowed(deadline).await {
             return Err(CallFailure { cause, maybe_done });
         }
     }

@@ -7,7 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fake::FakeCluster;
-use highwater_client::{AdminError, Client, ConnectError, NodeId, ProducerRecord, ShardId};
+use highwater_client::resilience::{BudgetSettings, RetryBudget};
+use highwater_client::{
+    AdminError, Client, ConnectError, ErrorCode, NewTopic, NodeId, ProducerRecord, ShardId,
+};
 use tokio::net::TcpStream;
 use tower::service_fn;
 
@@ -72,4 +75,26 @@ async fn nobody_there_is_told_with_the_addresses() {
     assert!(Client::builder().build().is_err());
     let none = Client::connect("highwater://").await;
     assert!(matches!(none, Err(ConnectError::ConnectionString(_))));
+}
+
+/// A broker that is overloaded is asked again once for each call that was made, and not until the
+/// deadline as often as pauses allow.
+#[tokio::test]
+async fn calls_are_made_again_as_far_as_the_budget_reaches() {
+    let cluster = FakeCluster::start(1).await;
+    let budget = Arc::new(RetryBudget::new(BudgetSettings {
+        window: Duration::from_secs(600),
+        percent: 100,
+        free_per_second: 0,
+    }));
+    let builder = cluster.builder().retry_budget(Arc::clone(&budget));
+    let client = builder.connect().await.unwrap();
+    let overloaded = [ErrorCode::Overloaded; 100];
+    cluster.state.lock().create_faults.extend(overloaded);
+    let admin = client.admin().timeout(Duration::from_secs(2));
+    admin.create_topic(NewTopic::named("t")).await.unwrap_err();
+    assert_eq!(cluster.state.lock().create_faults.len(), 98);
+    let counts = budget.counts();
+    assert_eq!((counts.calls, counts.retries), (1, 1));
+    assert!(counts.refused > 1, "{counts:?}");
 }

@@ -75,6 +75,11 @@ impl v1::admin_server::Admin for Node {
         if state.topics.contains_key(&request.name) {
             return Ok(Response::new(failed(ErrorCode::TopicExists)));
         }
+        let fault = state.create_faults.pop_front();
+        // Only an answer that is lost leaves a topic behind.
+        if let Some(code) = fault.filter(|code| *code != ErrorCode::TimedOut) {
+            return Ok(Response::new(failed(code)));
+        }
         let factor = request.replication_factor.max(1);
         state.create(
             &request.name,
@@ -83,7 +88,6 @@ impl v1::admin_server::Admin for Node {
             request.configs.into_iter().collect(),
         );
         let topic = state.metadata(&request.name);
-        let fault = state.create_faults.pop_front();
         drop(state);
         self.changed.send_modify(|changes| *changes += 1);
         let answer = match fault {

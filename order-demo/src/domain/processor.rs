@@ -13,10 +13,16 @@ pub fn saga_key(order_id: &str) -> String {
     format!("saga/{order_id}")
 }
 
+/// The key under which a wish to cancel waits for its order. Both come by way of a validator, and of
+/// two of them one may die with the order in its outbox.
+fn early_key(order_id: &str) -> String {
+    format!("early-cancel/{order_id}")
+}
+
 /// Handles a message of the saga inbox.
 ///
 /// # Errors
-/// [`LogicError::Poison`] for a message about an order that nobody knows.
+/// [`LogicError::Poison`] for an answer about an order that nobody knows.
 pub fn handle(context: &mut Context<'_>, message: &Message) -> Result<(), LogicError> {
     let key = saga_key(&message.order_id);
     let known: Option<Saga> = context.get(&key)?;
@@ -24,9 +30,13 @@ pub fn handle(context: &mut Context<'_>, message: &Message) -> Result<(), LogicE
     let (saga, outputs) = match (known, &message.body) {
         // A placed order that comes again is the same order.
         (Some(_), Body::Valid(_) | Body::Invalid { .. }) => return Ok(()),
-        (None, Body::Valid(request)) => Saga::begin(request.clone(), bucket(&message.order_id)),
+        (None, Body::Valid(request)) => {
+            let begun = Saga::begin(request.clone(), bucket(&message.order_id));
+            with_early_cancel(context, message, begun)?
+        }
         (None, Body::Invalid { account_id, reason }) => {
-            Saga::reject(unsound(account_id), reason.clone())
+            let rejected = Saga::reject(unsound(account_id), reason.clone());
+            with_early_cancel(context, message, rejected)?
         }
         (Some(mut saga), Body::Reply(reply)) => {
             let outputs = saga.answered(reply);
@@ -36,7 +46,8 @@ pub fn handle(context: &mut Context<'_>, message: &Message) -> Result<(), LogicE
             let outputs = saga.cancel_asked();
             (saga, outputs)
         }
-        (None, Body::Reply(_) | Body::CancelAsked) => {
+        (None, Body::CancelAsked) => return context.put(&early_key(&message.order_id), &true),
+        (None, Body::Reply(_)) => {
             let id = &message.order_id;
             return Err(LogicError::Poison(format!("order {id} is not known")));
         }
@@ -45,6 +56,18 @@ pub fn handle(context: &mut Context<'_>, message: &Message) -> Result<(), LogicE
     context.put(&key, &saga)?;
     send(context, message, before, outputs);
     Ok(())
+}
+
+/// A new saga, with the wish to cancel that came before its order, if one did.
+fn with_early_cancel(
+    context: &Context<'_>,
+    message: &Message,
+    (mut saga, mut outputs): (Saga, Vec<Output>),
+) -> Result<(Saga, Vec<Output>), LogicError> {
+    if context.get(&early_key(&message.order_id))? == Some(true) {
+        outputs.extend(saga.cancel_asked());
+    }
+    Ok((saga, outputs))
 }
 
 fn send(context: &mut Context<'_>, cause: &Message, before: u32, outputs: Vec<Output>) {
@@ -84,3 +107,7 @@ fn unsound(account_id: &str) -> OrderRequest {
         items: Vec::new(),
     }
 }
+
+#[cfg(test)]
+#[path = "processor_tests.rs"]
+mod tests;

@@ -17,7 +17,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A service that ran so long ended for a reason of its own.
 const SETTLED: Duration = Duration::from_secs(10);
 /// How long a service may take to stop when it is asked to.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+const STOP_PATIENCE: Duration = Duration::from_secs(40);
 
 /// What a keeper can be told.
 pub(super) enum Order {

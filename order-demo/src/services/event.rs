@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use highwater_client::Client;
 use highwater_client::group::{
-    Chunk, GroupRecord, GroupWorker, HandlerError, NamedPartition, RetryPolicy,
+    Chunk, GroupRecord, GroupWorker, HandlerError, NamedPartition, RetryPolicy, RevokeReason,
 };
 use highwater_client::resilience::RetryBudget;
 use tokio::task::JoinHandle;
@@ -40,7 +40,7 @@ const RELAY_PAUSE: Duration = Duration::from_millis(100);
 /// How long a service that is to stop waits for its outbox.
 const LAST_WORDS: Duration = Duration::from_secs(10);
 /// How long a worker that gives up partitions waits until what they led to is published.
-const HANDING_OVER: Duration = Duration::from_secs(5);
+const HANDING_OVER: Duration = Duration::from_secs(15);
 
 /// Connects to the brokers. Calls are retried as far as the service's budget reaches.
 ///
@@ -161,13 +161,15 @@ fn join(
             note(role, &partitions, &came.counters.came_ms);
             async {}
         })
-        .on_revoked(move |partitions, _| {
+        .on_revoked(move |partitions, reason| {
             note(role, &partitions, &went.counters.went_ms);
             let store = went.store.clone();
             // Whoever takes over may say the next thing of an order: what was said of it before has
             // to be there first.
             async move {
-                if timeout(HANDING_OVER, store.published()).await.is_err() {
+                // After a lost session others may be at work already: there is nothing to hand over.
+                let hands_over = reason != RevokeReason::Lost;
+                if hands_over && timeout(HANDING_OVER, store.published()).await.is_err() {
                     tracing::warn!("partitions go before all is published");
                 }
             }

@@ -163,6 +163,8 @@ pub(super) async fn publish(
         if let Some(cause) = cluster.view().deleted(batch.tp.topic) {
             return Err(given_up(maybe_written, cause));
         }
+        // An attempt that reached nobody was no call, and the next one is no retry of it.
+        let mut called = true;
         let cause = match attempt(cluster, lanes, batch).await {
             Ok(Ok(base)) => return Ok(Published::At(base)),
             Ok(Err((outcome, error))) => {
@@ -184,6 +186,7 @@ pub(super) async fn publish(
             }
             Err(NoVerdict { cause, sent }) => {
                 maybe_written |= sent;
+                called = sent;
                 cause
             }
         };
@@ -194,7 +197,7 @@ pub(super) async fn publish(
         }
         tracing::debug!(partition = %batch.tp, %cause, failures, "outbox batch: trying on");
         sleep(pause).await;
-        if !cluster.allowed(deadline).await {
+        if called && !cluster.allowed(deadline).await {
             return Err(SendError::Unknown(cause));
         }
     }
