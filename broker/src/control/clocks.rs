@@ -20,12 +20,20 @@ const FRESH_FOR: Duration = Duration::from_secs(10);
 /// What this broker knows of wall clocks.
 #[derive(Debug, Default)]
 pub struct Clocks {
-    /// At the metadata leader: by how much each broker is ahead of it, in milliseconds.
-    heard: Mutex<BTreeMap<NodeId, (Instant, i64)>>,
+    /// At the metadata leader: what each broker's clock showed when.
+    heard: Mutex<BTreeMap<NodeId, Heard>>,
     /// What the metadata leader last said.
     known: Mutex<Option<Known>>,
+    /// The time that brokers had in common when others than this one were last heard of.
+    common: Mutex<Option<(Instant, i64)>>,
     /// Why retention stands still, if it does.
     halted: Mutex<Option<String>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Heard {
+    at: Instant,
+    theirs_ms: i64,
 }
 
 #[derive(Debug, Clone)]
@@ -39,15 +47,19 @@ struct Known {
 }
 
 impl Known {
-    /// The time that brokers had in common when this was told: their median.
-    fn common_ms(&self, me: NodeId) -> i64 {
+    /// The time that brokers had in common when this was told: their median. `None`: of no other than
+    /// `me` anything is known.
+    fn common_ms(&self, me: NodeId) -> Option<i64> {
         let others = self.ahead_ms.iter().filter(|(node, _)| **node != me);
         let mut ahead: Vec<i64> = others.map(|(_, ahead)| *ahead).collect();
+        if ahead.is_empty() {
+            return None;
+        }
         ahead.push(self.own_ahead_ms);
         ahead.sort_unstable();
-        let median = ahead.get(ahead.len() / 2).copied().unwrap_or_default();
+        let median = *ahead.get(ahead.len() / 2)?;
         let leader = self.own_ms.saturating_sub(self.own_ahead_ms);
-        leader.saturating_add(median)
+        Some(leader.saturating_add(median))
     }
 }
 
@@ -68,35 +80,50 @@ pub enum Verdict {
 
 impl Clocks {
     /// At the metadata leader: a broker's wall clock, as it has just come in.
-    pub fn heard(&self, node: NodeId, theirs_ms: i64, own_ms: i64) {
+    pub fn heard(&self, node: NodeId, theirs_ms: i64) {
         if theirs_ms != 0 {
-            let ahead = theirs_ms.saturating_sub(own_ms);
-            self.heard.lock().insert(node, (Instant::now(), ahead));
+            let heard = Heard {
+                at: Instant::now(),
+                theirs_ms,
+            };
+            self.heard.lock().insert(node, heard);
         }
     }
-    /// At the metadata leader: what is to be told.
+    /// At the metadata leader: what is to be told, by its wall clock, which may have jumped since it heard the
+    /// others'.
     #[must_use]
-    pub fn to_tell(&self) -> Vec<ClockOffset> {
+    pub fn to_tell(&self, own_ms: i64) -> Vec<ClockOffset> {
         let heard = self.heard.lock();
-        let fresh = heard.iter().filter(|(_, (at, _))| at.elapsed() < FRESH_FOR);
-        let offset = |(node, (_, ahead)): (&NodeId, &(Instant, i64))| ClockOffset {
-            node_id: node.0,
-            ahead_ms: *ahead,
+        let fresh = heard
+            .iter()
+            .filter(|(_, said)| said.at.elapsed() < FRESH_FOR);
+        let offset = |(node, said): (&NodeId, &Heard)| {
+            let passed = millis(said.at.elapsed());
+            let theirs = said.theirs_ms.saturating_add(passed);
+            ClockOffset {
+                node_id: node.0,
+                ahead_ms: theirs.saturating_sub(own_ms),
+            }
         };
         fresh.map(offset).collect()
     }
-    /// What the metadata leader told, with its wall clock when it did.
-    pub fn told(&self, clocks: &[ClockOffset], theirs_ms: i64, own_ms: i64) {
+    /// What the metadata leader told broker `me`, with its wall clock when it did.
+    pub fn told(&self, me: NodeId, clocks: &[ClockOffset], theirs_ms: i64, own_ms: i64) {
         if theirs_ms == 0 {
             return;
         }
         let ahead = |clock: &ClockOffset| (NodeId(clock.node_id), clock.ahead_ms);
-        *self.known.lock() = Some(Known {
+        let known = Known {
             at: Instant::now(),
             own_ms,
             own_ahead_ms: own_ms.saturating_sub(theirs_ms),
             ahead_ms: clocks.iter().map(ahead).collect(),
-        });
+        };
+        // A new leader may have heard nobody else yet: what was known before goes on.
+        if let Some(common) = known.common_ms(me) {
+            *self.common.lock() = Some((known.at, common));
+        }
+        *self.known.lock() = Some(known);
     }
     /// What they say of `now_ms`, this broker's wall clock, among the brokers `members`.
     #[must_use]
@@ -122,13 +149,12 @@ impl Clocks {
     /// is appended now look old as soon as it is right again. Of two times that nobody decides between
     /// it is the later one: who looks too young is kept.
     #[must_use]
-    pub fn append_time(&self, me: NodeId, wall_ms: i64) -> i64 {
-        let known = self.known.lock();
-        let Some(known) = known.as_ref() else {
+    pub fn append_time(&self, wall_ms: i64) -> i64 {
+        let Some((at, common)) = *self.common.lock() else {
             return wall_ms;
         };
-        let passed = known.at.elapsed();
-        let theirs = known.common_ms(me).saturating_add(millis(passed));
+        let passed = at.elapsed();
+        let theirs = common.saturating_add(millis(passed));
         if wall_ms.abs_diff(theirs) <= TOLERANCE_MS {
             wall_ms
         } else if passed < FRESH_FOR {

@@ -137,13 +137,13 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
     let now_ms = broker.env.clock().now_ms();
     broker
         .clocks
-        .heard(NodeId(request.node_id), request.wall_clock_ms, now_ms);
+        .heard(NodeId(request.node_id), request.wall_clock_ms);
     let alive = broker.liveness.alive();
     broker.cluster.observe_alive(alive.clone());
     HeartbeatResponse {
         shards: reports(&broker.cluster),
         alive: alive.into_iter().map(|node| node.0).collect(),
-        clocks: broker.clocks.to_tell(),
+        clocks: broker.clocks.to_tell(now_ms),
         wall_clock_ms: now_ms,
         ..HeartbeatResponse::default()
     }
@@ -242,9 +242,12 @@ pub async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
 
 fn learn_clocks<E: Env>(broker: &Broker<E>, response: &HeartbeatResponse) {
     let now_ms = broker.env.clock().now_ms();
-    broker
-        .clocks
-        .told(&response.clocks, response.wall_clock_ms, now_ms);
+    broker.clocks.told(
+        broker.node_id,
+        &response.clocks,
+        response.wall_clock_ms,
+        now_ms,
+    );
 }
 
 /// Who leads the shards hosted here, as their groups see it.

@@ -136,7 +136,7 @@ impl<E: Env> Broker<E> {
     /// The time that what is appended now gets, ms since the Unix epoch.
     pub(crate) fn append_time_ms(&self) -> i64 {
         let wall_ms = self.env.clock().now_ms();
-        self.clocks.append_time(self.node_id, wall_ms)
+        self.clocks.append_time(wall_ms)
     }
     /// What a new fetch stream may have on its way.
     #[must_use]
