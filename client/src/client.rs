@@ -139,8 +139,9 @@ impl ClientBuilder {
     /// Retries calls only as far as this budget reaches, which the application's own layers may share
     /// ([`RetryPolicy::budget`](crate::group::RetryPolicy::budget), [`Retry`](crate::resilience::Retry)):
     /// a retry that it refuses is put off, up to the deadline of its call. It covers calls with one
-    /// answer and the outbox, as far as they reached a broker. It does not cover what is one attempt at a time for ever, and whose delay
-    /// would cost more than it saves: connections, streams of records, and the session of a group.
+    /// answer and the outbox, as far as they reached a broker. It does not cover what is one attempt at
+    /// a time for ever, and whose delay would cost more than it saves: connections, streams of records,
+    /// and the session of a group.
     #[must_use]
     pub fn retry_budget(mut self, budget: Arc<RetryBudget>) -> Self {
         self.retry_budget = Some(budget);
