@@ -79,6 +79,8 @@ pub enum Kind {
     ClockJump,
     /// A further broker joins, gets replicas, is drained and removed.
     ComeAndGo,
+    /// Partitions go to other shards, some of them only half-way.
+    MovePartition,
     /// A broker's disk is lost for good and replaced by an empty one.
     Replace,
     /// Leaders are moved about by hand.
@@ -117,7 +119,7 @@ pub(crate) enum Lane {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 39] = [
         Self::KillFollower,
         Self::KillLeader,
         Self::KillMajority,
@@ -153,6 +155,7 @@ impl Kind {
         Self::RollingRestart,
         Self::ClockJump,
         Self::ComeAndGo,
+        Self::MovePartition,
         Self::Replace,
         Self::TransferLeaders,
         Self::RebalanceStorm,
@@ -197,6 +200,7 @@ impl Kind {
             Self::RollingRestart => ("rolling-restart", "restart"),
             Self::ClockJump => ("clock-jump", "clock"),
             Self::ComeAndGo => ("come-and-go", "members"),
+            Self::MovePartition => ("move-partition", "moves"),
             Self::Replace => ("replace", "members"),
             Self::TransferLeaders => ("transfer-leaders", "transfer"),
             Self::RebalanceStorm => ("rebalance-storm", "storm"),
@@ -218,7 +222,7 @@ impl Kind {
             "power" | "bad-disk" => Need::Power,
             "composite" => Need::NetworkAndPower,
             "clock" => Need::Clock,
-            "transfer" | "storm" => Need::Nothing,
+            "transfer" | "storm" | "moves" => Need::Nothing,
             _ => Need::Processes,
         }
     }
@@ -238,7 +242,8 @@ impl Kind {
         match self.names().1 {
             _ if matches!(self, Self::SilentDeath | Self::Replace) => Lane::Process,
             "partition" | "link" => Lane::Network,
-            "members" => Lane::Members,
+            // One plan at a time.
+            "members" | "moves" => Lane::Members,
             "composite" => Lane::Both,
             "clock" | "transfer" | "storm" => Lane::Leaders,
             _ => Lane::Process,
@@ -271,6 +276,7 @@ impl Kind {
             Self::SilentDeath => (1_000, 12_000),
             Self::HalfOpen => (5_000, 25_000),
             Self::ComeAndGo => (25_000, 60_000),
+            Self::MovePartition => (10_000, 30_000),
             Self::Replace => (12_000, 30_000),
             Self::Laggard => (6_000, 14_000),
             Self::Wipe => (3_000, 8_000),

@@ -30,6 +30,8 @@ const RETRY: Duration = Duration::from_millis(500);
 /// Between two looks for groups to be forgotten. Each moves the shard's clock, which counts at most
 /// ten minutes between two entries.
 const SWEEP: Duration = Duration::from_mins(5);
+/// Between two looks where there is nothing to do.
+const IDLE: Duration = Duration::from_secs(5);
 const DEADLINE: Duration = Duration::from_secs(5);
 const PROPOSALS_AT_ONCE: usize = 16;
 
@@ -181,10 +183,14 @@ pub async fn raise_level<E: Env>(
 pub async fn coordinate<E: Env>(broker: Arc<Broker<E>>, shard: Arc<Shard<E::Disk>>) {
     let mut work = Work::new(&broker);
     let mut changes = broker.cluster.changes();
+    let mut status = shard.group.status();
     loop {
-        let wake = work.next_wake();
+        let wake = work.next_wake(&shard);
+        let seen = status.borrow_and_update().role_in();
         tokio::select! {
             () = tokio::time::sleep_until(wake) => {}
+            // Not of a group that has stopped: nothing changes there any more.
+            Ok(_) = status.wait_for(|now| now.role_in() != seen) => {}
             () = shard.groups.changed() => {}
             changed = changes.changed() => if changed.is_err() { return },
             () = broker.stop.cancelled() => return,
@@ -251,8 +257,16 @@ impl Work {
             due: BTreeMap::new(),
         }
     }
-    fn next_wake(&self) -> Instant {
-        let tick = self.last_tick.max(Instant::now()) + TICK;
+    /// Time need not pass where there is no group, or another broker leads: a new group, and a new leader, are
+    /// told.
+    fn next_wake<D: highwater_env::Disk>(&self, shard: &Shard<D>) -> Instant {
+        let ready = shard.coordinator.is_ready();
+        let nothing = if shard.group.is_leader() {
+            ready && shard.groups.is_empty()
+        } else {
+            !ready
+        };
+        let tick = self.last_tick.max(Instant::now()) + if nothing { IDLE } else { TICK };
         self.due.values().copied().fold(tick, Instant::min)
     }
 

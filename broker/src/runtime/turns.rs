@@ -30,6 +30,8 @@ const LEAST_SHARE: u32 = 10;
 #[derive(Debug)]
 pub struct Turns {
     short: AtomicBool,
+    /// Somebody has asked for a turn since it was looked at last.
+    asked: AtomicBool,
     places: Arc<Semaphore>,
 }
 
@@ -37,6 +39,7 @@ impl Default for Turns {
     fn default() -> Self {
         Self {
             short: AtomicBool::new(false),
+            asked: AtomicBool::new(false),
             places: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
@@ -63,6 +66,7 @@ impl Turns {
     /// A turn, unless it has to be waited for with [`Turns::wait`].
     #[must_use]
     pub fn now(&self) -> Option<Turn> {
+        self.asked.store(true, Ordering::Relaxed);
         if !self.is_short() {
             return Some(Turn(None));
         }
@@ -81,6 +85,27 @@ impl Turns {
     #[must_use]
     pub fn is_short(&self) -> bool {
         self.short.load(Ordering::Relaxed)
+    }
+
+    /// Compares what the threads had of the CPU with what they had at the last look, and gives it back for the
+    /// next one. Reading that costs most of what an idle broker does, so nobody looks while nobody asks.
+    fn look(&self, tasks: &Path, before: Option<(CpuTime, Instant)>) -> Option<(CpuTime, Instant)> {
+        if !self.asked.swap(false, Ordering::Relaxed) {
+            self.short.store(false, Ordering::Relaxed);
+            return None;
+        }
+        match CpuTime::read(tasks) {
+            Ok(time) => {
+                if let Some((before, at)) = before {
+                    self.learn(time.since(before), at.elapsed());
+                }
+                Some((time, Instant::now()))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot see how long threads wait for a CPU");
+                before
+            }
+        }
     }
 
     fn learn(&self, spent: CpuTime, wall: Duration) {
@@ -140,23 +165,18 @@ fn is_short(before: bool, spent: CpuTime, wall: Duration) -> bool {
     spent.ran * LEAST_SHARE > wall && waits > spent.ran * WAITS_PER_RUN
 }
 
-/// Looks now and then whether the CPU is short, until the broker stops. A system that does not say counts as one
-/// that is not short.
+/// Looks now and then whether the CPU is short, while entries are proposed, until the broker stops. A system
+/// that does not say counts as one that is not short.
 pub async fn watch(turns: Arc<Turns>, stop: CancellationToken) {
     let tasks = Path::new("/proc/self/task");
-    let (mut before, mut at) = match CpuTime::read(tasks) {
-        Ok(time) if time != CpuTime::default() => (time, Instant::now()),
+    match CpuTime::read(tasks) {
+        Ok(time) if time != CpuTime::default() => {}
         Ok(_) => return tracing::info!("the system does not say how long threads wait for a CPU"),
         Err(error) => return tracing::info!(%error, "cannot see how long threads wait for a CPU"),
-    };
+    }
+    let mut before = None;
     while stop.run_until_cancelled(sleep(LOOK)).await.is_some() {
-        match CpuTime::read(tasks) {
-            Ok(time) => {
-                turns.learn(time.since(before), at.elapsed());
-                (before, at) = (time, Instant::now());
-            }
-            Err(error) => tracing::debug!(%error, "cannot see how long threads wait for a CPU"),
-        }
+        before = turns.look(tasks, before);
     }
 }
 

@@ -99,3 +99,20 @@ proptest! {
         prop_assert!(since.ran <= time(a, b).ran && since.waited <= time(a, b).waited);
     }
 }
+
+#[test]
+fn nobody_looks_while_nobody_asks() {
+    let (turns, dir) = (Turns::default(), tempfile::tempdir().expect("a directory"));
+    let unreadable = dir.path().join("gone");
+    let tasks = Path::new("/proc/self/task");
+    assert!(turns.look(&unreadable, None).is_none());
+    assert!(turns.now().is_some());
+    let first = turns.look(tasks, None);
+    assert!(first.is_some(), "somebody asked");
+    turns.short.store(true, Ordering::Relaxed);
+    assert!(turns.look(&unreadable, first).is_none());
+    assert!(
+        !turns.is_short(),
+        "what was seen before the pause says nothing"
+    );
+}

@@ -10,6 +10,7 @@ mod kill;
 mod kingmaker;
 mod laggard;
 mod link;
+mod moves;
 mod partition;
 mod pause;
 mod plans;
@@ -209,6 +210,7 @@ fn of(planned: &Planned) -> Box<dyn Nemesis> {
         Kind::HalfOpen => Box::new(half_open::HalfOpen::new(planned)),
         Kind::SilentDeath => Box::new(silent_death::SilentDeath::new(planned)),
         Kind::ComeAndGo => Box::new(come_and_go::ComeAndGo::default()),
+        Kind::MovePartition => Box::new(moves::MovePartition::new(pick)),
         Kind::Replace => Box::new(replace::Replace::new(pick)),
         Kind::PowerLoss | Kind::PowerLossAll => Box::new(power::PowerLoss::new(planned)),
         Kind::Laggard => Box::new(laggard::Laggard::new(planned)),

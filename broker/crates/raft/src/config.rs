@@ -124,9 +124,8 @@ impl Timings {
             purge_batch_size: 1,
             backoff: "50ms 100ms ...400ms".to_owned(),
             enable_pre_vote: Some(true),
-            // At least the lease and one longest election: a leader without a quorum must fall
-            // silent long enough for the others to elect.
-            quorum_loss_probe_interval: Some(2 * most + clock),
+            // A leader without a majority falls silent by `liveness.rs`, which knows more of who answers.
+            quorum_loss_probe_interval: None,
             enable_leader_restore: Some(false),
             // A leader that is told too much at once has to take back what it believed.
             allow_log_reversion: mutant!(AckAtLeaderAlone => Some(true); else None),

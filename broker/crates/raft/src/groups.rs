@@ -25,6 +25,7 @@ use crate::journal::{Journal, WalJournal};
 use crate::lane::LaneKind;
 use crate::lane::client::{Lane, Route};
 use crate::lane::service::RaftService;
+use crate::liveness::{Cover, Pace};
 use crate::machine::StateMachine;
 use crate::network::{Lanes, Network};
 use crate::propose::{Leadership, Proposer};
@@ -51,6 +52,9 @@ impl Registry {
     pub(crate) fn get(&self, group: u32) -> Option<Arc<dyn Inbound>> {
         let found = self.groups.read().get(&group).cloned();
         found.map(|group| group as Arc<dyn Inbound>)
+    }
+    pub(crate) fn control(&self, group: u32) -> Option<Arc<dyn Control>> {
+        self.groups.read().get(&group).cloned()
     }
     pub(crate) fn all(&self) -> Vec<Arc<dyn Control>> {
         self.groups.read().values().cloned().collect()
@@ -120,6 +124,9 @@ impl<E: Env> Lanes for SharedLanes<E> {
             .entry((peer, kind))
             .or_insert_with(|| LaneSet::start(&self.0, peer, kind))
             .clone()
+    }
+    fn existing(&self, peer: NodeId, kind: LaneKind) -> Option<Lane> {
+        self.0.lanes.lock().get(&(peer, kind)).cloned()
     }
 }
 
@@ -234,7 +241,8 @@ impl<E: Env> Groups<E> {
             timings: self.config.timings,
             floor: Arc::new(Mutex::new(floor)),
             everywhere: everywhere.clone(),
-            silence: Arc::new(Silence::new()),
+            silence: Arc::new(Silence::new(&self.config.timings)),
+            cover: Arc::new(Mutex::new(Cover::new(Pace::new(&self.config.timings)))),
         });
         let mut tasks = JoinSet::new();
         let (status_sender, status) = watch::channel(GroupStatus::default());
@@ -270,7 +278,12 @@ impl<E: Env> Groups<E> {
 
     fn start_beating(&self) {
         self.beating.call_once(|| {
-            let beat = beat(Arc::clone(&self.registry), self.config.timings.heartbeat);
+            let lanes = Arc::new(SharedLanes(Arc::clone(&self.lanes)));
+            let beat = beat(
+                Arc::clone(&self.registry),
+                lanes,
+                self.config.timings.heartbeat,
+            );
             self.lanes.tasks.lock().spawn(beat);
         });
     }

@@ -17,6 +17,8 @@ pub(crate) trait Inbound: Send + Sync + 'static {
     /// Appends are taken in the order in which their futures are first polled. `everywhere`: every
     /// member has the entries below it.
     fn append(&self, request: AppendRequest, everywhere: u64) -> Answer<AppendResponse>;
+    /// A coalesced heartbeat says that a broker leads the group in a term; whether that counts here.
+    fn is_led_by(&self, from: NodeId, term: u64) -> bool;
     fn vote(&self, request: VoteRequest) -> Answer<VoteResponse>;
     fn pre_vote(&self, request: VoteRequest) -> Answer<VoteResponse>;
     fn transfer(&self, request: TransferRequest) -> Answer<TransferResponse>;

@@ -39,6 +39,8 @@ pub(crate) type RpcError = RPCError<TypeConfig>;
 pub(crate) trait Lanes: Send + Sync + 'static {
     /// The lane of a kind to a peer. `address` is where the group's members say it is.
     fn lane(&self, peer: NodeId, kind: LaneKind, address: &str) -> Lane;
+    /// The same, if it is there.
+    fn existing(&self, peer: NodeId, kind: LaneKind) -> Option<Lane>;
 }
 
 /// One group's way to its peers.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
-use highwater_proto::NodeId;
+use highwater_proto::{NodeId, ShardId};
+use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
@@ -21,6 +22,7 @@ use crate::config::Timings;
 use crate::error::{CheckpointError, MembershipError, ProposeError, PurgeError};
 use crate::everywhere::Everywhere;
 use crate::inbound::{Answer, Inbound};
+use crate::liveness::{Cover, Pace, View};
 use crate::machine::{Position, StateMachine};
 use crate::propose::Leadership;
 use crate::silence::Silence;
@@ -49,9 +51,28 @@ pub(crate) trait Control: Inbound {
     fn purge(&self, upto: u64) -> BoxFuture<'_, Result<(), PurgeError>>;
     /// To be called at each beat of the broker's clock: sends heartbeats, if this replica leads; else
     /// has it look at its election timeout while no leader is heard.
-    fn beat(&self) -> BoxFuture<'_, ()>;
+    fn beat(&self) -> Beat<'_>;
+    /// A coalesced heartbeat of this leadership that was sent at `at` counts at a peer.
+    fn counts(&self, peer: NodeId, term: u64, at: Instant);
     fn shutdown(&self) -> BoxFuture<'_, ()>;
     fn set_floor(&self, floor: VoteFloor);
+}
+
+/// What a replica does at a beat.
+#[derive(Default)]
+pub(crate) struct Beat<'a> {
+    /// Heartbeats on their way to the core.
+    pub heartbeat: Option<BoxFuture<'a, ()>>,
+    /// The next coalesced heartbeat names this group.
+    pub idle: Option<Idle>,
+}
+
+/// An idle group that is led here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Idle {
+    pub group: ShardId,
+    pub term: u64,
+    pub peers: Vec<NodeId>,
 }
 
 /// A change of members.
@@ -108,6 +129,8 @@ pub(crate) struct Replica<S: StateMachine> {
     /// What every member has of the log.
     pub(crate) everywhere: Everywhere,
     pub(crate) silence: Arc<Silence>,
+    /// Of the term that it leads in, or led in last.
+    pub(crate) cover: Arc<Mutex<Cover>>,
 }
 
 impl<S: StateMachine> Clone for Replica<S> {
@@ -122,6 +145,7 @@ impl<S: StateMachine> Clone for Replica<S> {
             floor: Arc::clone(&self.floor),
             everywhere: self.everywhere.clone(),
             silence: Arc::clone(&self.silence),
+            cover: Arc::clone(&self.cover),
         }
     }
 }
@@ -149,6 +173,18 @@ fn membership(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Mem
             MembershipError::Refused(refused.to_string())
         }
         other => MembershipError::Unknown(other.to_string()),
+    }
+}
+
+impl<S: StateMachine> Replica<S> {
+    /// A leader was heard not longer than a lease ago, or this one is heard by all. openraft, which does not
+    /// know of coalesced heartbeats, would help others into office.
+    fn is_led(&self) -> bool {
+        let now = Instant::now();
+        match self.leadership.check() {
+            Ok(()) => self.cover.lock().is_covered(now),
+            Err(_) => self.silence.is_shorter(now, self.timings.election_max),
+        }
     }
 }
 
@@ -212,6 +248,10 @@ impl<S: StateMachine> Control for Replica<S> {
     }
 
     fn read_index(&self) -> BoxFuture<'_, Result<Option<u64>, String>> {
+        if self.cover.lock().is_silent() {
+            let reason = "no majority answers this leader".to_owned();
+            return std::future::ready(Err(reason)).boxed();
+        }
         Box::pin(async move {
             match self.raft.ensure_linearizable(ReadPolicy::ReadIndex).await {
                 Ok(read) => Ok(Some(read.index())),
@@ -244,28 +284,31 @@ impl<S: StateMachine> Control for Replica<S> {
         })
     }
 
-    fn beat(&self) -> BoxFuture<'_, ()> {
-        let Timings {
-            heartbeat,
-            election_min,
-            ..
-        } = self.timings;
-        let leads = self.leadership.check().is_ok();
-        let waits = !leads
-            && self
-                .silence
-                .is_long(Instant::now(), election_min, heartbeat);
-        if self.silence.set_ticks(waits) {
+    fn beat(&self) -> Beat<'_> {
+        let (leads, now) = (self.leadership.check().is_ok(), Instant::now());
+        let waits = !leads && self.silence.is_long(now, &self.timings);
+        if self.silence.set_ticks(waits, &self.timings) {
             self.raft.runtime_config().tick(waits);
         }
         if !leads {
-            return std::future::ready(()).boxed();
+            return Beat::default();
         }
-        Box::pin(async move {
-            if let Err(error) = self.raft.trigger().heartbeat().await {
-                tracing::debug!(group = self.log.group.0, %error, "no heartbeats");
-            }
-        })
+        let view = View::of(&self.raft.metrics().borrow_watched());
+        let next = self.cover.lock().beat(now, &view);
+        let heartbeat = next.heartbeat.then(|| {
+            let asked = async move {
+                if let Err(error) = self.raft.trigger().heartbeat().await {
+                    tracing::debug!(group = self.log.group.0, %error, "no heartbeats");
+                }
+            };
+            asked.boxed()
+        });
+        let idle = next.coalesced.then(|| view.idle(self.log.group));
+        Beat { heartbeat, idle }
+    }
+
+    fn counts(&self, peer: NodeId, term: u64, at: Instant) {
+        self.cover.lock().counts(peer, term, at);
     }
 
     fn set_floor(&self, floor: VoteFloor) {
@@ -296,11 +339,16 @@ impl<S: StateMachine> Inbound for Replica<S> {
             let answer = raft.append_entries(request).await;
             let answer = answer.map_err(|e| e.to_string())?;
             if !matches!(answer, AppendResponse::HigherVote(_)) {
-                silence.heard(came);
+                silence.append(came);
             }
             Ok(answer)
         }
         .boxed()
+    }
+    fn is_led_by(&self, from: NodeId, term: u64) -> bool {
+        let trust = Pace::new(&self.timings).trust();
+        let follows = self.leadership.check() == Err((Some(from), term));
+        follows && self.silence.coalesced(Instant::now(), trust)
     }
     fn vote(&self, request: VoteRequest) -> Answer<VoteResponse> {
         if let Err(reason) = self.floor.lock().check(&request) {
@@ -311,6 +359,10 @@ impl<S: StateMachine> Inbound for Replica<S> {
     }
     fn pre_vote(&self, request: VoteRequest) -> Answer<VoteResponse> {
         if let Err(reason) = self.floor.lock().check(&request) {
+            return std::future::ready(Err(reason)).boxed();
+        }
+        if self.is_led() {
+            let reason = "a leader is heard here".to_owned();
             return std::future::ready(Err(reason)).boxed();
         }
         let raft = self.raft.clone();

@@ -1,5 +1,5 @@
 //! tokio for openraft, with a source of randomness that a simulation can fix. openraft draws from
-//! it the election timeouts and the phases of its ticks, nothing else.
+//! it the election timeouts and the phases of its ticks, nothing else; `silence.rs` draws timeouts, too.
 //!
 //! The ticks of all groups of a broker fall together here: 25 groups that each wake 25 times a
 //! second in a phase of their own were most of what an idle broker did.
@@ -13,6 +13,8 @@ use openraft::impls::TokioRuntime;
 use openraft::rt::deterministic_rng::DeterministicRng;
 use openraft::{AsyncRuntime, Instant as _, OptionalSend};
 use parking_lot::Mutex;
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
 use tokio::runtime::{Handle, Id};
 
 #[allow(deprecated)]
@@ -38,6 +40,12 @@ fn next_seed() -> u64 {
             *state
         }
     }
+}
+
+/// A random time between two.
+pub(crate) fn between(least: Duration, most: Duration) -> Duration {
+    let mut random = StdRng::seed_from_u64(next_seed());
+    random.random_range(least..=most.max(least))
 }
 
 /// How far apart the moments are at which groups tick: openraft's tick with the default timings.

@@ -97,6 +97,11 @@ impl GroupStatus {
     pub fn is_pristine(&self) -> bool {
         self.term == 0 && self.last_log == 0 && self.voters.is_empty() && self.checkpointed == 0
     }
+    /// What this replica is, and in which term.
+    #[must_use]
+    pub fn role_in(&self) -> (Role, u64) {
+        (self.role, self.term)
+    }
     fn of(metrics: &RaftMetrics<TypeConfig>, recovered: bool) -> Self {
         let membership = metrics.membership_config.membership();
         let changed = metrics.membership_config.log_id();

@@ -182,6 +182,8 @@ pub struct Settings {
     pub faults: BTreeSet<Kind>,
     /// Who uses it.
     pub workload: Workload,
+    /// Partitions of the topic that is written all the time go to other shards.
+    pub moves_partitions: bool,
     /// A compacted topic, if there is one.
     pub compacted: Option<Compacted>,
     /// How much the wall clock of each node is ahead, in milliseconds.
@@ -231,6 +233,7 @@ impl Settings {
                 && !faults.contains(&Kind::Wipe),
         };
         let replicas = replicas(seed, nodes);
+        let moves_partitions = moves_partitions(seed);
         Self {
             seed,
             nodes,
@@ -240,11 +243,12 @@ impl Settings {
             pause_ms: *[4, 20, 40, 100].choose(&mut rng).unwrap_or(&40),
             padding: *[10, 700, 3_000].choose(&mut rng).unwrap_or(&700),
             delivery_ms: *[300, 2_000, 20_000].choose(&mut rng).unwrap_or(&2_000),
-            shards: shards(seed, &mut rng, replicas),
+            shards: shards(seed, &mut rng, (replicas, moves_partitions)),
             replicas,
             slowness_ms: *[0, 0, 2, 8].choose(&mut rng).unwrap_or(&0),
             tick_ms: *[1, 2, 2, 4].choose(&mut rng).unwrap_or(&2),
             breaking,
+            moves_partitions,
             compacted: Compacted::of(seed, &faults),
             faults,
             workload,
@@ -257,7 +261,10 @@ impl Settings {
     /// Whether somebody has to look after the cluster while things break.
     #[must_use]
     pub fn needs_operator(&self) -> bool {
-        self.workload.transfers || self.workload.moves || self.faults.contains(&Kind::Wipe)
+        let Workload {
+            transfers, moves, ..
+        } = self.workload;
+        transfers || moves || self.moves_partitions || self.faults.contains(&Kind::Wipe)
     }
 
     /// Brokers that have all of a topic with so many replicas: every one, or nobody surely.
@@ -343,11 +350,19 @@ fn replicas(seed: u64, nodes: usize) -> u32 {
     }
 }
 
+/// Whether partitions change their shards.
+fn moves_partitions(seed: u64) -> bool {
+    StdRng::seed_from_u64(seed ^ 0x70_e27a_0be5).random_ratio(1, 4)
+}
+
 /// Every group costs time of the one processor, so those that nobody would use are left out of most runs.
-fn shards(seed: u64, rng: &mut StdRng, replicas: u32) -> [usize; 3] {
+fn shards(seed: u64, rng: &mut StdRng, (replicas, moves): (u32, bool)) -> [usize; 3] {
     let count = *[1, 1, 1, 1, 1, 1, 2, 2, 4].choose(rng).unwrap_or(&1);
     let mut rng = StdRng::seed_from_u64(seed ^ 0x05_4a2d);
-    let five = if replicas == 5 { 1 } else { 0 };
+    // A partition goes to a shard of as many replicas.
+    let least = 1 + usize::from(moves);
+    let count = count.max(least);
+    let five = if replicas == 5 { least } else { 0 };
     let one = usize::from(rng.random_ratio(1, 8));
     [count, five, one]
 }

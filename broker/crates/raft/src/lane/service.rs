@@ -18,6 +18,7 @@ use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{CLUSTER, INCARNATION, MAX_MESSAGE_BYTES, NODE, PIPELINE, worker};
+use crate::coalesced;
 use crate::config::{Admission, Caller};
 use crate::groups::Registry;
 
@@ -131,6 +132,18 @@ async fn read(
             request = requests.message() => request,
         };
         let Ok(Some(request)) = request else { return };
+        if request.kind == i32::from(RaftKind::CoalescedHeartbeat) {
+            let taken = coalesced::take(&registry, from, request.body);
+            let taken = taken.map_err(|error| error.to_string());
+            if responses
+                .send(worker::respond(request.id, taken))
+                .await
+                .is_err()
+            {
+                return;
+            }
+            continue;
+        }
         let key = (request.group, class(request.kind));
         if !queues.contains_key(&key) && registry.get(request.group).is_none() {
             // No worker for groups that may never exist here.

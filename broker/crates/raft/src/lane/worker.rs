@@ -132,7 +132,7 @@ fn dispatch(
             let done = inbound.snapshot(from, SnapshotBody::decode(request.body)?);
             async move { done.await.map(|reply| encode_snapshot_reply(&reply)) }.boxed()
         }
-        RaftKind::Unspecified => {
+        RaftKind::CoalescedHeartbeat | RaftKind::Unspecified => {
             let value = u64::from(request.kind.unsigned_abs());
             return Err(CodecError::Value {
                 what: "a request of kind",

@@ -1,19 +1,20 @@
-//! Whoever looks after the cluster: replaces a broker that lost its disk, and moves leaders about.
+//! Whoever looks after the cluster: replaces a broker that lost its disk, and moves leaders, replicas and
+//! partitions about.
 
 use std::time::Duration;
 
-use highwater_client::{Admin, NewPlan, NodeId, ShardId};
+use highwater_client::{Admin, NewPlan, NodeId, PartitionId, ShardId, v1};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
-use super::Shared;
+use super::{Shared, TOPIC};
 use crate::board::Phase;
 
 const DEADLINE: Duration = Duration::from_secs(3);
 
-/// Works until the run is healed and no broker waits to be replaced.
+/// Works until the run is healed, no broker waits to be replaced, and no partition is on its way.
 ///
 /// # Errors
 /// When no client can be made.
@@ -32,7 +33,11 @@ pub async fn operate(shared: Shared) -> anyhow::Result<()> {
             shared.board.set_replacing();
             replace(&shared, &admin, NodeId(broker)).await;
         } else if shared.board.phase() >= Phase::Healed {
-            return Ok(());
+            if !shared.settings.moves_partitions || is_on_its_way(&admin).await == Some(false) {
+                return Ok(());
+            }
+        } else if shared.settings.moves_partitions && rng.random_ratio(1, 3) {
+            move_partition(&shared, &admin, &mut rng).await;
         } else if shared.settings.workload.moves && rng.random_ratio(1, 3) {
             move_replicas(&shared, &admin, &mut rng).await;
         } else if shared.settings.workload.transfers {
@@ -77,6 +82,50 @@ async fn move_replicas(shared: &Shared, admin: &Admin, rng: &mut StdRng) {
     };
     if let Err(error) = admin.start_plan(plan).await {
         tracing::info!(%error, "no replica moves");
+    }
+}
+
+/// Asks for a partition to go to another shard, now and then for the opposite.
+async fn move_partition(shared: &Shared, admin: &Admin, rng: &mut StdRng) {
+    if rng.random_ratio(1, 5) {
+        // Another plan is not to be taken back.
+        if is_on_its_way(admin).await == Some(true)
+            && let Err(error) = admin.cancel_plan().await
+        {
+            tracing::info!(%error, "nothing is taken back");
+        }
+        return;
+    }
+    let Ok(cluster) = admin.describe_cluster().await else {
+        return;
+    };
+    let replicas = shared.settings.replicas;
+    let shards = cluster.shards.iter();
+    let class: Vec<u32> = shards
+        .filter(|shard| shard.replication_factor == replicas)
+        .map(|shard| shard.shard)
+        .collect();
+    let partition = PartitionId(rng.random_range(0..shared.settings.partitions));
+    let Some(to) = class.choose(rng) else {
+        return;
+    };
+    // Where it is already, it is refused.
+    let plan = NewPlan::move_partition(TOPIC, partition, ShardId(*to));
+    if let Err(error) = admin.start_plan(plan).await {
+        tracing::info!(%error, "no partition moves");
+    }
+}
+
+/// Whether a partition is on its way, if anybody says.
+async fn is_on_its_way(admin: &Admin) -> Option<bool> {
+    match admin.plan().await {
+        Ok(plan) => {
+            Some(plan.is_some_and(|plan| !plan.ended && plan.kind() == v1::PlanKind::MovePartition))
+        }
+        Err(error) => {
+            tracing::info!(%error, "nobody says what is on its way");
+            None
+        }
     }
 }
 
