@@ -14,10 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::coalesced::CoalescedMsg;
-use crate::groups::Registry;
 use crate::lane::LaneKind;
 use crate::lane::client::Lane;
 use crate::network::Lanes;
+use crate::registry::Registry;
 use crate::replica::Idle;
 
 /// Asks the groups for heartbeats until dropped.

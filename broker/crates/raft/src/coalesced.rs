@@ -7,7 +7,7 @@ use highwater_proto::{NodeId, ShardId};
 use prost::Message as _;
 
 use crate::codec::CodecError;
-use crate::groups::Registry;
+use crate::registry::Registry;
 
 /// Body of a COALESCED_HEARTBEAT: groups and the terms in which they are led. The answer has the same form,
 /// and those of them for which it counts.

@@ -17,8 +17,8 @@ use crate::error::{
     TransferError,
 };
 use crate::everywhere::Everywhere;
-use crate::groups::Registry;
 use crate::propose::{Leadership, Proposer};
+use crate::registry::Registry;
 use crate::replica::{Change, Control, VoteFloor};
 use crate::reshape::{Goal, NextChange};
 use crate::status::{GroupStatus, Role};

@@ -9,7 +9,7 @@ use highwater_proto::{NodeId, ShardId};
 use highwater_wal::{GroupId, Op, Wal};
 use openraft::Raft;
 use openraft::storage::{RaftLogReader as _, RaftLogStorage as _};
-use parking_lot::{Mutex, RwLock};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -20,7 +20,6 @@ use crate::config::{GroupsConfig, Peers};
 use crate::error::StartError;
 use crate::everywhere::Everywhere;
 use crate::group::{Group, Inner};
-use crate::inbound::Inbound;
 use crate::journal::{Journal, WalJournal};
 use crate::lane::LaneKind;
 use crate::lane::client::{Lane, Route};
@@ -29,47 +28,12 @@ use crate::liveness::{Cover, Pace};
 use crate::machine::StateMachine;
 use crate::network::{Lanes, Network};
 use crate::propose::{Leadership, Proposer};
+use crate::registry::Registry;
 use crate::replica::{Control, Replica, VoteFloor};
 use crate::rotten;
 use crate::silence::Silence;
 use crate::status::{GroupStatus, Recovery, publish};
 use crate::store::{LogStore, VOTES};
-
-/// The started groups, for the lanes that come in.
-pub(crate) struct Registry {
-    groups: RwLock<BTreeMap<u32, Arc<dyn Control>>>,
-    /// Lanes that come in end when it becomes true.
-    closed: watch::Sender<bool>,
-}
-
-impl Registry {
-    fn new() -> Self {
-        Self {
-            groups: RwLock::default(),
-            closed: watch::Sender::new(false),
-        }
-    }
-    pub(crate) fn get(&self, group: u32) -> Option<Arc<dyn Inbound>> {
-        let found = self.groups.read().get(&group).cloned();
-        found.map(|group| group as Arc<dyn Inbound>)
-    }
-    pub(crate) fn control(&self, group: u32) -> Option<Arc<dyn Control>> {
-        self.groups.read().get(&group).cloned()
-    }
-    pub(crate) fn all(&self) -> Vec<Arc<dyn Control>> {
-        self.groups.read().values().cloned().collect()
-    }
-    pub(crate) fn remove(&self, group: ShardId) {
-        self.groups.write().remove(&group.0);
-    }
-    fn insert(&self, group: ShardId, control: Arc<dyn Control>) {
-        self.groups.write().insert(group.0, control);
-    }
-    /// Becomes true when no lane may come in any more.
-    pub(crate) fn closed(&self) -> watch::Receiver<bool> {
-        self.closed.subscribe()
-    }
-}
 
 /// The lanes to all peers, made when first needed.
 struct LaneSet<E: Env> {
@@ -347,7 +311,7 @@ impl<E: Env> Groups<E> {
     /// Ends the lanes, both ways, and lets none in any more. Groups are shut down one by one,
     /// before.
     pub async fn close(&self) {
-        self.registry.closed.send_replace(true);
+        self.registry.close();
         self.lanes.lanes.lock().clear();
         let mut tasks = std::mem::take(&mut *self.lanes.tasks.lock());
         tasks.abort_all();

@@ -27,6 +27,7 @@ mod messages;
 mod network;
 mod propose;
 mod reader;
+mod registry;
 mod replica;
 mod reshape;
 mod rotten;

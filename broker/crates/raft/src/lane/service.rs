@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use super::{CLUSTER, INCARNATION, MAX_MESSAGE_BYTES, NODE, PIPELINE, worker};
 use crate::coalesced;
 use crate::config::{Admission, Caller};
-use crate::groups::Registry;
+use crate::registry::Registry;
 
 /// Responses of all groups waiting for the connection.
 const RESPONSES: usize = 1024;

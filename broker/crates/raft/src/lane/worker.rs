@@ -17,8 +17,8 @@ use crate::codec::{
     encode_append_reply, encode_snapshot_reply, encode_transfer_reply, encode_vote_reply,
 };
 use crate::entry::from_lane;
-use crate::groups::Registry;
 use crate::inbound::Inbound;
+use crate::registry::Registry;
 use crate::types::AppendRequest;
 
 type Answer = BoxFuture<'static, Result<Bytes, String>>;
