@@ -34,6 +34,8 @@ mod journal;
 mod lagging;
 #[path = "clusters/life.rs"]
 mod life;
+#[path = "clusters/losing.rs"]
+mod losing;
 #[path = "clusters/members.rs"]
 mod members;
 #[path = "clusters/moving.rs"]

@@ -46,6 +46,7 @@ pub fn whole_topic(cluster: &Cluster, topic: &Topic) -> TopicMetadata {
             replicas: replicas.into_iter().map(|node| node.0).collect(),
             arrival: topic.arrival(PartitionId(number)),
             outlived_term: known.outlived,
+            beginning: known.now.beginning,
         }
     };
     TopicMetadata {

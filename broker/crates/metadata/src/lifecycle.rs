@@ -301,7 +301,7 @@ impl Image {
                     MoveState::Waiting
                 };
             }
-            (MoveState::Waiting, MoveStep::Learn) => self.begin(step)?,
+            (MoveState::Waiting, MoveStep::Learn) => self.begin(id, step)?,
             (MoveState::Learning, MoveStep::Floor(floor)) => {
                 if let Some(shard) = self.shards.get_mut(&shard) {
                     shard.learners.insert(step.add, Some(floor));
@@ -321,13 +321,13 @@ impl Image {
         Ok(MetadataReply::Done)
     }
 
-    fn begin(&mut self, step: &mut Move) -> Result<(), Refusal> {
+    fn begin(&mut self, plan: u64, step: &mut Move) -> Result<(), Refusal> {
         if self.incarnation(step.add).is_none() {
             let text = format!("broker {} has not come back yet", step.add);
             return Err(Refusal::new(ErrorCode::ClusterNotReady, text));
         }
         if step.lost {
-            self.begin_anew(step.shard, step.add);
+            self.begin_anew(plan, step.shard, step.add);
             step.state = MoveState::Done;
             return Ok(());
         }
@@ -345,11 +345,12 @@ impl Image {
 
     /// A shard whose only replica is gone becomes a new, empty one under the same number: its one
     /// voter can never come back, so nobody else speaks for the old group.
-    fn begin_anew(&mut self, id: ShardId, node: NodeId) {
+    fn begin_anew(&mut self, plan: u64, id: ShardId, node: NodeId) {
         if let Some(shard) = self.shards.get_mut(&id) {
             shard.replicas = vec![node];
             shard.preferred_leader = Some(node);
             shard.established = false;
+            shard.beginning = plan;
         }
         let here = self.topics().filter(|topic| topic.shards.contains(&id));
         let here: Vec<TopicId> = here.map(|topic| topic.id).collect();
