@@ -6,6 +6,8 @@
 
 #[path = "clusters/admission.rs"]
 mod admission;
+#[path = "clusters/clocks.rs"]
+mod clocks;
 #[path = "clusters/compaction.rs"]
 mod compaction;
 #[path = "clusters/damage.rs"]
