@@ -6,6 +6,8 @@
 
 #[path = "clusters/admission.rs"]
 mod admission;
+#[path = "clusters/cli_life.rs"]
+mod cli_life;
 #[path = "clusters/clocks.rs"]
 mod clocks;
 #[path = "clusters/compaction.rs"]

@@ -147,7 +147,11 @@ impl Image {
     }
     fn known(&self, broker: NodeId) -> Result<&NewBroker, Refusal> {
         let known = self.brokers.get(&broker);
-        known.ok_or_else(|| refused(format!("there is no broker {broker}")))
+        known.ok_or_else(|| {
+            refused(format!(
+                "there is no broker {broker}; `highwater cluster members` shows all"
+            ))
+        })
     }
     fn drain(&mut self, broker: NodeId) -> Result<Vec<Move>, Refusal> {
         self.known(broker)?;
@@ -225,19 +229,22 @@ impl Image {
         self.known(broker)?;
         if self.incarnation(broker).is_none() {
             return Err(refused(format!(
-                "broker {broker} is not there to be filled"
+                "broker {broker} is being replaced or removed: there is nobody to be filled; \
+                 `highwater cluster health` says what is missing"
             )));
         }
         let shard = self.shards.get_mut(&id);
         let shard = shard.filter(|shard| shard.replicas.contains(&broker));
         let Some(shard) = shard else {
             return Err(refused(format!(
-                "broker {broker} has no replica of shard {id}"
+                "broker {broker} has no replica of shard {id}; `highwater cluster status --shards` \
+                 shows where it is"
             )));
         };
         if shard.replicas.len() == 1 {
             return Err(refused(format!(
-                "shard {id} has no other replica to fill this one from"
+                "shard {id} has no other replica to fill this one from; a topic gets more with \
+                 `highwater topic alter --replication-factor`"
             )));
         }
         shard.replicas.retain(|node| *node != broker);
@@ -422,11 +429,12 @@ impl Image {
         };
         if self.running_plan().is_some_and(awaited) {
             return Err(refused(format!(
-                "the running plan gives broker {broker} replicas; cancel it first"
+                "the running plan gives broker {broker} replicas; wait for it, or cancel it with \
+                 `highwater cluster plan cancel`"
             )));
         }
         if self.brokers.len() == 1 {
-            return Err(refused("the last broker cannot be removed"));
+            return Err(refused("the last broker of a cluster cannot be removed"));
         }
         self.retired.insert(incarnation);
         self.states.insert(broker, BrokerState::Leaving);
