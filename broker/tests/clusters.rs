@@ -6,6 +6,8 @@
 
 #[path = "clusters/admission.rs"]
 mod admission;
+#[path = "clusters/catching_up.rs"]
+mod catching_up;
 #[path = "clusters/cli_life.rs"]
 mod cli_life;
 #[path = "clusters/clocks.rs"]
@@ -40,12 +42,18 @@ mod lagging;
 mod life;
 #[path = "clusters/losing.rs"]
 mod losing;
+#[path = "clusters/many.rs"]
+mod many;
 #[path = "clusters/members.rs"]
 mod members;
 #[path = "clusters/moving.rs"]
 mod moving;
+#[path = "clusters/moving_late.rs"]
+mod moving_late;
 #[path = "clusters/paused.rs"]
 mod paused;
+#[path = "clusters/racks.rs"]
+mod racks;
 #[path = "clusters/raw.rs"]
 mod raw;
 #[path = "clusters/reading.rs"]
