@@ -170,6 +170,7 @@ impl<D: Disk> Router<D> {
             term: known.term,
             shard: shard.0,
             arrival: 0,
+            beginning: known.beginning,
         })
     }
     /// The hint for a partition.

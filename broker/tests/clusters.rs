@@ -6,6 +6,12 @@
 
 #[path = "clusters/admission.rs"]
 mod admission;
+#[path = "clusters/catching_up.rs"]
+mod catching_up;
+#[path = "clusters/cli_life.rs"]
+mod cli_life;
+#[path = "clusters/clocks.rs"]
+mod clocks;
 #[path = "clusters/compaction.rs"]
 mod compaction;
 #[path = "clusters/damage.rs"]
@@ -34,12 +40,20 @@ mod journal;
 mod lagging;
 #[path = "clusters/life.rs"]
 mod life;
+#[path = "clusters/losing.rs"]
+mod losing;
+#[path = "clusters/many.rs"]
+mod many;
 #[path = "clusters/members.rs"]
 mod members;
 #[path = "clusters/moving.rs"]
 mod moving;
+#[path = "clusters/moving_late.rs"]
+mod moving_late;
 #[path = "clusters/paused.rs"]
 mod paused;
+#[path = "clusters/racks.rs"]
+mod racks;
 #[path = "clusters/raw.rs"]
 mod raw;
 #[path = "clusters/reading.rs"]

@@ -25,8 +25,10 @@ pub struct PartitionView {
     pub shard: u32,
     /// Its leader; absent during an election.
     pub leader: Option<NodeId>,
-    /// The leader's term; the highest seen of the shard wins.
+    /// The leader's term; the highest seen of the shard wins, since its beginning.
     pub term: u64,
+    /// The plan that began the shard anew when it was lost; 0: none. The highest seen wins.
+    pub beginning: u64,
     /// The plan that moved it to the shard; 0: none. The highest seen wins.
     pub arrival: u64,
     /// A later term without a leader, after which the leader was heard.
@@ -205,8 +207,8 @@ impl ClusterView {
         }
         for topic in self.topics.values_mut() {
             let newer = |p: &PartitionView| {
-                p.shard == shard
-                    && (hint.term > p.term || (hint.term == p.term && p.leader.is_none()))
+                let (told, known) = ((hint.beginning, hint.term), (p.beginning, p.term));
+                p.shard == shard && (told > known || (told == known && p.leader.is_none()))
             };
             if !topic.partitions.iter().any(newer) {
                 continue;
@@ -215,7 +217,7 @@ impl ClusterView {
             for partition in &mut Arc::make_mut(topic).partitions {
                 if newer(partition) {
                     partition.leader = Some(node);
-                    partition.term = hint.term;
+                    (partition.beginning, partition.term) = (hint.beginning, hint.term);
                 }
             }
         }
@@ -240,7 +242,7 @@ impl ClusterView {
         known.shard = hint.shard;
         known.arrival = hint.arrival;
         known.leader = Some(NodeId(hint.broker_id));
-        known.term = hint.term;
+        (known.beginning, known.term) = (hint.beginning, hint.term);
         true
     }
 }
@@ -255,12 +257,16 @@ fn keep_newer_leaders(next: &mut TopicView, known: &TopicView) {
             continue;
         }
         // Who was known to lead before a term in which nobody came to lead may be there still.
+        // Nor do the terms of a shard that was lost, and of the one that was begun in its place.
+        if new.beginning > old.beginning {
+            continue;
+        }
         let is_still_there = old.leader.is_none() && old.term <= new.outlived;
         let older = new.term < old.term && !is_still_there;
         let forgets = new.term == old.term && new.leader.is_none();
-        if older || forgets {
+        if new.beginning < old.beginning || older || forgets {
             new.leader = old.leader;
-            new.term = old.term;
+            (new.beginning, new.term) = (old.beginning, old.term);
         }
     }
 }
@@ -285,6 +291,7 @@ fn topic_view(update: &v1::TopicMetadata) -> TopicView {
             shard: p.shard,
             leader: p.leader.map(NodeId),
             term: p.term,
+            beginning: p.beginning,
             arrival: p.arrival,
             outlived: p.outlived_term,
             replicas: p.replicas.iter().copied().map(NodeId).collect(),

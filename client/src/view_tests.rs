@@ -152,6 +152,7 @@ fn a_hint_to_another_shard_speaks_for_the_partition_alone() {
         term,
         shard,
         arrival,
+        ..Default::default()
     };
     let at = PartitionId(0);
     assert!(view.apply_hint(TopicId(5), at, &hint(2, 7, 40)));
@@ -159,4 +160,41 @@ fn a_hint_to_another_shard_speaks_for_the_partition_alone() {
     assert_eq!(leader(&view, 5, 1), Some((1, 3)));
     assert!(!view.apply_hint(TopicId(5), at, &hint(1, 0, 50)), "it lags");
     assert_eq!(leader(&view, 5, 0), Some((3, 40)));
+}
+
+#[test]
+fn a_shard_that_was_begun_anew_is_followed_however_low_its_terms_are() {
+    let (mut view, mut seen) = (ClusterView::default(), BTreeMap::new());
+    view.apply(&update(vec![topic(5, Some(1), 30)], &[]), &mut seen);
+    let anew = |leader, term| {
+        let mut topic = topic(5, leader, term);
+        for partition in &mut topic.partitions {
+            partition.beginning = 7;
+        }
+        update(vec![topic], &[])
+    };
+    view.apply(&anew(None, 0), &mut seen);
+    assert_eq!(leader(&view, 5, 0), None, "who led what was lost does not");
+    view.apply(&anew(Some(1), 1), &mut seen);
+    assert_eq!(leader(&view, 5, 0), Some((1, 1)));
+    // Who lags does not bring the old one back, whichever way it is told.
+    view.apply(&update(vec![topic(5, Some(2), 31)], &[]), &mut seen);
+    assert_eq!(leader(&view, 5, 0), Some((1, 1)));
+    let hint = |broker_id, term, beginning| v1::LeaderHint {
+        broker_id,
+        address: "c:1".into(),
+        term,
+        shard: 1,
+        beginning,
+        ..Default::default()
+    };
+    let at = PartitionId(0);
+    view.apply_hint(TopicId(5), at, &hint(2, 31, 0));
+    assert_eq!(leader(&view, 5, 0), Some((1, 1)), "it lags");
+    assert!(view.apply_hint(TopicId(5), at, &hint(3, 2, 7)));
+    assert_eq!(leader(&view, 5, 1), Some((3, 2)), "it speaks for the shard");
+    view.apply(&anew(Some(1), 1), &mut seen);
+    assert_eq!(leader(&view, 5, 0), Some((3, 2)));
+    assert!(view.apply_hint(TopicId(5), at, &hint(2, 1, 9)));
+    assert_eq!(leader(&view, 5, 0), Some((2, 1)), "lost once more");
 }

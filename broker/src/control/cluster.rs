@@ -14,6 +14,8 @@ use tokio::sync::watch;
 /// Who leads a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct LeaderInfo {
+    /// Of the shard, as in the image. Terms count from it: what has a higher one is newer, whatever the terms.
+    pub beginning: u64,
     /// Of the leadership; what has a higher term is newer.
     pub term: u64,
     /// Nobody during an election.
@@ -33,6 +35,14 @@ pub struct KnownLeader {
 impl KnownLeader {
     /// Whether this changes what is known.
     fn observe(&mut self, seen: LeaderInfo, outlived: u64) -> bool {
+        if seen.beginning != self.now.beginning {
+            let newer = seen.beginning > self.now.beginning;
+            if newer {
+                let (now, outlived) = (seen, 0);
+                *self = Self { now, outlived };
+            }
+            return newer;
+        }
         if seen.node.is_none() && seen.term <= self.outlived {
             return false;
         }
@@ -55,8 +65,8 @@ pub struct Cluster {
     image: ArcSwap<Image>,
     leaders: Mutex<BTreeMap<ShardId, KnownLeader>>,
     alive: ArcSwap<BTreeSet<NodeId>>,
-    /// The last entry that some replica of a shard was heard to have applied.
-    applied: Mutex<BTreeMap<ShardId, u64>>,
+    /// The last entry that some replica of a shard was heard to have applied, after the shard's beginning.
+    applied: Mutex<BTreeMap<ShardId, (u64, u64)>>,
     /// Counts changes of any of the three.
     version: watch::Sender<u64>,
 }
@@ -81,15 +91,16 @@ impl Cluster {
     }
     /// Replaces the image.
     pub fn publish(&self, image: Arc<Image>) {
-        let before = self.image.load_full();
-        let begun_anew = image.shards().filter(|shard| {
-            let known = before.shard(shard.id);
-            !shard.established && known.is_some_and(|known| known.established)
-        });
-        for shard in begun_anew {
-            // A new group under an old number: what was heard is about the old one.
-            self.leaders.lock().remove(&shard.id);
-            self.applied.lock().remove(&shard.id);
+        for shard in image.shards().filter(|shard| shard.beginning > 0) {
+            // A new group under an old number: what was heard, and is still to be heard, is about the old one.
+            let nobody = LeaderInfo {
+                beginning: shard.beginning,
+                ..LeaderInfo::default()
+            };
+            let mut leaders = self.leaders.lock();
+            leaders.entry(shard.id).or_default().observe(nobody, 0);
+            drop(leaders);
+            self.observe_applied(shard.id, shard.beginning, 0);
         }
         self.image.store(image);
         self.bump();
@@ -118,7 +129,7 @@ impl Cluster {
     pub fn known_leaders(&self) -> BTreeMap<ShardId, KnownLeader> {
         self.leaders.lock().clone()
     }
-    /// Takes note of a leader. Within a term a known leader beats an unknown one; a lower term is old
+    /// Takes note of a leader. Within a beginning, and within a term a known leader beats an unknown one; a lower term is old
     /// news, unless nobody is known to lead later, up to the term `outlived`: the leader was heard after
     /// that one. Who stands in vain, and is then taken out of the group, leaves a term that no other
     /// member ever hears of.
@@ -129,17 +140,18 @@ impl Cluster {
             self.bump();
         }
     }
-    /// Takes note that a replica of a shard has applied this entry. It fires no change: it moves
-    /// with every write.
-    pub fn observe_applied(&self, shard: ShardId, index: u64) {
+    /// Takes note that a replica of a shard has applied this entry since this beginning. It fires no
+    /// change: it moves with every write.
+    pub fn observe_applied(&self, shard: ShardId, beginning: u64, index: u64) {
         let mut applied = self.applied.lock();
         let known = applied.entry(shard).or_default();
-        *known = index.max(*known);
+        *known = (beginning, index).max(*known);
     }
     /// The last entry that some replica of a shard was heard to have applied.
     #[must_use]
     pub fn applied(&self, shard: ShardId) -> u64 {
-        self.applied.lock().get(&shard).copied().unwrap_or(0)
+        let applied = self.applied.lock();
+        applied.get(&shard).map_or(0, |(_, index)| *index)
     }
     /// The brokers that are alive, as the metadata leader last said.
     #[must_use]
@@ -165,8 +177,36 @@ mod tests {
     const SHARD: ShardId = ShardId(4);
 
     fn info(term: u64, node: Option<u32>) -> LeaderInfo {
-        let node = node.map(NodeId);
-        LeaderInfo { term, node }
+        let (beginning, node) = (0, node.map(NodeId));
+        LeaderInfo {
+            beginning,
+            term,
+            node,
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_an_earlier_beginning_says_nothing() {
+        let cluster = Cluster::default();
+        let of = |beginning: u64, info: LeaderInfo| LeaderInfo { beginning, ..info };
+        let hears = |seen: LeaderInfo| {
+            cluster.observe_leader(SHARD, seen, u64::MAX);
+            cluster.leader(SHARD).unwrap()
+        };
+        hears(info(30, Some(1)));
+        cluster.observe_applied(SHARD, 0, 900);
+        let anew = of(7, info(1, Some(2)));
+        assert_eq!(hears(anew), anew, "its terms begin low");
+        cluster.observe_applied(SHARD, 7, 3);
+        cluster.observe_applied(SHARD, 0, 901);
+        assert_eq!(cluster.applied(SHARD), 3, "and so do its entries");
+        assert_eq!(hears(info(31, Some(1))), anew);
+        assert_eq!(hears(info(32, None)), anew);
+        let next = of(7, info(2, Some(3)));
+        assert_eq!(hears(next), next, "within it terms count as ever");
+        assert_eq!(hears(anew), next);
+        let nobody = of(9, info(0, None));
+        assert_eq!(hears(nobody), nobody);
     }
 
     #[test]

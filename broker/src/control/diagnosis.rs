@@ -2,11 +2,14 @@
 //! what is the matter and what a person can do about it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use highwater_env::Env;
-use highwater_metadata::{BrokerInfo, BrokerState, Image, MoveState, Plan, PlanKind};
-use highwater_proto::{NodeId, ShardId, TopicPartition};
+use highwater_metadata::{BrokerInfo, BrokerState, Image, MoveState, Plan, PlanKind, ShardInfo};
+use highwater_proto::internal::HelloRequest;
+use highwater_proto::{NodeId, ShardId, TopicId, TopicPartition};
 
+use super::cluster::LeaderInfo;
 use crate::node::Broker;
 
 /// How bad a finding is.
@@ -53,18 +56,20 @@ pub fn findings<E: Env>(broker: &Broker<E>) -> Vec<Found> {
         all.extend(
             alarms
                 .filter(|_| heard)
-                .map(|(what, cure)| found(Severity::Critical, what, cure)),
+                .map(|said| found(Severity::Critical, said.what, said.cure)),
         );
-        all.extend(said.into_iter().filter(|_| heard).map(|said| {
-            let what = format!("broker {}: {said}", known.id);
-            let cure = format!("look at the log of broker {}", known.id);
-            found(Severity::Warning, what, cure)
-        }));
+        all.extend(
+            said.into_iter()
+                .filter(|_| heard)
+                .map(|said| found(Severity::Warning, said.what, said.cure)),
+        );
     }
     all.extend(leaderless(broker, &image));
+    all.extend(held_up(broker, &image));
     all.extend(thin(&image));
     all.extend(idle(&image));
-    all.extend(image.running_plan().map(|plan| about_plan(broker, plan)));
+    let running = image.running_plan();
+    all.extend(running.map(|plan| about_plan(broker, &image, plan)));
     all.sort_by_key(|found| std::cmp::Reverse(found.severity));
     all
 }
@@ -107,7 +112,7 @@ fn about_broker(image: &Image, known: &BrokerInfo, alive: &BTreeSet<NodeId>) -> 
 /// Replicas that have stopped or hold a bad range.
 fn bad_replicas<E: Env>(broker: &Broker<E>, id: NodeId) -> Vec<Found> {
     let image = broker.cluster.image();
-    let bad = |shard: &highwater_metadata::ShardInfo| {
+    let bad = |shard: &ShardInfo| {
         let said = broker.reports.of(id, shard.id)?;
         let what = match said.damage {
             Some(damage) => format!(
@@ -138,40 +143,141 @@ fn bad_replicas<E: Env>(broker: &Broker<E>, id: NodeId) -> Vec<Found> {
     mine.filter_map(bad).collect()
 }
 
-fn leaderless<E: Env>(broker: &Broker<E>, image: &Image) -> Option<Found> {
-    let leaders = broker.cluster.leaders();
+/// A topic as people call it.
+fn name(image: &Image, topic: TopicId) -> String {
+    let known = image.topic(topic);
+    known.map_or_else(|| topic.to_string(), |topic| topic.name().to_owned())
+}
+
+fn in_words(image: &Image, tp: TopicPartition) -> String {
+    format!("{}-{}", name(image, tp.topic), tp.partition)
+}
+
+/// Shards that are led by somebody who lives.
+fn led<E: Env>(broker: &Broker<E>) -> BTreeSet<ShardId> {
     let alive = broker.liveness.alive();
-    let led = |shard: &ShardId| {
-        let leader = leaders.get(shard).and_then(|info| info.node);
-        leader.is_some_and(|leader| alive.contains(&leader))
+    let leaders = broker.cluster.leaders().into_iter();
+    let lives = |info: &LeaderInfo| info.node.is_some_and(|leader| alive.contains(&leader));
+    let led = leaders.filter(|(_, info)| lives(info));
+    led.map(|(shard, _)| shard).collect()
+}
+
+/// Partitions on their way to a shard that nobody leads: once they are fenced their writers wait, and nobody
+/// but a person lifts the fence.
+fn held_up<E: Env>(broker: &Broker<E>, image: &Image) -> Vec<Found> {
+    let Some(plan) = image.running_plan() else {
+        return Vec::new();
     };
-    let missing: Vec<_> = image.shards().filter(|s| !led(&s.id)).collect();
-    if missing.is_empty() {
-        return None;
-    }
+    let led = led(broker);
+    let under_way = plan.current_partitions().into_iter();
+    let held = under_way
+        .filter(|step| step.state == MoveState::Learning && !led.contains(&step.to))
+        .map(|step| {
+            let partition = in_words(image, TopicPartition::new(step.topic, step.partition));
+            found(
+                Severity::Warning,
+                format!(
+                    "partition {partition} goes to shard {}, which has no leader; if it is fenced already its \
+                     writers wait",
+                    step.to
+                ),
+                format!(
+                    "start the brokers that shard {} lacks; or run `highwater cluster plan cancel`: \
+                     the partition stays in shard {}, and is written there again",
+                    step.to, step.from
+                ),
+            )
+        });
+    held.collect()
+}
+
+fn leaderless<E: Env>(broker: &Broker<E>, image: &Image) -> Vec<Found> {
+    let alive = broker.liveness.alive();
+    let led = led(broker);
+    let missing = image.shards().filter(|shard| !led.contains(&shard.id));
+    // Of some no replica is left: they wait for the broker that is to begin them anew.
+    let (lost, missing): (Vec<_>, Vec<_>) = missing.partition(|s| s.replicas.is_empty());
     let away: BTreeSet<NodeId> = missing
         .iter()
         .flat_map(|shard| shard.replicas.iter().copied())
         .filter(|node| !alive.contains(node))
         .collect();
-    let partitions: u32 = missing.iter().map(|shard| shard.partitions).sum();
     let cure = if away.is_empty() {
         "an election is going on; if it does not end, look at the brokers' logs".to_owned()
     } else {
-        format!(
-            "a majority of their replicas must be up: start {}",
-            brokers(&away)
-        )
+        let away = brokers(&away);
+        format!("a majority of their replicas must be up: start {away}")
     };
-    Some(found(
-        Severity::Critical,
-        format!(
-            "{} shards with {partitions} partitions have no leader ({})",
-            missing.len(),
-            list(missing.iter().map(|shard| shard.id))
-        ),
-        cure,
-    ))
+    let begun = "they begin anew, empty, when the broker that is being replaced comes back: start it \
+                 with an empty data directory";
+    let missing = without_leader(&missing, "no leader", cure);
+    let lost = without_leader(&lost, "lost their only replica", begun.to_owned());
+    missing.into_iter().chain(lost).collect()
+}
+
+fn without_leader(shards: &[&ShardInfo], what: &str, cure: String) -> Option<Found> {
+    let partitions: u32 = shards.iter().map(|shard| shard.partitions).sum();
+    let severity = if partitions == 0 {
+        Severity::Warning
+    } else {
+        Severity::Critical
+    };
+    let has = if what.starts_with("no") { "have " } else { "" };
+    let listed = list(shards.iter().map(|shard| shard.id));
+    let text = format!(
+        "{} shards with {partitions} partitions {has}{what} ({listed})",
+        shards.len()
+    );
+    (!shards.is_empty()).then(|| found(severity, text, cure))
+}
+
+/// How long a broker may take to say that it is there.
+const ASKED_FOR: Duration = Duration::from_secs(1);
+
+/// What can be told where nobody leads the metadata group: who of it does not answer this broker.
+pub async fn without_metadata_leader<E: Env>(broker: &Broker<E>) -> Vec<Found> {
+    let image = broker.cluster.image();
+    let voters = broker.metadata.group().status().borrow().voters.clone();
+    let others = image.brokers().filter(|known| known.id != broker.node_id);
+    let asked = others.map(|known| async move {
+        let answers = match broker.peers.client(known.id) {
+            Ok(mut client) => {
+                let call = client.hello(HelloRequest::default());
+                broker.peers.answer(known.id, ASKED_FOR, call).await.is_ok()
+            }
+            Err(_) => false,
+        };
+        (known.id, answers)
+    });
+    let asked = futures_util::future::join_all(asked).await;
+    let away: BTreeSet<NodeId> = asked
+        .into_iter()
+        .filter(|(_, answers)| !answers)
+        .map(|(node, _)| node)
+        .collect();
+    let (up, needed) = (voters.difference(&away).count(), voters.len() / 2 + 1);
+    let gone: BTreeSet<NodeId> = voters.intersection(&away).copied().collect();
+    let cure = if up >= needed {
+        "an election is going on; if it does not end, look at the brokers' logs".to_owned()
+    } else {
+        let lacking = needed - up;
+        format!("start {}: {lacking} of them must be up", brokers(&gone))
+    };
+    let what = format!(
+        "the metadata group has no leader: {up} of its brokers answer broker {}, {needed} must; until \
+         then nothing can be changed, and it is not known which partitions have leaders",
+        broker.node_id
+    );
+    let mut all = vec![found(Severity::Critical, what, cure)];
+    all.extend(away.iter().filter_map(|node| {
+        let address = &image.broker(*node)?.address;
+        let what = format!(
+            "broker {node} at {address} does not answer broker {}",
+            broker.node_id
+        );
+        Some(found(Severity::Warning, what, "start it again"))
+    }));
+    all
 }
 
 fn brokers(ids: &BTreeSet<NodeId>) -> String {
@@ -204,7 +310,7 @@ fn thin(image: &Image) -> Option<Found> {
         .filter(|step| !step.state.is_final())
         .map(|step| step.shard)
         .collect();
-    let lacking = |shard: &&highwater_metadata::ShardInfo| {
+    let lacking = |shard: &&ShardInfo| {
         shard.replicas.len() < shard.class as usize && !planned.contains(&shard.id)
     };
     let thin: Vec<ShardId> = image.shards().filter(lacking).map(|s| s.id).collect();
@@ -244,7 +350,7 @@ fn idle(image: &Image) -> Option<Found> {
     })
 }
 
-fn about_plan<E: Env>(broker: &Broker<E>, plan: &Plan) -> Found {
+fn about_plan<E: Env>(broker: &Broker<E>, image: &Image, plan: &Plan) -> Found {
     let what = match plan.kind {
         PlanKind::Rebalance => "replicas are being spread".to_owned(),
         PlanKind::Drain(node) => format!("broker {node} is being drained"),
@@ -253,9 +359,12 @@ fn about_plan<E: Env>(broker: &Broker<E>, plan: &Plan) -> Found {
             format!("broker {node} is filled with shard {shard} again")
         }
         PlanKind::MovePartition(topic, partition, shard) => {
-            format!("partition {topic}-{partition} goes to shard {shard}")
+            let partition = in_words(image, TopicPartition::new(topic, partition));
+            format!("partition {partition} goes to shard {shard}")
         }
-        PlanKind::Replicate(topic, factor) => format!("topic {topic} gets {factor} replicas"),
+        PlanKind::Replicate(topic, factor) => {
+            format!("topic {} gets {factor} replicas", name(image, topic))
+        }
     };
     let states = plan.moves.iter().map(|step| step.state);
     let states = states.chain(plan.partitions.iter().map(|step| step.state));
@@ -265,14 +374,18 @@ fn about_plan<E: Env>(broker: &Broker<E>, plan: &Plan) -> Found {
         .current()
         .into_iter()
         .find(|step| step.state != MoveState::Done);
-    let waits = first.map(|step| {
+    let waits = first.and_then(|step| {
         let words = broker.progress.of(step.shard);
-        format!("; shard {}: {words}", step.shard)
+        (!words.is_empty()).then(|| format!("; shard {}: {words}", step.shard))
     });
     let of_partition = plan.current_partitions().into_iter().find_map(|step| {
         let tp = TopicPartition::new(step.topic, step.partition);
         let said = broker.reports.of_move(plan.id, tp)?;
-        Some(format!("; partition {tp}: {}", said.doing))
+        Some(format!(
+            "; partition {}: {}",
+            in_words(image, tp),
+            said.doing
+        ))
     });
     let waits = waits.or(of_partition);
     found(

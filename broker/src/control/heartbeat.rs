@@ -152,11 +152,12 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
 fn observe(cluster: &Cluster, report: &ShardReport, outlived: u64) {
     let shard = ShardId(report.shard);
     let leader = LeaderInfo {
+        beginning: report.beginning,
         term: report.term,
         node: report.leader.map(NodeId),
     };
     cluster.observe_leader(shard, leader, outlived);
-    cluster.observe_applied(shard, report.applied_index);
+    cluster.observe_applied(shard, report.beginning, report.applied_index);
 }
 
 fn reports(cluster: &Cluster) -> Vec<ShardReport> {
@@ -166,6 +167,7 @@ fn reports(cluster: &Cluster) -> Vec<ShardReport> {
         term: known.now.term,
         applied_index: cluster.applied(shard),
         outlived_term: known.outlived,
+        beginning: known.now.beginning,
         ..ShardReport::default()
     };
     cluster.known_leaders().into_iter().map(report).collect()
@@ -266,6 +268,7 @@ fn own_reports<E: Env>(broker: &Broker<E>) -> Vec<ShardReport> {
             stopped: status.role == Role::Stopped,
             damage: broker.damage.of(shard.id).unwrap_or_default(),
             outlived_term: 0,
+            beginning: shard.beginning,
         }
     };
     broker.shards.all().into_iter().map(report).collect()

@@ -164,9 +164,12 @@ async fn host<E: Env>(broker: &Arc<Broker<E>>, shard: &ShardInfo) -> anyhow::Res
     if !shard.established && shard.preferred_leader == Some(broker.node_id) {
         group.initialize(voters(broker, shard)).await?;
     }
-    tokio::spawn(report_leader(Arc::clone(broker), shard.id, group.clone()));
+    let beginning = shard.beginning;
+    let told = (shard.id, beginning);
+    tokio::spawn(report_leader(Arc::clone(broker), told, group.clone()));
     let hosted = Shard {
         id: shard.id,
+        beginning,
         group,
         views,
         accumulator,
@@ -210,12 +213,17 @@ fn voters<E: Env>(broker: &Broker<E>, shard: &ShardInfo) -> BTreeMap<NodeId, Str
 }
 
 /// Copies the group's view of its leader into the cluster's until the group ends.
-async fn report_leader<E: Env>(broker: Arc<Broker<E>>, shard: ShardId, group: Group) {
+async fn report_leader<E: Env>(
+    broker: Arc<Broker<E>>,
+    (shard, beginning): (ShardId, u64),
+    group: Group,
+) {
     let mut status = group.status();
     loop {
         let seen = {
             let status = status.borrow_and_update();
             LeaderInfo {
+                beginning,
                 term: status.term,
                 node: status.leader,
             }

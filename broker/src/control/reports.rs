@@ -31,7 +31,7 @@ pub struct ReplicaReport {
 #[derive(Debug, Default)]
 struct Said {
     shards: BTreeMap<ShardId, ReplicaReport>,
-    problems: Vec<String>,
+    problems: Vec<Alarm>,
     alarms: Vec<Alarm>,
     moves: Vec<PartitionMoveReport>,
 }
@@ -46,7 +46,7 @@ impl Reports {
         &self,
         broker: NodeId,
         shards: &[ShardReport],
-        (problems, alarms, moves): (Vec<String>, Vec<Alarm>, Vec<PartitionMoveReport>),
+        (problems, alarms, moves): (Vec<Alarm>, Vec<Alarm>, Vec<PartitionMoveReport>),
     ) {
         let nodes = |ids: &[u32]| ids.iter().copied().map(NodeId).collect();
         let report = |report: &ShardReport| ReplicaReport {
@@ -70,18 +70,17 @@ impl Reports {
     }
     /// What a broker said is wrong with it.
     #[must_use]
-    pub fn problems(&self, broker: NodeId) -> Vec<String> {
+    pub fn problems(&self, broker: NodeId) -> Vec<Alarm> {
         let said = self.0.lock();
         said.get(&broker)
             .map_or_else(Vec::new, |said| said.problems.clone())
     }
-    /// What a broker found out about others: a sentence, and what to do.
+    /// What a broker found out about others.
     #[must_use]
-    pub fn alarms(&self, broker: NodeId) -> Vec<(String, String)> {
+    pub fn alarms(&self, broker: NodeId) -> Vec<Alarm> {
         let said = self.0.lock();
-        let alarms = said.get(&broker).map(|said| said.alarms.as_slice());
-        let alarms = alarms.unwrap_or_default().iter();
-        alarms.map(|a| (a.what.clone(), a.cure.clone())).collect()
+        said.get(&broker)
+            .map_or_else(Vec::new, |said| said.alarms.clone())
     }
     /// How far a partition's move is, as whoever carries it out said last.
     #[must_use]

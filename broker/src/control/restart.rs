@@ -35,7 +35,9 @@ pub struct Verdict {
 pub fn check<E: Env>(broker: &Broker<E>, asked: u32) -> Result<Vec<Verdict>, String> {
     let image = broker.cluster.image();
     if asked != 0 && image.broker(NodeId(asked)).is_none() {
-        return Err(format!("there is no broker {asked}"));
+        return Err(format!(
+            "there is no broker {asked}; `highwater cluster members` shows all"
+        ));
     }
     let alive = broker.liveness.steady_for(std::time::Duration::ZERO);
     let report = |node: NodeId, shard: ShardId| broker.reports.of(node, shard);

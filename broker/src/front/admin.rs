@@ -150,12 +150,7 @@ async fn create<E: Env>(
         configs: request.configs.into_iter().collect(),
     };
     if request.validate_only {
-        return broker
-            .cluster
-            .image()
-            .validate(&command)
-            .map(|()| None)
-            .map_err(refused);
+        return preview(broker, &command).map(Some);
     }
     let left = deadline.saturating_duration_since(Instant::now());
     match broker.metadata.propose(&command, left).await {
@@ -173,6 +168,29 @@ async fn create<E: Env>(
             let text = format!("the topic may or may not have been created: {text}");
             Err(convert::error(ErrorCode::TimedOut, text, None))
         }
+    }
+}
+
+/// The topic as it would be.
+fn preview<E: Env>(
+    broker: &Broker<E>,
+    command: &MetadataCommand,
+) -> Result<highwater_proto::v1::TopicMetadata, Error> {
+    let mut next = highwater_metadata::Image::clone(&broker.cluster.image());
+    match next.apply(command) {
+        MetadataReply::TopicCreated { topic } => {
+            let topic = next
+                .topic(topic)
+                .map(|topic| view::whole_topic(&broker.cluster, topic));
+            let shown = topic.unwrap_or_default();
+            Ok(highwater_proto::v1::TopicMetadata { id: 0, ..shown })
+        }
+        MetadataReply::Refused(refusal) => Err(refused(refusal)),
+        other => Err(convert::error(
+            ErrorCode::Internal,
+            format!("unexpected {other:?}"),
+            None,
+        )),
     }
 }
 

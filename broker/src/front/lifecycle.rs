@@ -15,6 +15,7 @@ use highwater_proto::v1::{
     ShowPlanRequest, StartPlanRequest,
 };
 use highwater_proto::{NodeId, PartitionId, ShardId, TopicId, TopicPartition};
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::convert;
@@ -26,6 +27,9 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Shards worked on at the same time when nobody says.
 const DEFAULT_PARALLEL: u32 = 4;
 const MOST_PARALLEL: u32 = 64;
+/// Longer than an election takes.
+const ELECTION: Duration = Duration::from_secs(3);
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// The service over one broker.
 pub struct LifecycleService<E: Env>(pub Arc<Broker<E>>);
@@ -82,6 +86,19 @@ pub(super) async fn propose<E: Env>(
 impl<E: Env> LifecycleService<E> {
     async fn lead(&self) -> Result<(), Error> {
         lead(&self.0).await
+    }
+
+    /// The same, with patience for an election.
+    async fn lead_soon(&self) -> Result<(), Error> {
+        let until = Instant::now() + ELECTION;
+        loop {
+            match self.lead().await {
+                Err(error) if error.leader.is_none() && Instant::now() < until => {
+                    tokio::time::sleep(ASK_AGAIN).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     async fn propose(&self, command: &MetadataCommand, timeout_ms: u32) -> Result<(), Error> {
@@ -170,7 +187,7 @@ impl<E: Env> LifecycleService<E> {
         let plan = match (request.plan, image.running_plan()) {
             (0, Some(running)) => running.id,
             (0, None) => {
-                let text = "no plan is running";
+                let text = "no plan is running; `highwater cluster plan show` shows the last one";
                 return Err(convert::error(ErrorCode::InvalidRequest, text, None));
             }
             (plan, _) => plan,
@@ -227,13 +244,19 @@ impl<E: Env> Lifecycle for LifecycleService<E> {
         &self,
         _request: Request<HealthRequest>,
     ) -> Result<Response<HealthResponse>, Status> {
-        if let Err(error) = self.lead().await {
-            return Ok(Response::new(HealthResponse {
-                error: Some(error),
-                findings: Vec::new(),
-            }));
-        }
-        let findings = diagnosis::findings(&self.0);
+        let findings = match self.lead_soon().await {
+            Ok(()) => diagnosis::findings(&self.0),
+            // Nobody leads: that is what is wrong.
+            Err(error) if error.leader.is_none() => {
+                diagnosis::without_metadata_leader(&self.0).await
+            }
+            Err(error) => {
+                return Ok(Response::new(HealthResponse {
+                    error: Some(error),
+                    findings: Vec::new(),
+                }));
+            }
+        };
         let findings = findings.into_iter().map(|found| Finding {
             severity: severity(found.severity).into(),
             what: found.what,

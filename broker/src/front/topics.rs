@@ -229,7 +229,7 @@ impl<E: Env> TopicsService<E> {
                 Err(reason) => reason,
             };
             if Instant::now() + ASK_AGAIN >= until {
-                let text = format!("{tp}: the records may or may not be deleted: {reason}");
+                let text = format!("the records may or may not be deleted: {reason}");
                 return Err(convert::error(ErrorCode::TimedOut, text, None));
             }
             tokio::time::sleep(ASK_AGAIN).await;
@@ -253,7 +253,7 @@ fn trimmed(
     reply: ShardReply,
     (start, end): (Offset, Offset),
 ) -> Result<RecordsDeleted, Error> {
-    let refused = |code, text: String| Err(convert::error(code, format!("{tp}: {text}"), None));
+    let refused = |code, text: String| Err(convert::error(code, text, None));
     match reply {
         ShardReply::Trimmed { log_start } => Ok(RecordsDeleted {
             partition: tp.partition.0,

@@ -1,8 +1,10 @@
 //! The cluster image in the words of the public protocol.
 
-use highwater_metadata::Topic;
+use highwater_metadata::{BrokerState, Topic};
 use highwater_proto::PartitionId;
-use highwater_proto::v1::{Broker as BrokerInfo, PartitionMetadata, ShardStatus, TopicMetadata};
+use highwater_proto::v1::{
+    Broker as BrokerInfo, BrokerStanding, PartitionMetadata, ShardStatus, TopicMetadata,
+};
 
 use crate::control::cluster::Cluster;
 
@@ -17,8 +19,20 @@ pub fn brokers(cluster: &Cluster) -> Vec<BrokerInfo> {
         alive: alive.contains(&known.id),
         version: known.version.clone(),
         incarnation: known.incarnation.clone(),
+        standing: standing(image.state(known.id)).into(),
     };
     image.brokers().map(broker).collect()
+}
+
+fn standing(state: BrokerState) -> BrokerStanding {
+    match state {
+        BrokerState::Active => BrokerStanding::Active,
+        BrokerState::Draining => BrokerStanding::Draining,
+        BrokerState::Drained => BrokerStanding::Drained,
+        BrokerState::Leaving => BrokerStanding::Leaving,
+        BrokerState::Replaced => BrokerStanding::GivenUp,
+        BrokerState::Awaited => BrokerStanding::Awaited,
+    }
 }
 
 /// A topic with its leaders, as clients see it: without partitions that are being added.
@@ -46,6 +60,7 @@ pub fn whole_topic(cluster: &Cluster, topic: &Topic) -> TopicMetadata {
             replicas: replicas.into_iter().map(|node| node.0).collect(),
             arrival: topic.arrival(PartitionId(number)),
             outlived_term: known.outlived,
+            beginning: known.now.beginning,
         }
     };
     TopicMetadata {

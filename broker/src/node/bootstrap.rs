@@ -96,8 +96,14 @@ pub fn decide(
 ) -> Result<Verdict, JoinError> {
     // Lists matter to founders alone.
     let founding = !answers.values().any(|answer| answer.established);
+    let strange = strange_cluster(answers);
     for (address, answer) in answers {
-        check_answer(me, founding.then_some(join), address, answer)?;
+        // Known under another disk to one, and to another one not any more: one of them has an older image,
+        // and the cluster's log decides.
+        let is_old = strange.is_some() && !answer.known_incarnation.is_empty();
+        if !is_old {
+            check_answer(me, founding.then_some(join), address, answer)?;
+        }
     }
     let adopted = answers
         .values()
@@ -107,8 +113,14 @@ pub fn decide(
             cluster_id: answer.cluster_id.clone(),
         });
     }
-    if let Some(verdict) = strange_cluster(answers) {
+    if let Some(verdict) = strange {
         return Ok(verdict);
+    }
+    let is_unsure = |a: &HelloResponse| a.established && a.known_incarnation != me.incarnation;
+    if answers.values().any(is_unsure) {
+        return Ok(Verdict::Wait {
+            missing: Vec::new(),
+        });
     }
     let missing: Vec<String> = join
         .iter()

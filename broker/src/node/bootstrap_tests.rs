@@ -152,6 +152,31 @@ fn a_stranger_asks_an_existing_cluster_to_be_let_in_whatever_the_lists_say() {
 }
 
 #[test]
+fn an_older_image_turns_nobody_away_that_a_newer_one_may_let_in() {
+    let known = |id: u32, refusal: &str| HelloResponse {
+        known_incarnation: "lost".into(),
+        refusal: refusal.into(),
+        ..member(id)
+    };
+    let with = |answers: [HelloResponse; 3]| {
+        let answers = join().into_iter().zip(answers).collect();
+        decide(&identity(9), &join(), &answers)
+    };
+    let turned_away = with([known(1, "no"), known(2, "no"), known(3, "no")]);
+    assert!(matches!(turned_away, Err(JoinError::Refused { .. })));
+    let verdict = with([known(1, "no"), member(2), known(3, "")]).expect("decided");
+    let (cluster_id, members) = ("x".into(), vec!["b:1".into()]);
+    let asks = Verdict::Join {
+        cluster_id,
+        members,
+    };
+    assert_eq!(verdict, asks);
+    // Who has not recovered yet says nothing.
+    let verdict = with([known(1, ""), known(2, ""), known(3, "")]).expect("decided");
+    assert_eq!(verdict, Verdict::Wait { missing: vec![] });
+}
+
+#[test]
 fn a_founding_is_abandoned_only_when_nobody_can_finish_it() {
     let pristine = |id: u32, cluster: &str| HelloResponse {
         pristine: true,

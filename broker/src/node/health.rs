@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use highwater_env::Env;
+use highwater_proto::internal::Alarm;
 use highwater_raft::Role;
 
 use super::Broker;
@@ -14,10 +15,33 @@ pub fn problems<E: Env>(broker: &Broker<E>) -> Vec<String> {
     checks(broker).into_iter().filter_map(failed).collect()
 }
 
-/// What is wrong with this broker itself, whatever the others do.
-pub fn own_problems<E: Env>(broker: &Broker<E>) -> Vec<String> {
-    let failed = |check: Check| (check.state != CheckState::Ok).then_some(check.sentence);
-    let own = [stopped(broker), disk(broker), clock(broker)];
+/// What is wrong with this broker itself, whatever the others do, and what to do about it.
+pub fn own_problems<E: Env>(broker: &Broker<E>) -> Vec<Alarm> {
+    let me = broker.node_id;
+    let own = [
+        (
+            stopped(broker),
+            format!("the log of broker {me} says why; restart it"),
+        ),
+        (
+            disk(broker),
+            format!(
+                "make room on that disk, or give broker {me} a larger one; records are taken again \
+                 by themselves then, without a restart"
+            ),
+        ),
+        (
+            clock(broker),
+            format!(
+                "set the clock of broker {me}'s machine, and see that NTP runs there; the rest \
+                 comes by itself"
+            ),
+        ),
+    ];
+    let failed = |(check, cure): (Check, String)| {
+        let what = format!("broker {me}: {}", check.sentence);
+        (check.state != CheckState::Ok).then_some(Alarm { what, cure })
+    };
     own.into_iter().filter_map(failed).collect()
 }
 
@@ -135,15 +159,10 @@ fn stopped<E: Env>(broker: &Broker<E>) -> Check {
     check("shards", problem, "every shard of this broker runs")
 }
 
-/// Whether this broker's replicas have applied what others were heard to have applied. Who has a shard's
-/// only replica is behind nobody: what is said of more was said of one that is lost, and that this one was
-/// begun in place of.
+/// Whether this broker's replicas have applied what others were heard to have applied.
 fn replication<E: Env>(broker: &Broker<E>) -> Check {
-    let image = broker.cluster.image();
     let behind = |shard: &Arc<crate::runtime::Shard<E::Disk>>| {
-        let placed = image.shard(shard.id);
-        let alone = placed.is_some_and(|placed| placed.replicas == [broker.node_id]);
-        !alone && shard.group.status().borrow().applied < broker.cluster.applied(shard.id)
+        shard.group.status().borrow().applied < broker.cluster.applied(shard.id)
     };
     let behind = broker
         .shards

@@ -12,7 +12,17 @@ pub fn answer<E: Env>(broker: &Broker<E>, caller: &HelloRequest) -> HelloRespons
     let identity = broker.membership.identity();
     let image = broker.cluster.image();
     let known = broker.membership.known_incarnation(caller.node_id);
-    let pristine = broker.metadata.group().status().borrow().is_pristine();
+    let (pristine, recovered) = {
+        let status = broker.metadata.group().status();
+        let status = status.borrow();
+        (status.is_pristine(), status.recovered)
+    };
+    // Until then the image is older than what this broker has heard already: the caller's disk may have
+    // been replaced.
+    let is_sure = recovered
+        || known
+            .as_ref()
+            .is_none_or(|known| *known == caller.incarnation);
     HelloResponse {
         node_id: identity.node_id,
         incarnation: identity.incarnation,
@@ -22,7 +32,11 @@ pub fn answer<E: Env>(broker: &Broker<E>, caller: &HelloRequest) -> HelloRespons
             WipedBrokerVotes => known.is_some();
             else known.as_deref() == Some(caller.incarnation.as_str())
         ),
-        refusal: broker.membership.refusal(caller),
+        refusal: if is_sure {
+            broker.membership.refusal(caller)
+        } else {
+            String::new()
+        },
         known_incarnation: known.unwrap_or_default(),
         address: broker.address.clone(),
         rack: broker.config.node.rack.clone(),

@@ -35,6 +35,9 @@ use crate::groups::Coordinator;
 pub struct Shard<D: Disk> {
     /// Which one.
     pub id: ShardId,
+    /// As the image had it when the replica was begun: whose replica it is, under a number that may be
+    /// given to a new group.
+    pub beginning: u64,
     /// Its Raft group.
     pub group: Group,
     /// Its partitions, for readers.

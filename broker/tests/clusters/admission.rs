@@ -1,7 +1,5 @@
 //! However much is sent at once, what a broker takes in stays within its bound.
 
-use std::fs;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -108,15 +106,7 @@ int fdatasync(int file) {
 const SLOWER_BY: Duration = Duration::from_millis(20);
 
 fn slow_syncs(fleet: &mut Fleet) {
-    let source = fleet.directory().join("slow.c");
-    let library = fleet.directory().join("slow.so");
-    fs::write(&source, SLOW_SYNC).expect("written");
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o"])
-        .args([&library, &source])
-        .status();
-    assert!(built.expect("a C compiler").success());
-    let preload = format!("LD_PRELOAD='{}'", library.display());
+    let preload = fleet.preload("slow", SLOW_SYNC);
     fleet.set_environment(&format!("MIMALLOC_PURGE_DELAY=0 {preload}"));
 }
 

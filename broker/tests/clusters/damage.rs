@@ -41,6 +41,7 @@ async fn a_torn_tail_is_cut_and_damage_is_named() {
     // Two of three go on.
     journal.produce(&producer, 20).await;
     damaged_checkpoints(&mut fleet).await;
+    unreadable_log(&mut fleet).await;
     journal.produce(&producer, 20).await;
 
     eprintln!("the damage is undone: the broker comes back");
@@ -48,6 +49,36 @@ async fn a_torn_tail_is_cut_and_damage_is_named() {
     fleet.ready(3).await;
     fleet.caught_up(3).await;
     journal.check_everywhere(&client, &fleet.nodes()).await;
+}
+
+/// Loaded into a broker, it has the log behind its first block fail to be read, as a disk does that dies.
+const DYING_DISK: &str = "
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+ssize_t pread64(int file, void *to, size_t bytes, off64_t at) {
+    char link[64], path[4096];
+    snprintf(link, sizeof link, \"/proc/self/fd/%d\", file);
+    ssize_t len = readlink(link, path, sizeof path);
+    if (len > 4 && !memcmp(path + len - 4, \".wal\", 4) && at >= 4096) {
+        errno = EIO;
+        return -1;
+    }
+    return syscall(SYS_pread64, file, to, bytes, at);
+}
+";
+
+/// Nobody can say what was in it: the broker does not start, and says what there is to do.
+async fn unreadable_log(fleet: &mut Fleet) {
+    eprintln!("the log cannot be read:");
+    let dying = fleet.preload("dying", DYING_DISK);
+    fleet.set_environment_of(3, &dying);
+    let words = ["os error 5", "once the disk can be read", "cluster replace"];
+    fleet.refused(3).await.expect(1, &words);
+    fleet.set_environment_of(3, "");
 }
 
 #[tokio::test(flavor = "multi_thread")]

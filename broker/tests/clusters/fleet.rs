@@ -116,16 +116,41 @@ impl Fleet {
         }
     }
 
-    /// Sets a variable (`NAME=value`) for the next start of every broker.
+    /// Sets a key for the next start of a broker.
+    pub fn set(&mut self, node: u32, key: &str, value: &str) {
+        let spec = self.specs.get_mut(&node).expect("known");
+        spec.settings.retain(|(known, _)| known != key);
+        spec.settings.push((key.to_owned(), value.to_owned()));
+    }
+
+    /// Sets variables (`NAME=value`) for the next start of every broker.
     pub fn set_environment(&mut self, assignment: &str) {
-        let script = self.directory.path().join("highwater");
+        for node in self.nodes() {
+            self.set_environment_of(node, assignment);
+        }
+    }
+    /// Sets variables (`NAME=value`) for the next start of a broker.
+    pub fn set_environment_of(&mut self, node: u32, assignment: &str) {
+        let script = self.directory.path().join(format!("highwater-{node}"));
         let executable = env!("CARGO_BIN_EXE_highwater");
         let text = format!("#!/bin/sh\n{assignment} exec '{executable}' \"$@\"\n");
         fs::write(&script, text).expect("written");
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("set");
-        for spec in self.specs.values_mut() {
-            spec.executable.clone_from(&script);
-        }
+        self.specs.get_mut(&node).expect("known").executable = script;
+    }
+
+    /// Builds a library out of C, and gives the variable that loads it into a broker: for what no
+    /// configuration breaks.
+    pub fn preload(&self, name: &str, source: &str) -> String {
+        let file = self.directory.path().join(name).with_extension("c");
+        let library = file.with_extension("so");
+        fs::write(&file, source).expect("written");
+        let built = std::process::Command::new("cc")
+            .args(["-shared", "-fPIC", "-o"])
+            .args([&library, &file])
+            .status();
+        assert!(built.expect("a C compiler").success());
+        format!("LD_PRELOAD='{}'", library.display())
     }
 
     pub fn spec(&self, node: u32) -> &BrokerSpec {
@@ -189,6 +214,12 @@ impl Fleet {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next());
         kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") << 10
+    }
+    /// Files and connections that are open.
+    pub fn descriptors(&self, node: u32) -> usize {
+        let pid = self.running[&node].pid().expect("a process");
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).expect("readable");
+        open.count()
     }
     /// Makes it stand still, connections open, until [`Self::resume`].
     pub fn pause(&self, node: u32) {

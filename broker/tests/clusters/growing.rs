@@ -65,6 +65,15 @@ async fn a_fourth_broker_gets_its_share_and_a_founder_is_removed() {
     a_founder_goes(&mut fleet, &client, journal).await;
 }
 
+async fn keeps_nothing(fleet: &Fleet, node: u32) {
+    super::fleet::eventually("it keeps nothing", async || {
+        let shards = fleet.data_dir(node).join("shards");
+        let left = std::fs::read_dir(shards).expect("listed").count();
+        (left == 0).then_some(())
+    })
+    .await;
+}
+
 /// Broker 1 gives everything away, leaves, and is not let in again.
 async fn a_founder_goes(fleet: &mut Fleet, client: &Client, journal: Journal) {
     eprintln!("a founder is drained; the plan is cancelled once, and begun again");
@@ -79,16 +88,18 @@ async fn a_founder_goes(fleet: &mut Fleet, client: &Client, journal: Journal) {
     assert!(cancelled.cancelled && done(&cancelled) < cancelled.moves.len());
     load.progress(100).await;
     let started = start(client, NewPlan::drain(NodeId(1))).await;
+    moved(client, 2).await;
+    let driver = metadata_leader(client).await;
+    eprintln!("broker {driver}, which drives it, dies");
+    fleet.kill(driver).await;
+    load.progress(50).await;
+    fleet.start(driver);
     ended(client, started.id).await;
+    fleet.ready(driver).await;
     assert_eq!(plan(client).await.id, started.id);
     assert!(!loads(client, 3).await.contains_key(&1));
     assert!(!loads(client, 1).await.contains_key(&1));
-    super::fleet::eventually("it keeps nothing", async || {
-        let shards = fleet.data_dir(1).join("shards");
-        let left = std::fs::read_dir(shards).expect("listed").count();
-        (left == 0).then_some(())
-    })
-    .await;
+    keeps_nothing(fleet, 1).await;
     load.progress(100).await;
 
     eprintln!("it is removed, and its directory does not come back");

@@ -20,7 +20,7 @@ use super::life::{CALM, check_replicas, ended, healthy, patient, plan, shards, s
 const LARGE: usize = 128 << 10;
 
 /// A cluster whose copies are slow, and whose checkpoints are often.
-async fn slow_fleet(brokers: u32, bytes_per_second: &str) -> Fleet {
+pub(super) async fn slow_fleet(brokers: u32, bytes_per_second: &str) -> Fleet {
     let mut fleet = Fleet::of(brokers, &CALM).await;
     fleet.set_everywhere("limits.move_bytes_per_second", bytes_per_second);
     fleet.set_everywhere("storage.checkpoint_interval_ms", "1s");
@@ -29,7 +29,7 @@ async fn slow_fleet(brokers: u32, bytes_per_second: &str) -> Fleet {
 }
 
 /// Large records into every partition of a topic.
-async fn fill(client: &Client, journal: &mut Journal, count: usize) {
+pub(super) async fn fill(client: &Client, journal: &mut Journal, count: usize) {
     let producer = client.producer().build();
     for number in 0..count {
         let value = format!("large {number} {}", "x".repeat(LARGE));
@@ -42,7 +42,7 @@ async fn fill(client: &Client, journal: &mut Journal, count: usize) {
 }
 
 /// Where a partition is, as its cluster says.
-async fn place(client: &Client, topic: &str, partition: usize) -> v1::PartitionMetadata {
+pub(super) async fn place(client: &Client, topic: &str, partition: usize) -> v1::PartitionMetadata {
     let admin = client.admin().timeout(PATIENCE);
     let described = admin.describe_topic(topic).await.expect("described");
     let topic = described.topic.expect("a topic");
@@ -50,7 +50,7 @@ async fn place(client: &Client, topic: &str, partition: usize) -> v1::PartitionM
 }
 
 /// A shard of as many replicas that another broker leads.
-async fn another(client: &Client, now: &v1::PartitionMetadata) -> ShardId {
+pub(super) async fn another(client: &Client, now: &v1::PartitionMetadata) -> ShardId {
     let class = now.replicas.len();
     let found = shards(client).await.into_iter().find(|shard| {
         let elsewhere = shard.shard != now.shard && shard.preferred_leader != now.leader;
@@ -60,13 +60,23 @@ async fn another(client: &Client, now: &v1::PartitionMetadata) -> ShardId {
 }
 
 /// Waits until so much of a partition is copied by the running plan.
-async fn copied(client: &Client, least: u64) -> v1::PlanPartition {
+pub(super) async fn copied(client: &Client, least: u64) -> v1::PlanPartition {
     eventually(&format!("{least} offsets are copied"), async || {
         let admin = client.admin().timeout(PATIENCE);
         let plan = admin.plan().await.ok()??;
         let step = plan.partitions.into_iter().next()?;
         assert!(!plan.ended, "it has ended: {step:?}");
         (step.copied_offset >= least).then_some(step)
+    })
+    .await
+}
+
+/// The partition's leader epoch, as its leader says.
+async fn epoch(client: &Client) -> u32 {
+    eventually("the partition's leader answers", async || {
+        let described = client.admin().describe_topic("orders").await.ok()?;
+        let status = described.partitions.into_iter().next()?;
+        status.error.is_none().then_some(status.leader_epoch)
     })
     .await
 }
@@ -79,7 +89,7 @@ async fn metadata_leader(client: &Client) -> u32 {
     .await
 }
 
-async fn shard_leader(client: &Client, shard: ShardId) -> u32 {
+pub(super) async fn shard_leader(client: &Client, shard: ShardId) -> u32 {
     eventually(&format!("shard {shard} has a leader"), async || {
         let shards = client.admin().describe_cluster().await.ok()?.shards;
         shards.into_iter().find(|s| s.shard == shard.0)?.leader
@@ -126,7 +136,7 @@ fn directories(fleet: &Fleet, topic: u64) -> BTreeMap<u32, Vec<String>> {
 }
 
 /// Waits until every broker has this directory of a topic and no other.
-async fn only(fleet: &Fleet, topic: u64, name: &str) {
+pub(super) async fn only(fleet: &Fleet, topic: u64, name: &str) {
     let wanted = [name.to_owned()];
     eventually(&format!("{name} is all that is left"), async || {
         let found = directories(fleet, topic);
@@ -276,8 +286,9 @@ async fn a_move_is_cancelled_and_one_comes_back() {
     assert_eq!(place(&client, "orders", 0).await.shard, before.shard);
     only(&fleet, topic, &format!("{topic}-0")).await;
 
-    eprintln!("there and back again");
+    eprintln!("there and back again; the leader epoch is the partition's own");
     let mut at = started.id;
+    let mut newest = epoch(&client).await;
     for goal in [to, ShardId(before.shard)] {
         let wanted = NewPlan::move_partition("orders", PartitionId(0), goal);
         let started = start(&client, wanted).await;
@@ -285,7 +296,9 @@ async fn a_move_is_cancelled_and_one_comes_back() {
         assert_eq!(plan.partitions[0].state(), v1::MoveState::Done, "{plan:?}");
         assert_eq!(place(&client, "orders", 0).await.shard, goal.0);
         load.progress(50).await;
-        at = started.id;
+        let now = epoch(&client).await;
+        assert!(now > newest, "{now} after {newest}");
+        (at, newest) = (started.id, now);
     }
     only(&fleet, topic, &format!("{topic}-0-{at}")).await;
 

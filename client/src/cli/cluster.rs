@@ -20,6 +20,8 @@ pub enum ClusterCommand {
         #[arg(long)]
         shards: bool,
     },
+    /// Who is in the cluster, what each broker holds and leads, and how it stands
+    Members,
     /// What changes the cluster.
     #[command(flatten)]
     Life(LifeCommand),
@@ -29,8 +31,9 @@ pub(super) async fn run(
     command: ClusterCommand,
     global: &GlobalOptions,
 ) -> Result<ExitCode, CliError> {
-    let shards = match command {
-        ClusterCommand::Status { shards } => shards,
+    let shown = match command {
+        ClusterCommand::Status { shards } => Shown::Status { shards },
+        ClusterCommand::Members => Shown::Members,
         ClusterCommand::Life(command) => return lifecycle::run(command, global).await,
     };
     let admin = global.connect().await?.admin();
@@ -40,9 +43,13 @@ pub(super) async fn run(
         .map_err(CliError::admin("cluster"))?;
     status.brokers.sort_by_key(|broker| broker.id);
     status.shards.sort_by_key(|shard| shard.shard);
+    if matches!(shown, Shown::Members) {
+        print_members(&status, global.output)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     match global.output {
         OutputFormat::Json => print_json(&as_json(&status))?,
-        OutputFormat::Table => print(&status, shards)?,
+        OutputFormat::Table => print(&status, matches!(shown, Shown::Status { shards: true }))?,
     }
     let healthy = status.problems.is_empty();
     Ok(if healthy {
@@ -52,12 +59,20 @@ pub(super) async fn run(
     })
 }
 
+#[derive(Clone, Copy)]
+enum Shown {
+    Status { shards: bool },
+    Members,
+}
+
+/// Shards that a broker leads: none when it is down, whatever was heard last.
 fn leads(status: &v1::DescribeClusterResponse, broker: u32) -> usize {
-    status
-        .shards
-        .iter()
-        .filter(|shard| shard.leader == Some(broker))
-        .count()
+    let lives = |known: &v1::Broker| known.id == broker && known.alive;
+    if !status.brokers.iter().any(lives) {
+        return 0;
+    }
+    let shards = status.shards.iter();
+    shards.filter(|s| s.leader == Some(broker)).count()
 }
 
 fn print(status: &v1::DescribeClusterResponse, shards: bool) -> std::io::Result<()> {
@@ -68,11 +83,8 @@ fn print(status: &v1::DescribeClusterResponse, shards: bool) -> std::io::Result<
     print_line(&format!("METADATA-LEADER  {leader}"))?;
     print_line(&format!("TOPICS           {}", status.topics))?;
     print_line(&format!("PARTITIONS       {}", status.partitions))?;
-    let led = status
-        .shards
-        .iter()
-        .filter(|shard| shard.leader.is_some())
-        .count();
+    let brokers = status.brokers.iter();
+    let led: usize = brokers.map(|broker| leads(status, broker.id)).sum();
     print_line(&format!(
         "SHARDS           {}, {led} with a leader",
         status.shards.len()
@@ -80,12 +92,11 @@ fn print(status: &v1::DescribeClusterResponse, shards: bool) -> std::io::Result<
     print_line("")?;
     let mut rows = table(["BROKER", "ADDRESS", "RACK", "STATE", "LEADS", "VERSION"]);
     for broker in &status.brokers {
-        let state = if broker.alive { "alive" } else { "down" };
         rows.add_row([
             broker.id.to_string(),
             broker.address.clone(),
             broker.rack.clone(),
-            state.to_owned(),
+            state(broker),
             leads(status, broker.id).to_string(),
             broker.version.clone(),
         ]);
@@ -103,6 +114,72 @@ fn print(status: &v1::DescribeClusterResponse, shards: bool) -> std::io::Result<
         print_line(&format!("{} {problem}", coloured("PROBLEM", RED)))?;
     }
     Ok(())
+}
+
+fn standing(broker: &v1::Broker) -> &'static str {
+    match broker.standing() {
+        v1::BrokerStanding::Active => "active",
+        v1::BrokerStanding::Draining => "draining",
+        v1::BrokerStanding::Drained => "drained",
+        v1::BrokerStanding::Leaving => "leaving",
+        v1::BrokerStanding::GivenUp => "given up",
+        v1::BrokerStanding::Awaited => "awaited",
+    }
+}
+
+/// Whether it lives, and where it stands if that is not the usual.
+fn state(broker: &v1::Broker) -> String {
+    let lives = if broker.alive { "alive" } else { "down" };
+    match broker.standing() {
+        v1::BrokerStanding::Active => lives.to_owned(),
+        _ => format!("{lives}, {}", standing(broker)),
+    }
+}
+
+fn holds(status: &v1::DescribeClusterResponse, broker: u32) -> usize {
+    let shards = status.shards.iter();
+    shards.filter(|s| s.replicas.contains(&broker)).count()
+}
+
+fn print_members(
+    status: &v1::DescribeClusterResponse,
+    output: OutputFormat,
+) -> std::io::Result<()> {
+    if output == OutputFormat::Json {
+        let member = |broker: &v1::Broker| {
+            json!({
+                "id": broker.id, "address": broker.address, "rack": broker.rack,
+                "alive": broker.alive, "standing": standing(broker),
+                "replicas": holds(status, broker.id), "leads": leads(status, broker.id),
+                "leads_metadata": status.metadata_leader == Some(broker.id),
+                "version": broker.version, "incarnation": broker.incarnation,
+            })
+        };
+        return print_json(&json!(
+            status.brokers.iter().map(member).collect::<Vec<_>>()
+        ));
+    }
+    let mut rows = table([
+        "BROKER", "ADDRESS", "RACK", "STATE", "REPLICAS", "LEADS", "METADATA", "VERSION",
+    ]);
+    for broker in &status.brokers {
+        let metadata = if status.metadata_leader == Some(broker.id) {
+            "leader"
+        } else {
+            "-"
+        };
+        rows.add_row([
+            broker.id.to_string(),
+            broker.address.clone(),
+            broker.rack.clone(),
+            state(broker),
+            holds(status, broker.id).to_string(),
+            leads(status, broker.id).to_string(),
+            metadata.to_owned(),
+            broker.version.clone(),
+        ]);
+    }
+    print_table(&rows)
 }
 
 fn print_shards(shards: &[v1::ShardStatus]) -> std::io::Result<()> {
@@ -133,7 +210,8 @@ fn as_json(status: &v1::DescribeClusterResponse) -> serde_json::Value {
     let broker = |b: &v1::Broker| {
         json!({
             "id": b.id, "address": b.address, "rack": b.rack, "alive": b.alive,
-            "version": b.version, "incarnation": b.incarnation, "leads": leads(status, b.id),
+            "standing": standing(b), "version": b.version, "incarnation": b.incarnation,
+            "leads": leads(status, b.id),
         })
     };
     let shard = |s: &v1::ShardStatus| {

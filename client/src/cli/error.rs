@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::error::{AdminError, ConnectError, ConsumeError, OffsetsError, SendError};
+use crate::error::{
+    AdminError, Cause, ConnectError, ConsumeError, ErrorCode, OffsetsError, SendError,
+};
 
 /// The exit codes of every verb, for `--help`.
 pub const EXIT_CODES: &str = "\
@@ -27,7 +29,7 @@ pub enum CliError {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// An administrative call failed.
-    #[error("{what}: {error}")]
+    #[error("{what}: {error}{}", advice(.what, .error))]
     Admin {
         /// What was to be done.
         what: String,
@@ -58,6 +60,22 @@ pub enum CliError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
+
+/// Where somebody looks when the cluster cannot answer.
+fn advice(what: &str, error: &AdminError) -> &'static str {
+    let silent = match error.cause() {
+        Cause::Deadline(_) | Cause::Transport(_) => true,
+        cause => cause.code() == Some(ErrorCode::ClusterNotReady),
+    };
+    if silent && what != HEALTH {
+        "; `highwater cluster health` says what is missing"
+    } else {
+        ""
+    }
+}
+
+/// What the verb that says what is missing calls itself.
+pub(super) const HEALTH: &str = "health";
 
 impl CliError {
     pub(super) fn admin(what: impl Into<String>) -> impl FnOnce(AdminError) -> Self {

@@ -9,8 +9,9 @@ use highwater_proto::{NodeId, ShardId};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::error::PROBLEMS;
+use super::error::{HEALTH, PROBLEMS};
 use super::output::{GREEN, RED, coloured, print_json, print_line, print_table, table};
+use super::plan_wait;
 use super::rolling::{self, RollArgs};
 use super::{CliError, GlobalOptions, OutputFormat};
 use crate::admin::Admin;
@@ -89,7 +90,7 @@ pub struct PlanArgs {
     /// Shards, or partitions, worked on at the same time
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) parallel: u32,
-    /// Wait until the plan has ended
+    /// Wait until the plan has ended, and say how far it is meanwhile; exit code 1 when it was cancelled
     #[arg(long, conflicts_with = "dry_run")]
     pub(super) wait: bool,
 }
@@ -98,7 +99,11 @@ pub struct PlanArgs {
 #[derive(Debug, Clone, Copy, Subcommand)]
 pub enum PlanCommand {
     /// The plan that runs, or the last one
-    Show,
+    Show {
+        /// Wait until it has ended, and say how far it is meanwhile
+        #[arg(long)]
+        wait: bool,
+    },
     /// Begin no more moves, and take back those under way
     Cancel,
 }
@@ -141,9 +146,11 @@ pub(super) async fn run(
             start(what, wanted, plan, &admin, global).await
         }
         LifeCommand::Remove { broker, dry_run } => remove(broker, dry_run, &admin, global).await,
-        LifeCommand::Plan(PlanCommand::Show) => {
-            let plan = admin.plan().await.map_err(CliError::admin("plan"))?;
-            show(plan.as_ref(), global)
+        LifeCommand::Plan(PlanCommand::Show { wait }) => {
+            match admin.plan().await.map_err(CliError::admin("plan"))? {
+                Some(plan) if wait => waited_for(plan, &admin, global).await,
+                plan => show(plan.as_ref(), global),
+            }
         }
         LifeCommand::Plan(PlanCommand::Cancel) => {
             let plan = admin.cancel_plan().await.map_err(CliError::admin("plan"))?;
@@ -166,16 +173,34 @@ pub(super) async fn start(
 ) -> Result<ExitCode, CliError> {
     let wanted = wanted.parallel(args.parallel).dry_run(args.dry_run);
     let started = admin.start_plan(wanted).await;
-    let mut plan = started.map_err(CliError::admin(what.clone()))?;
-    while args.wait && !plan.ended {
-        sleep(POLL).await;
-        let now = admin.plan().await.map_err(CliError::admin(what.clone()))?;
-        match now {
-            Some(now) if now.id == plan.id => plan = now,
-            _ => break,
-        }
+    let plan = started.map_err(CliError::admin(what))?;
+    if args.wait {
+        return waited_for(plan, admin, global).await;
     }
-    show(Some(&plan), global)
+    let code = show(Some(&plan), global)?;
+    if global.output == OutputFormat::Table && !plan.ended && !args.dry_run {
+        print_line("")?;
+        print_line(
+            "It goes on by itself: `highwater cluster plan show --wait` says how far it is,",
+        )?;
+        print_line("`highwater cluster plan cancel` ends it.")?;
+    }
+    Ok(code)
+}
+
+/// A plan that was cancelled, by whomever, is not what was waited for.
+async fn waited_for(
+    plan: v1::Plan,
+    admin: &Admin,
+    global: &GlobalOptions,
+) -> Result<ExitCode, CliError> {
+    let plan = plan_wait::until_ended(plan, admin).await?;
+    show(Some(&plan), global)?;
+    if plan.cancelled {
+        let text = format!("plan {} was cancelled before all was done", plan.id);
+        return Err(CliError::Failed(text));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn words(plan: &v1::Plan) -> String {
@@ -216,14 +241,11 @@ fn show(plan: Option<&v1::Plan>, global: &GlobalOptions) -> Result<ExitCode, Cli
         print_line("There never was a plan.")?;
         return Ok(ExitCode::SUCCESS);
     };
-    let states = plan.moves.iter().map(v1::PlanMove::state);
-    let states = states.chain(plan.partitions.iter().map(v1::PlanPartition::state));
-    let of = states.clone().count();
-    let ended =
-        |state: &v1::MoveState| matches!(state, v1::MoveState::Done | v1::MoveState::Cancelled);
-    let done = states.filter(ended).count();
+    let (done, of) = plan_wait::ended_of(plan);
     let status = match (plan.id, plan.ended, plan.cancelled) {
+        (0, _, _) if of == 0 => "dry run: nothing would be moved".to_owned(),
         (0, _, _) => format!("dry run: {of} moves"),
+        (_, true, false) if of == 0 => "ended: nothing had to be moved".to_owned(),
         (_, true, true) => "cancelled".to_owned(),
         (_, true, false) => format!("ended: {of} moves"),
         (_, false, cancelled) => {
@@ -235,7 +257,9 @@ fn show(plan: Option<&v1::Plan>, global: &GlobalOptions) -> Result<ExitCode, Cli
             format!("{how}: {done} of {of} moves have ended")
         }
     };
-    print_line(&format!("PLAN    {}", plan.id))?;
+    if plan.id != 0 {
+        print_line(&format!("PLAN    {}", plan.id))?;
+    }
     print_line(&format!("WHAT    {}", words(plan)))?;
     print_line(&format!("STATUS  {status}"))?;
     if !plan.moves.is_empty() {
@@ -247,6 +271,11 @@ fn show(plan: Option<&v1::Plan>, global: &GlobalOptions) -> Result<ExitCode, Cli
         print_partitions(plan)?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The state of a step; of a dry run there is none yet.
+fn planned<'a>(plan: &v1::Plan, state: &'a str) -> &'a str {
+    if plan.id == 0 { "planned" } else { state }
 }
 
 fn print_moves(plan: &v1::Plan) -> std::io::Result<()> {
@@ -265,7 +294,7 @@ fn print_moves(plan: &v1::Plan) -> std::io::Result<()> {
             step.partitions.to_string(),
             from,
             step.add.to_string(),
-            state(step.state()).to_owned(),
+            planned(plan, state(step.state())).to_owned(),
             progress,
         ]);
     }
@@ -292,7 +321,7 @@ fn print_partitions(plan: &v1::Plan) -> std::io::Result<()> {
             step.partition.to_string(),
             step.from_shard.to_string(),
             step.to_shard.to_string(),
-            state_of_partition(step.state()).to_owned(),
+            planned(plan, state_of_partition(step.state())).to_owned(),
             copied,
             step.progress.clone(),
         ]);
@@ -350,7 +379,7 @@ async fn remove(
 }
 
 async fn health(admin: &Admin, global: &GlobalOptions) -> Result<ExitCode, CliError> {
-    let findings = admin.health().await.map_err(CliError::admin("health"))?;
+    let findings = admin.health().await.map_err(CliError::admin(HEALTH))?;
     let word = |found: &v1::Finding| match found.severity() {
         v1::Severity::Critical => "critical",
         v1::Severity::Warning => "warning",

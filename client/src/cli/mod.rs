@@ -13,6 +13,7 @@ mod held;
 mod interrupt;
 mod lifecycle;
 mod output;
+mod plan_wait;
 mod position;
 mod produce;
 mod rolling;

@@ -110,7 +110,9 @@ fn plan(args: &RollArgs, cluster: &v1::DescribeClusterResponse) -> Result<Vec<St
     let mut steps: Vec<Step> = Vec::with_capacity(order.len());
     for id in order {
         let known = cluster.brokers.iter().find(|broker| broker.id == id);
-        let known = known.ok_or_else(|| format!("there is no broker {id}"))?;
+        let known = known.ok_or_else(|| {
+            format!("there is no broker {id}; `highwater cluster members` shows all")
+        })?;
         if steps.iter().any(|step| step.broker == id) {
             return Err(format!("broker {id} is named twice"));
         }

@@ -44,7 +44,7 @@ fn everyone_has_a_turn_and_the_metadata_leader_the_last() {
     assert_eq!(ids(&steps), [1, 3]);
     assert_eq!(
         plan(&args(&[4], None), &cluster()),
-        Err("there is no broker 4".to_owned())
+        Err("there is no broker 4; `highwater cluster members` shows all".to_owned())
     );
     assert!(plan(&args(&[1, 1], None), &cluster()).is_err());
 }

@@ -4,14 +4,15 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 
 use clap::Subcommand;
+use futures_util::{StreamExt as _, stream};
 use highwater_proto::v1;
 use serde_json::json;
 
-use super::output::{human_bytes, print_json, print_line, print_table, table};
+use super::output::{human_bytes, print_json, print_line, print_table, progress, table};
 use super::topic_change::{self, AddPartitionsArgs, AlterArgs, DeleteArgs, DeleteRecordsArgs};
 use super::topic_move::{self, MoveArgs};
 use super::{CliError, GlobalOptions, OutputFormat};
-use crate::admin::NewTopic;
+use crate::admin::{Admin, NewTopic};
 use crate::error::{AdminError, ErrorCode};
 
 /// What to do with topics.
@@ -102,6 +103,37 @@ pub(super) async fn run(
     }
 }
 
+/// Topics that are created at the same time.
+const AT_ONCE: usize = 16;
+
+/// What became of one topic.
+async fn create_one(
+    admin: &Admin,
+    (name, topic): (String, NewTopic),
+    (if_not_exists, dry_run): (bool, bool),
+) -> (
+    String,
+    Result<(v1::TopicMetadata, &'static str), AdminError>,
+) {
+    let done = if dry_run {
+        "could be created"
+    } else {
+        "created"
+    };
+    let outcome = match admin.create_topic(topic).await {
+        Ok(created) => Ok((created, done)),
+        Err(AdminError::Rejected(cause))
+            if if_not_exists && cause.code() == Some(ErrorCode::TopicExists) =>
+        {
+            let described = admin.describe_topic(&name).await;
+            described.map(|found| (found.topic.unwrap_or_default(), "exists"))
+        }
+        Err(error) => Err(error),
+    };
+    (name, outcome)
+}
+
+/// Creates all that can be created; the first failure is the command's.
 async fn create(
     topics: Vec<(String, NewTopic)>,
     if_not_exists: bool,
@@ -112,44 +144,41 @@ async fn create(
     let mut rows = table(["TOPIC", "PARTITIONS", "REPLICAS", "STATUS"]);
     let mut all = Vec::new();
     let mut failed = None;
-    for (name, topic) in topics {
-        let (created, status) = match admin.create_topic(topic).await {
-            Ok(created) => (
-                created,
-                if dry_run {
-                    "could be created"
-                } else {
-                    "created"
-                },
-            ),
-            Err(AdminError::Rejected(cause))
-                if if_not_exists && cause.code() == Some(ErrorCode::TopicExists) =>
-            {
-                let described = admin.describe_topic(&name).await;
-                let described = described.map_err(CliError::admin(format!("topic {name}")))?;
-                (described.topic.unwrap_or_default(), "exists")
-            }
+    let bar = progress("created", Some(topics.len() as u64));
+    let mut outcomes = stream::iter(topics)
+        .map(|topic| create_one(&admin, topic, (if_not_exists, dry_run)))
+        .buffered(AT_ONCE);
+    while let Some((name, outcome)) = outcomes.next().await {
+        bar.inc(1);
+        let (created, status) = match outcome {
+            Ok((created, status)) => (created, status.to_owned()),
             Err(error) => {
-                // Say what was done before, then what was not.
-                failed = Some(CliError::admin(format!("topic {name}"))(error));
-                break;
+                let status = format!("failed: {error}");
+                failed.get_or_insert_with(|| CliError::admin(format!("topic {name}"))(error));
+                (v1::TopicMetadata::default(), status)
             }
         };
         let (partitions, replicas) = (created.partitions.len(), created.replication_factor);
+        let known = |count: usize| match count {
+            0 => "-".to_owned(),
+            count => count.to_string(),
+        };
         rows.add_row([
             name.clone(),
-            partitions.to_string(),
-            replicas.to_string(),
-            status.into(),
+            known(partitions),
+            known(replicas as usize),
+            status.clone(),
         ]);
         all.push(json!({
             "name": name, "id": created.id, "partitions": partitions,
             "replication_factor": replicas, "status": status,
         }));
     }
+    bar.finish_and_clear();
     match global.output {
         OutputFormat::Json => print_json(&json!({ "topics": all }))?,
-        OutputFormat::Table if !all.is_empty() => print_table(&rows)?,
+        // A failure that is all there is is said once.
+        OutputFormat::Table if all.len() > 1 || failed.is_none() => print_table(&rows)?,
         OutputFormat::Table => {}
     }
     failed.map_or(Ok(ExitCode::SUCCESS), Err)
@@ -222,6 +251,7 @@ async fn describe(name: &str, global: &GlobalOptions) -> Result<ExitCode, CliErr
     print_line("")?;
     let mut rows = table([
         "PARTITION",
+        "SHARD",
         "LEADER",
         "EPOCH",
         "REPLICAS",
@@ -254,7 +284,7 @@ fn partition_json(
     })
 }
 
-fn partition_row(p: &v1::PartitionMetadata, status: Option<&v1::PartitionStatus>) -> [String; 7] {
+fn partition_row(p: &v1::PartitionMetadata, status: Option<&v1::PartitionStatus>) -> [String; 8] {
     let leader = p
         .leader
         .map_or_else(|| "none".to_owned(), |leader| leader.to_string());
@@ -265,6 +295,7 @@ fn partition_row(p: &v1::PartitionMetadata, status: Option<&v1::PartitionStatus>
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
     [
         p.partition.to_string(),
+        p.shard.to_string(),
         leader,
         or_dash(known.map(|s| s.leader_epoch.to_string())),
         replicas.join(","),

@@ -117,10 +117,14 @@ pub(super) async fn delete(args: DeleteArgs, global: &GlobalOptions) -> Result<E
                 break;
             }
         };
+        let known = |number: u64| match topic.id {
+            0 => "-".to_owned(),
+            _ => number.to_string(),
+        };
         rows.add_row([
             name.clone(),
-            topic.id.to_string(),
-            topic.partitions.to_string(),
+            known(topic.id),
+            known(topic.partitions.into()),
             status.to_owned(),
         ]);
         all.push(json!({
@@ -252,8 +256,9 @@ pub(super) async fn delete_records(
         let status = match &one.error {
             Some(error) => {
                 let cause = AdminError::Rejected(Cause::broker(error));
-                failed.get_or_insert_with(|| CliError::admin(args.name.clone())(cause));
-                error.message.clone()
+                let what = format!("topic {}, partition {}", args.name, one.partition);
+                failed.get_or_insert_with(|| CliError::admin(what)(cause));
+                format!("not deleted: {}", error.message)
             }
             None => done.to_owned(),
         };
@@ -311,9 +316,15 @@ async fn places(
     };
     let queries: Vec<_> = partitions.iter().map(|p| (*p, at)).collect();
     let found = client.list_offsets(&args.name, &queries).await?;
-    let place = |offset: Offset| Offset(offset.0.saturating_add(ahead).saturating_sub(back));
-    Ok(found
-        .into_iter()
-        .map(|f| (f.partition, place(f.offset)))
-        .collect())
+    let mut places: Vec<_> = found.into_iter().map(|f| (f.partition, f.offset)).collect();
+    if ahead > 0 {
+        // Of a partition that has fewer records than that, all of them go.
+        let queries: Vec<_> = partitions.iter().map(|p| (*p, At::Latest)).collect();
+        let ends = client.list_offsets(&args.name, &queries).await?;
+        for ((_, place), end) in places.iter_mut().zip(ends) {
+            *place = Offset(place.0.saturating_add(ahead)).min(end.offset);
+        }
+    }
+    let place = |offset: Offset| Offset(offset.0.saturating_sub(back));
+    Ok(places.into_iter().map(|(p, at)| (p, place(at))).collect())
 }

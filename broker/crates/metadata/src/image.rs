@@ -30,6 +30,9 @@ pub struct ShardInfo {
     pub preferred_leader: Option<NodeId>,
     /// It has had a leader, so its first membership exists.
     pub established: bool,
+    /// The plan that began it anew, empty, when its only replica was lost; 0: it is as it was made. What
+    /// is said of an earlier beginning, terms and entries, says nothing of this one.
+    pub beginning: u64,
     /// How many partitions are assigned to it.
     pub partitions: u32,
 }

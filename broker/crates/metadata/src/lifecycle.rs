@@ -147,7 +147,11 @@ impl Image {
     }
     fn known(&self, broker: NodeId) -> Result<&NewBroker, Refusal> {
         let known = self.brokers.get(&broker);
-        known.ok_or_else(|| refused(format!("there is no broker {broker}")))
+        known.ok_or_else(|| {
+            refused(format!(
+                "there is no broker {broker}; `highwater cluster members` shows all"
+            ))
+        })
     }
     fn drain(&mut self, broker: NodeId) -> Result<Vec<Move>, Refusal> {
         self.known(broker)?;
@@ -225,19 +229,22 @@ impl Image {
         self.known(broker)?;
         if self.incarnation(broker).is_none() {
             return Err(refused(format!(
-                "broker {broker} is not there to be filled"
+                "broker {broker} is being replaced or removed: there is nobody to be filled; \
+                 `highwater cluster health` says what is missing"
             )));
         }
         let shard = self.shards.get_mut(&id);
         let shard = shard.filter(|shard| shard.replicas.contains(&broker));
         let Some(shard) = shard else {
             return Err(refused(format!(
-                "broker {broker} has no replica of shard {id}"
+                "broker {broker} has no replica of shard {id}; `highwater cluster status --shards` \
+                 shows where it is"
             )));
         };
         if shard.replicas.len() == 1 {
             return Err(refused(format!(
-                "shard {id} has no other replica to fill this one from"
+                "shard {id} has no other replica to fill this one from; a topic gets more with \
+                 `highwater topic alter --replication-factor`"
             )));
         }
         shard.replicas.retain(|node| *node != broker);
@@ -301,7 +308,7 @@ impl Image {
                     MoveState::Waiting
                 };
             }
-            (MoveState::Waiting, MoveStep::Learn) => self.begin(step)?,
+            (MoveState::Waiting, MoveStep::Learn) => self.begin(id, step)?,
             (MoveState::Learning, MoveStep::Floor(floor)) => {
                 if let Some(shard) = self.shards.get_mut(&shard) {
                     shard.learners.insert(step.add, Some(floor));
@@ -321,13 +328,13 @@ impl Image {
         Ok(MetadataReply::Done)
     }
 
-    fn begin(&mut self, step: &mut Move) -> Result<(), Refusal> {
+    fn begin(&mut self, plan: u64, step: &mut Move) -> Result<(), Refusal> {
         if self.incarnation(step.add).is_none() {
             let text = format!("broker {} has not come back yet", step.add);
             return Err(Refusal::new(ErrorCode::ClusterNotReady, text));
         }
         if step.lost {
-            self.begin_anew(step.shard, step.add);
+            self.begin_anew(plan, step.shard, step.add);
             step.state = MoveState::Done;
             return Ok(());
         }
@@ -345,11 +352,12 @@ impl Image {
 
     /// A shard whose only replica is gone becomes a new, empty one under the same number: its one
     /// voter can never come back, so nobody else speaks for the old group.
-    fn begin_anew(&mut self, id: ShardId, node: NodeId) {
+    fn begin_anew(&mut self, plan: u64, id: ShardId, node: NodeId) {
         if let Some(shard) = self.shards.get_mut(&id) {
             shard.replicas = vec![node];
             shard.preferred_leader = Some(node);
             shard.established = false;
+            shard.beginning = plan;
         }
         let here = self.topics().filter(|topic| topic.shards.contains(&id));
         let here: Vec<TopicId> = here.map(|topic| topic.id).collect();
@@ -421,11 +429,12 @@ impl Image {
         };
         if self.running_plan().is_some_and(awaited) {
             return Err(refused(format!(
-                "the running plan gives broker {broker} replicas; cancel it first"
+                "the running plan gives broker {broker} replicas; wait for it, or cancel it with \
+                 `highwater cluster plan cancel`"
             )));
         }
         if self.brokers.len() == 1 {
-            return Err(refused("the last broker cannot be removed"));
+            return Err(refused("the last broker of a cluster cannot be removed"));
         }
         self.retired.insert(incarnation);
         self.states.insert(broker, BrokerState::Leaving);

@@ -98,6 +98,7 @@ fn add_class(
             learners: BTreeMap::new(),
             preferred_leader,
             established: false,
+            beginning: 0,
             partitions: 0,
         };
         shards.insert(id, shard);

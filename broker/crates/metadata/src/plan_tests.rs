@@ -242,6 +242,8 @@ fn a_replaced_broker_votes_nowhere_until_each_shard_was_filled() {
         .filter(|s| s.replicas == [NodeId(3)])
         .collect();
     assert!(anew.len() == 2 && anew.iter().all(|s| !s.established));
+    assert!(anew.iter().all(|shard| shard.beginning == plan.id));
+    assert!(image.shards().filter(|s| s.beginning > 0).count() == 2);
 }
 
 #[test]

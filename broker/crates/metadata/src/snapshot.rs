@@ -20,7 +20,7 @@ use crate::wire_life::{Place, StoredLearner, StoredPlan, StoredState};
 use crate::wire_moves::StoredArrival;
 
 /// The version written; all up to it can be read.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 /// Written as long as nothing is there that only a later version can say: an older release still
 /// reads it.
 const PLAIN_VERSION: u32 = 1;
@@ -30,6 +30,8 @@ const LIFE_VERSION: u32 = 2;
 const TOPICS_VERSION: u32 = 3;
 /// Written below the level of moves.
 const GATED_VERSION: u32 = 4;
+/// Written as long as no shard was begun anew.
+const MOVES_VERSION: u32 = 5;
 
 impl Image {
     /// All of it; equal images give equal bytes.
@@ -42,6 +44,7 @@ impl Image {
             established: shard.established,
             class: Some(shard.class).filter(|class| *class as usize != shard.replicas.len()),
             learners: shard.learners.iter().map(learner).collect(),
+            beginning: shard.beginning,
         };
         let topic = |topic: &Arc<Topic>| wire::Topic {
             id: topic.id.0,
@@ -90,8 +93,10 @@ impl Image {
     }
     fn version_to_write(&self) -> u32 {
         let changed = |topic: &Arc<Topic>| topic.config_version > 0 || topic.growing_from > 0;
-        if self.level >= MetadataLevel::MOVES {
+        if self.shards.values().any(|shard| shard.beginning > 0) {
             VERSION
+        } else if self.level >= MetadataLevel::MOVES {
+            MOVES_VERSION
         } else if self.level > MetadataLevel::FIRST {
             GATED_VERSION
         } else if self.topics.values().any(changed) {
@@ -207,6 +212,7 @@ fn shard(stored: wire::Shard) -> ShardInfo {
         learners,
         preferred_leader: Some(NodeId(stored.preferred_leader)).filter(|node| node.0 != 0),
         established: stored.established,
+        beginning: stored.beginning,
         partitions: 0,
     }
 }

@@ -181,6 +181,8 @@ pub(crate) struct Shard {
     pub class: Option<u32>,
     #[prost(message, repeated, tag = "21")]
     pub learners: Vec<StoredLearner>,
+    #[prost(uint64, tag = "22")]
+    pub beginning: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -349,3 +349,22 @@ fn commands_about_moves_and_a_snapshot_of_version_5() {
     let stored = golden("v5.snapshot", &image.encode_snapshot());
     assert_eq!(Image::decode_snapshot(&stored), Ok(image));
 }
+
+/// The only replicas of two shards were lost, and one of them was begun anew.
+#[test]
+fn a_shard_that_was_begun_anew_and_a_snapshot_of_version_6() {
+    let mut image = image_with_a_plan();
+    let level = MetadataLevel::MOVES;
+    image.apply(&MetadataCommand::RaiseLevel { level });
+    let plan = image.running_plan().expect("runs");
+    let lost = plan.moves.iter().find(|step| step.lost).expect("one").shard;
+    image.apply(&MetadataCommand::AdvanceMove {
+        plan: 1,
+        shard: lost,
+        step: MoveStep::Learn,
+    });
+    let shard = image.shard(lost).expect("known");
+    assert_eq!((shard.beginning, shard.established), (1, false));
+    let stored = golden("v6.snapshot", &image.encode_snapshot());
+    assert_eq!(Image::decode_snapshot(&stored), Ok(image));
+}

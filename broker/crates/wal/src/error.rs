@@ -12,6 +12,24 @@ const DAMAGE_ADVICE: &str = "acknowledged entries or votes of this broker are lo
      the directory, then give it up with `highwater cluster replace` and this broker's id, and start \
      the broker with an empty one: it is filled again from the other replicas";
 
+/// What an operator does when the log's files cannot be used.
+fn advice(cause: &io::Error) -> String {
+    match cause.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "nothing is lost: make room on that disk, then start the broker again".to_owned()
+        }
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "nothing is lost: let the user that highwater runs as read and write it, then start the \
+             broker again"
+                .to_owned()
+        }
+        _ => format!(
+            "start the broker again once the disk can be read and written (the kernel's log \
+             says more); if it never can, {DAMAGE_ADVICE}"
+        ),
+    }
+}
+
 /// Why a submission failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum WalError {
@@ -98,7 +116,7 @@ pub enum RenewError {
 #[derive(Debug, thiserror::Error)]
 pub enum WalOpenError {
     /// A file call failed.
-    #[error("write-ahead log: {call} of {} failed: {source}", .file.display())]
+    #[error("write-ahead log: {call} of {} failed: {source}; {}", .file.display(), advice(source))]
     Io {
         /// The call.
         call: &'static str,

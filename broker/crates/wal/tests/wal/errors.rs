@@ -103,7 +103,10 @@ fn each_call_failing_while_a_log_is_opened_loses_nothing() {
             run(async {
                 match open(&disk) {
                     Ok((wal, _)) => history.again().check(&wal),
-                    Err(WalOpenError::Io { .. }) => refused += 1,
+                    Err(error @ WalOpenError::Io { .. }) => {
+                        assert!(error.to_string().contains("cluster replace"), "{error}");
+                        refused += 1;
+                    }
                     Err(error) => panic!("call {nth}: {error}"),
                 }
             });

@@ -1,0 +1,135 @@
+//! A broker's wall clock is wrong: nothing is deleted for its age where it leads, an alarm says so, and what was
+//! appended meanwhile is as old as it is when the clock is right again.
+
+use std::time::Duration;
+
+use highwater_client::{Client, NewTopic, TopicChange};
+
+use super::failover::Load;
+use super::fleet::{Fleet, PATIENCE, eventually};
+use super::journal::{Journal, make_topic};
+use super::life::{CALM, healthy, patient};
+
+/// Loaded into a broker, it puts its wall clock, and no other one, ahead.
+const WRONG_CLOCK: &str = "
+#define _GNU_SOURCE
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int failed = (int)syscall(SYS_clock_gettime, clock, now);
+    if (!failed && clock == CLOCK_REALTIME) now->tv_sec += (AHEAD);
+    return failed;
+}
+";
+/// Many looks for what is too old.
+const LOOKS: Duration = Duration::from_secs(3);
+const HOUR_S: i64 = 3_600;
+
+/// From its next start on a broker's clock is ahead by so many seconds.
+fn set_clock(fleet: &mut Fleet, node: u32, ahead_s: i64) {
+    let source = format!("#define AHEAD {ahead_s}{WRONG_CLOCK}");
+    let preload = fleet.preload(&format!("clock-{node}"), &source);
+    fleet.set_environment_of(node, &preload);
+}
+
+/// Stopped in order and started with another clock.
+async fn restarted(fleet: &mut Fleet, node: u32, ahead_s: i64) {
+    fleet.stop(node).await;
+    set_clock(fleet, node, ahead_s);
+    fleet.start(node);
+    fleet.ready(node).await;
+}
+
+/// Partitions of which the first record is gone.
+async fn trimmed(client: &Client) -> usize {
+    let described = eventually("every partition's leader answers", async || {
+        let described = client.admin().describe_topic("events").await.ok()?;
+        let known = described.partitions.iter().all(|p| p.error.is_none());
+        known.then_some(described)
+    })
+    .await;
+    let partitions = described.partitions.iter();
+    partitions.filter(|p| p.log_start_offset > 0).count()
+}
+
+async fn leads_some(fleet: &Fleet, client: &Client, node: u32) {
+    eventually(&format!("broker {node} leads again"), async || {
+        for partition in 0..6 {
+            if fleet.leader(client, "events", partition).await == node {
+                return Some(());
+            }
+        }
+        None
+    })
+    .await;
+}
+
+/// The alarm is in the metric, on the broker's page and in the cluster's health; and nothing goes.
+async fn halted(fleet: &Fleet, client: &Client, node: u32, side: &str) {
+    eventually("it says that it stands still", async || {
+        let halted = fleet.metric(node, "highwater_retention_halted").await;
+        (halted == Some(1.0)).then_some(())
+    })
+    .await;
+    let admin = client.admin().timeout(PATIENCE);
+    let told = eventually("the cluster's health names it", async || {
+        let findings = admin.health().await.ok()?;
+        let mut findings = findings.into_iter();
+        findings.find(|found| found.what.contains("wall clock"))
+    })
+    .await;
+    eprintln!("  says: {} -> {}", told.what, told.cure);
+    assert!(told.what.contains(&format!("broker {node}")), "{told:?}");
+    assert!(told.what.contains(side), "{told:?}");
+    assert!(told.cure.contains("clock"), "{told:?}");
+    let (_, page) = fleet.http(node, "/healthz?verbose").await;
+    assert!(page.contains("wall clock") && page.contains(side), "{page}");
+    tokio::time::sleep(LOOKS).await;
+    assert_eq!(trimmed(client).await, 0, "nothing is that old");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_clock_deletes_nothing_and_is_named() {
+    let mut settings = CALM.to_vec();
+    settings.push(("storage.retention_interval_ms", "300ms"));
+    let mut fleet = Fleet::of(3, &settings).await;
+    set_clock(&mut fleet, 2, HOUR_S);
+    fleet.start_all().await;
+    let client = patient(&fleet).await;
+    let topic = NewTopic::named("events").partitions(6);
+    make_topic(&client, topic.config("retention.ms", "600000")).await;
+    leads_some(&fleet, &client, 2).await;
+    let load = Load::start(client.producer().build(), Journal::of("events"));
+    load.progress(200).await;
+    eprintln!("an hour ahead: everything looks too old");
+    halted(&fleet, &client, 2, "ahead of").await;
+
+    eprintln!("an hour behind: what is appended would look too old when the clock is right again");
+    restarted(&mut fleet, 2, -HOUR_S).await;
+    leads_some(&fleet, &client, 2).await;
+    halted(&fleet, &client, 2, "behind").await;
+    load.progress(200).await;
+
+    eprintln!("right again");
+    restarted(&mut fleet, 2, 0).await;
+    leads_some(&fleet, &client, 2).await;
+    let journal = load.end().await.unharmed("wrong clocks");
+    healthy(&fleet, &client).await;
+    tokio::time::sleep(LOOKS).await;
+    assert_eq!(trimmed(&client).await, 0, "nothing is that old");
+    for node in fleet.nodes() {
+        fleet.caught_up(node).await;
+    }
+    journal.check_everywhere(&client, &fleet.nodes()).await;
+
+    eprintln!("and what is too old goes");
+    let shorter = TopicChange::of("events").set("retention.ms", "1");
+    let admin = client.admin().timeout(PATIENCE);
+    admin.alter_topic(shorter).await.expect("altered");
+    let used: std::collections::BTreeSet<u32> = journal.stored.keys().map(|(p, _)| *p).collect();
+    eventually("everything is too old", async || {
+        (trimmed(&client).await == used.len()).then_some(())
+    })
+    .await;
+}
