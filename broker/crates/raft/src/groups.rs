@@ -24,7 +24,7 @@ use crate::journal::{Journal, WalJournal};
 use crate::lane::LaneKind;
 use crate::lane::client::{Lane, Route};
 use crate::lane::service::RaftService;
-use crate::liveness::{Cover, Pace};
+use crate::liveness::Cover;
 use crate::machine::StateMachine;
 use crate::network::{Lanes, Network};
 use crate::propose::{Leadership, Proposer};
@@ -206,7 +206,7 @@ impl<E: Env> Groups<E> {
             floor: Arc::new(Mutex::new(floor)),
             everywhere: everywhere.clone(),
             silence: Arc::new(Silence::new(&self.config.timings)),
-            cover: Arc::new(Mutex::new(Cover::new(Pace::new(&self.config.timings)))),
+            cover: Arc::new(Mutex::new(Cover::new(&self.config.timings))),
         });
         let mut tasks = JoinSet::new();
         let (status_sender, status) = watch::channel(GroupStatus::default());

@@ -53,7 +53,8 @@ impl Pace {
     }
     fn is_silent(&self, unanswered: Duration) -> bool {
         let beyond = unanswered.checked_sub(self.lease);
-        beyond.is_some_and(|beyond| beyond.as_nanos() / self.probe.as_nanos() % 2 == 0)
+        let turn = beyond.map(|beyond| beyond.as_nanos() / self.probe.as_nanos());
+        turn.is_some_and(|turn| turn.is_multiple_of(2))
     }
 }
 
@@ -136,7 +137,10 @@ pub(crate) struct Cover {
 }
 
 impl Cover {
-    pub(crate) fn new(pace: Pace) -> Self {
+    pub(crate) fn new(timings: &Timings) -> Self {
+        Self::of(Pace::new(timings))
+    }
+    fn of(pace: Pace) -> Self {
         Self {
             pace,
             term: 0,
@@ -156,7 +160,7 @@ impl Cover {
             *self = Self {
                 term: view.term,
                 since: now,
-                ..Self::new(self.pace)
+                ..Self::of(self.pace)
             };
         }
         let nothing_new = view.settled && self.last == view.last;

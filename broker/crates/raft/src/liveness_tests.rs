@@ -30,7 +30,7 @@ impl World {
         Self {
             start,
             now: 0,
-            cover: Cover::new(Pace::new(&Timings::default())),
+            cover: Cover::new(&Timings::default()),
             view,
             answers: true,
             counts: true,
