@@ -234,21 +234,21 @@ fn without_leader(shards: &[&ShardInfo], what: &str, cure: String) -> Option<Fou
 /// How long a broker may take to say that it is there.
 const ASKED_FOR: Duration = Duration::from_secs(1);
 
+/// Whether a broker says that it is there.
+pub async fn answers<E: Env>(broker: &Broker<E>, node: NodeId) -> bool {
+    let Ok(mut client) = broker.peers.client(node) else {
+        return false;
+    };
+    let call = client.hello(HelloRequest::default());
+    broker.peers.answer(node, ASKED_FOR, call).await.is_ok()
+}
+
 /// What can be told where nobody leads the metadata group: who of it does not answer this broker.
 pub async fn without_metadata_leader<E: Env>(broker: &Broker<E>) -> Vec<Found> {
     let image = broker.cluster.image();
     let voters = broker.metadata.group().status().borrow().voters.clone();
     let others = image.brokers().filter(|known| known.id != broker.node_id);
-    let asked = others.map(|known| async move {
-        let answers = match broker.peers.client(known.id) {
-            Ok(mut client) => {
-                let call = client.hello(HelloRequest::default());
-                broker.peers.answer(known.id, ASKED_FOR, call).await.is_ok()
-            }
-            Err(_) => false,
-        };
-        (known.id, answers)
-    });
+    let asked = others.map(|known| async move { (known.id, answers(broker, known.id).await) });
     let asked = futures_util::future::join_all(asked).await;
     let away: BTreeSet<NodeId> = asked
         .into_iter()

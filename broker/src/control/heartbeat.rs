@@ -35,9 +35,9 @@ struct Heard {
     started_at_ms: i64,
 }
 
-/// Which brokers the metadata leader heard from, and when.
+/// Which brokers the metadata leader heard from, and when; and when this broker last heard from it.
 #[derive(Debug, Default)]
-pub struct Liveness(Mutex<BTreeMap<NodeId, Heard>>);
+pub struct Liveness(Mutex<BTreeMap<NodeId, Heard>>, Mutex<Option<Instant>>);
 
 impl Liveness {
     /// Takes note of a heartbeat: whether the broker is stopping, whether its disk is full, and when its
@@ -59,6 +59,16 @@ impl Liveness {
         entry.draining = draining;
         entry.full = full;
         entry.started_at_ms = started_at_ms;
+    }
+    /// Takes note that the metadata leader has answered.
+    fn answered(&self) {
+        *self.1.lock() = Some(Instant::now());
+    }
+    /// For how long the metadata leader has not answered this broker, if it ever has.
+    #[must_use]
+    pub fn unanswered_for(&self) -> Duration {
+        let answered = *self.1.lock();
+        answered.map_or(Duration::ZERO, |at| at.elapsed())
     }
     /// When a broker's process was started, by that broker's wall clock; 0: it never said.
     #[must_use]
@@ -207,6 +217,7 @@ pub async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
     };
     if leader == broker.node_id {
         broker.membership.set_unheard(None);
+        broker.liveness.answered();
         learn_clocks(broker, &serve(broker, request));
         return;
     }
@@ -221,6 +232,7 @@ pub async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
                 tracing::debug!(error = response.error, "heartbeat went to the wrong broker");
                 return;
             }
+            broker.liveness.answered();
             learn_clocks(broker, &response);
             for report in &response.shards {
                 observe(&broker.cluster, report, report.outlived_term);

@@ -88,16 +88,24 @@ impl<E: Env> LifecycleService<E> {
         lead(&self.0).await
     }
 
-    /// The same, with patience for an election.
+    /// The same, with patience for an election. Another broker is named if it answers: one that led and is
+    /// gone is remembered for as long as nobody can take its place.
     async fn lead_soon(&self) -> Result<(), Error> {
         let until = Instant::now() + ELECTION;
         loop {
-            match self.lead().await {
-                Err(error) if error.leader.is_none() && Instant::now() < until => {
-                    tokio::time::sleep(ASK_AGAIN).await;
-                }
-                outcome => return outcome,
+            let Err(mut error) = self.lead().await else {
+                return Ok(());
+            };
+            if let Some(leader) = error.leader.take()
+                && diagnosis::answers(&self.0, NodeId(leader.broker_id)).await
+            {
+                error.leader = Some(leader);
+                return Err(error);
             }
+            if Instant::now() > until {
+                return Err(error);
+            }
+            tokio::time::sleep(ASK_AGAIN).await;
         }
     }
 

@@ -1,6 +1,7 @@
 //! What is wrong with this broker and its cluster, in plain sentences.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use highwater_env::Env;
 use highwater_proto::internal::Alarm;
@@ -8,6 +9,9 @@ use highwater_raft::Role;
 
 use super::Broker;
 use crate::observe::{Check, CheckState, Health, REPLICATION_CHECK};
+
+/// A metadata leader that is silent for longer is not merely being followed by another one.
+const SILENT_FOR: Duration = Duration::from_secs(6);
 
 /// One sentence per problem that this broker sees; empty: nothing is wrong.
 pub fn problems<E: Env>(broker: &Broker<E>) -> Vec<String> {
@@ -112,10 +116,23 @@ fn brokers<E: Env>(broker: &Broker<E>) -> Check {
 
 fn metadata<E: Env>(broker: &Broker<E>) -> Check {
     let leader = broker.metadata.group().status().borrow().leader;
-    let problem = leader.is_none().then(|| {
-        let text = "the metadata group has no leader; a majority of its brokers must be up";
-        (CheckState::Failed, text.to_owned())
-    });
+    let silent = broker.liveness.unanswered_for();
+    let problem = match leader {
+        None => {
+            let text = "the metadata group has no leader; a majority of its brokers must be up";
+            Some((CheckState::Failed, text.to_owned()))
+        }
+        // It may be gone, and nobody can take its place.
+        Some(leader) if silent > SILENT_FOR => {
+            let text = format!(
+                "broker {leader}, which led the metadata group, has not answered this broker for {} s: \
+                 what is known of others is old; see `highwater cluster health`",
+                silent.as_secs()
+            );
+            Some((CheckState::Warning, text))
+        }
+        Some(_) => None,
+    };
     check("metadata", problem, "the metadata group has a leader")
 }
 

@@ -65,7 +65,10 @@ pub enum CliError {
 fn advice(what: &str, error: &AdminError) -> &'static str {
     let silent = match error.cause() {
         Cause::Deadline(_) | Cause::Transport(_) => true,
-        cause => cause.code() == Some(ErrorCode::ClusterNotReady),
+        cause => matches!(
+            cause.code(),
+            Some(ErrorCode::ClusterNotReady | ErrorCode::NotLeader)
+        ),
     };
     if silent && what != HEALTH {
         "; `highwater cluster health` says what is missing"
