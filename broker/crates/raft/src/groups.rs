@@ -189,8 +189,7 @@ impl<E: Env> Groups<E> {
             timings: self.config.timings,
             everywhere: everywhere.clone(),
         };
-        let node = u64::from(self.config.node_id.0);
-        let raft = Raft::new(node, config, network, store, adapter).await;
+        let raft = Raft::new(network.node.0.into(), config, network, store, adapter).await;
         let raft = raft.map_err(|e| StartError::Fatal {
             group,
             reason: e.to_string(),
