@@ -12,6 +12,8 @@ mod catching_up;
 mod cli_life;
 #[path = "clusters/clocks.rs"]
 mod clocks;
+#[path = "clusters/commands.rs"]
+mod commands;
 #[path = "clusters/compaction.rs"]
 mod compaction;
 #[path = "clusters/damage.rs"]

@@ -129,9 +129,9 @@ impl Cluster {
     pub fn known_leaders(&self) -> BTreeMap<ShardId, KnownLeader> {
         self.leaders.lock().clone()
     }
-    /// Takes note of a leader. Within a beginning, and within a term a known leader beats an unknown one; a lower term is old
-    /// news, unless nobody is known to lead later, up to the term `outlived`: the leader was heard after
-    /// that one. Who stands in vain, and is then taken out of the group, leaves a term that no other
+    /// Takes note of a leader. An earlier beginning is old news. Within a term a known leader beats an unknown
+    /// one; a lower term is old news, unless nobody is known to lead later, up to the term `outlived`: the
+    /// leader was heard after that one. Who stands in vain, and is then taken out of the group, leaves a term that no other
     /// member ever hears of.
     pub fn observe_leader(&self, shard: ShardId, seen: LeaderInfo, outlived: u64) {
         let mut leaders = self.leaders.lock();

@@ -210,7 +210,7 @@ fn leaderless<E: Env>(broker: &Broker<E>, image: &Image) -> Vec<Found> {
     };
     let begun = "they begin anew, empty, when the broker that is being replaced comes back: start it \
                  with an empty data directory";
-    let missing = without_leader(&missing, "no leader", cure);
+    let missing = without_leader(&missing, "have no leader", cure);
     let lost = without_leader(&lost, "lost their only replica", begun.to_owned());
     missing.into_iter().chain(lost).collect()
 }
@@ -222,10 +222,9 @@ fn without_leader(shards: &[&ShardInfo], what: &str, cure: String) -> Option<Fou
     } else {
         Severity::Critical
     };
-    let has = if what.starts_with("no") { "have " } else { "" };
     let listed = list(shards.iter().map(|shard| shard.id));
     let text = format!(
-        "{} shards with {partitions} partitions {has}{what} ({listed})",
+        "{} shards with {partitions} partitions {what} ({listed})",
         shards.len()
     );
     (!shards.is_empty()).then(|| found(severity, text, cure))

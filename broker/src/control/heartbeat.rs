@@ -37,14 +37,17 @@ struct Heard {
 
 /// Which brokers the metadata leader heard from, and when; and when this broker last heard from it.
 #[derive(Debug, Default)]
-pub struct Liveness(Mutex<BTreeMap<NodeId, Heard>>, Mutex<Option<Instant>>);
+pub struct Liveness {
+    heard: Mutex<BTreeMap<NodeId, Heard>>,
+    answered: Mutex<Option<Instant>>,
+}
 
 impl Liveness {
     /// Takes note of a heartbeat: whether the broker is stopping, whether its disk is full, and when its
     /// process was started, by its own wall clock.
     pub fn heard_from(&self, node: NodeId, draining: bool, full: bool, started_at_ms: i64) {
         let now = Instant::now();
-        let mut heard = self.0.lock();
+        let mut heard = self.heard.lock();
         let entry = heard.entry(node).or_insert(Heard {
             at: now,
             since: now,
@@ -62,18 +65,18 @@ impl Liveness {
     }
     /// Takes note that the metadata leader has answered.
     fn answered(&self) {
-        *self.1.lock() = Some(Instant::now());
+        *self.answered.lock() = Some(Instant::now());
     }
     /// For how long the metadata leader has not answered this broker, if it ever has.
     #[must_use]
     pub fn unanswered_for(&self) -> Duration {
-        let answered = *self.1.lock();
+        let answered = *self.answered.lock();
         answered.map_or(Duration::ZERO, |at| at.elapsed())
     }
     /// When a broker's process was started, by that broker's wall clock; 0: it never said.
     #[must_use]
     pub fn started_at_ms(&self, node: NodeId) -> i64 {
-        let heard = self.0.lock();
+        let heard = self.heard.lock();
         heard.get(&node).map_or(0, |heard| heard.started_at_ms)
     }
     /// Brokers heard from lately.
@@ -84,7 +87,7 @@ impl Liveness {
     /// Brokers that have been alive without a gap for at least `span` and are not stopping.
     #[must_use]
     pub fn steady_for(&self, span: Duration) -> BTreeSet<NodeId> {
-        let heard = self.0.lock();
+        let heard = self.heard.lock();
         let draining: BTreeSet<_> = heard
             .iter()
             .filter(|(_, h)| h.draining)
@@ -99,7 +102,7 @@ impl Liveness {
     /// Brokers that said last that they take no records for want of disk space.
     #[must_use]
     pub fn full(&self) -> BTreeSet<NodeId> {
-        let heard = self.0.lock();
+        let heard = self.heard.lock();
         heard
             .iter()
             .filter(|(_, h)| h.full)
@@ -108,7 +111,7 @@ impl Liveness {
     }
     fn alive_for(&self, span: Duration) -> BTreeSet<NodeId> {
         let now = Instant::now();
-        let heard = self.0.lock();
+        let heard = self.heard.lock();
         let lately = heard
             .iter()
             .filter(|(_, h)| now - h.at <= ALIVE_FOR && now - h.since >= span);

@@ -184,9 +184,9 @@ pub async fn coordinate<E: Env>(broker: Arc<Broker<E>>, shard: Arc<Shard<E::Disk
     let mut work = Work::new(&broker);
     let mut changes = broker.cluster.changes();
     let mut status = shard.group.status();
+    let mut seen = status.borrow_and_update().role_in();
     loop {
         let wake = work.next_wake(&shard);
-        let seen = status.borrow_and_update().role_in();
         tokio::select! {
             () = tokio::time::sleep_until(wake) => {}
             // Not of a group that has stopped: nothing changes there any more.
@@ -195,6 +195,8 @@ pub async fn coordinate<E: Env>(broker: Arc<Broker<E>>, shard: Arc<Shard<E::Disk
             changed = changes.changed() => if changed.is_err() { return },
             () = broker.stop.cancelled() => return,
         }
+        // Before it is acted upon: what changes meanwhile wakes this again.
+        seen = status.borrow_and_update().role_in();
         let changed = shard.groups.take_changed();
         if !work.lead(&broker, &shard).await {
             continue;

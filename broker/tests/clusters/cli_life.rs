@@ -1,75 +1,13 @@
 //! What an operator does to a running cluster, by the commands that operators have: dry runs, tables, JSON, waiting
 //! with progress, exit codes, and what is said when something cannot be.
 
-use std::process::{Output, Stdio};
-
-use highwater_broker::process::BrokerSpec;
 use highwater_client::{Client, NewTopic, v1};
-use serde_json::Value;
-use tokio::process::{Child, Command};
 
+use super::commands::{command, ended, run};
 use super::failover::Load;
 use super::fleet::{Fleet, eventually};
 use super::journal::{Journal, make_topic};
-use super::life::{CALM, check_replicas, healthy, moved, patient};
-
-/// What a command said, and how it ended.
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl Ran {
-    fn json(&self) -> Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}", self.out))
-    }
-    /// Checks the exit code, and that it says these words.
-    fn expect(self, code: i32, words: &[&str]) -> Self {
-        assert_eq!(self.code, code, "{}{}", self.out, self.err);
-        for word in words {
-            let said = self.out.contains(word) || self.err.contains(word);
-            assert!(said, "no {word:?} in: {}{}", self.out, self.err);
-        }
-        self
-    }
-}
-
-/// Starts `highwater` with these arguments, against all brokers.
-fn begin(fleet: &Fleet, arguments: &[&str]) -> Child {
-    let nodes = fleet.nodes();
-    let addresses = nodes.iter().map(|node| fleet.spec(*node));
-    let addresses: Vec<_> = addresses.map(BrokerSpec::address).collect();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
-    command
-        .args(arguments)
-        .args(["--brokers", &addresses.join(","), "--timeout", "60"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command.spawn().expect("started")
-}
-
-async fn ended(child: Child) -> Ran {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = child.wait_with_output().await.expect("ended");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    let (out, err) = (text(stdout), text(stderr));
-    eprintln!("{out}{err}");
-    let code = status.code().expect("no signal ended it");
-    Ran { code, out, err }
-}
-
-/// Runs `highwater` with words that are separated by blanks.
-async fn run(fleet: &Fleet, words: &str) -> Ran {
-    eprintln!("$ highwater {words}");
-    let arguments: Vec<&str> = words.split(' ').collect();
-    ended(begin(fleet, &arguments)).await
-}
+use super::life::{CALM, check_replicas, healthy, metadata_leader, moved, patient};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn topics_are_changed_by_commands() {
@@ -154,14 +92,6 @@ async fn records_are_deleted(fleet: &Fleet, client: &Client) {
     nowhere.expect(1, &["77"]);
 }
 
-async fn metadata_leader(client: &Client) -> u32 {
-    eventually("a metadata leader", async || {
-        let cluster = client.admin().describe_cluster().await.ok()?;
-        cluster.metadata_leader
-    })
-    .await
-}
-
 /// Waits until there is such a plan.
 async fn runs(client: &Client, is_it: impl Fn(&v1::Plan) -> bool) {
     eventually("the plan was begun", async || {
@@ -220,10 +150,12 @@ async fn brokers_come_and_go_by_commands() {
     run(&fleet, "cluster rebalance --dry-run")
         .await
         .expect(0, &["dry run: 1"]);
-    let waiting = begin(
+    let waiting = command(
         &fleet,
         &["cluster", "rebalance", "--wait", "--parallel", "1"],
-    );
+    )
+    .spawn();
+    let waiting = waiting.expect("started");
     runs(&client, |plan| plan.kind() == v1::PlanKind::Rebalance).await;
     moved(&client, 2).await;
     let driver = metadata_leader(&client).await;
@@ -263,10 +195,12 @@ async fn brokers_come_and_go_by_commands() {
 
 /// Whoever waits for a plan is told that somebody has cancelled it.
 async fn a_plan_is_cancelled(fleet: &Fleet, client: &Client) {
-    let waiting = begin(
+    let waiting = command(
         fleet,
         &["cluster", "drain", "4", "--wait", "--parallel", "1"],
-    );
+    )
+    .spawn();
+    let waiting = waiting.expect("started");
     runs(client, |plan| plan.broker == 4 && !plan.ended).await;
     moved(client, 1).await;
     run(fleet, "cluster plan show")

@@ -8,7 +8,7 @@ use highwater_client::{Client, NewTopic, TopicChange};
 use super::failover::Load;
 use super::fleet::{Fleet, PATIENCE, eventually};
 use super::journal::{Journal, make_topic};
-use super::life::{CALM, healthy, patient};
+use super::life::{CALM, healthy, patient, told};
 
 /// Loaded into a broker, it puts its wall clock, and no other one, ahead.
 const WRONG_CLOCK: &str = "
@@ -72,14 +72,10 @@ async fn halted(fleet: &Fleet, client: &Client, node: u32, side: &str) {
         (halted == Some(1.0)).then_some(())
     })
     .await;
-    let admin = client.admin().timeout(PATIENCE);
-    let told = eventually("the cluster's health names it", async || {
-        let findings = admin.health().await.ok()?;
-        let mut findings = findings.into_iter();
-        findings.find(|found| found.what.contains("wall clock"))
+    let told = told(client, "the cluster's health names it", |found| {
+        found.what.contains("wall clock")
     })
     .await;
-    eprintln!("  says: {} -> {}", told.what, told.cure);
     assert!(told.what.contains(&format!("broker {node}")), "{told:?}");
     assert!(told.what.contains(side), "{told:?}");
     assert!(told.cure.contains("clock"), "{told:?}");

@@ -129,14 +129,10 @@ async fn rot_in_a_segment_is_never_handed_out() {
     journal.produce(&producer, 20).await;
 
     eprintln!("it is named, and filled again from the others");
-    let admin = client.admin();
-    let cure = eventually("the damage is named", async || {
-        let findings = admin.health().await.ok()?;
-        let found = findings.iter().find(|f| f.what.contains("bad range"))?;
-        eprintln!("  says: {} -> {}", found.what, found.cure);
-        Some(found.cure.clone())
-    })
-    .await;
+    let named = life::told(&client, "the damage is named", |found| {
+        found.what.contains("bad range")
+    });
+    let cure = named.await.cure;
     let words: Vec<&str> = cure.split(['`', ' ']).collect();
     let at = words
         .iter()

@@ -7,7 +7,9 @@ use highwater_client::{Client, NewPlan, NewTopic, NodeId};
 use super::failover::Load;
 use super::fleet::{Fleet, PATIENCE, refused};
 use super::journal::{Journal, make_topic};
-use super::life::{CALM, check_replicas, done, ended, healthy, leads, loads, moved, plan, start};
+use super::life::{
+    CALM, check_replicas, done, ended, healthy, leads, loads, metadata_leader, moved, plan, start,
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fourth_broker_gets_its_share_and_a_founder_is_removed() {
@@ -141,12 +143,4 @@ async fn a_founder_goes(fleet: &mut Fleet, client: &Client, journal: Journal) {
         fleet.caught_up(node).await;
     }
     check_replicas(fleet, &journal).await;
-}
-
-async fn metadata_leader(client: &Client) -> u32 {
-    super::fleet::eventually("a metadata leader", async || {
-        let cluster = client.admin().describe_cluster().await.ok()?;
-        cluster.metadata_leader
-    })
-    .await
 }

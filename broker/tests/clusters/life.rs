@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use highwater_client::{Client, NewPlan, NodeId, ReadFrom, v1};
 use tokio::time::{Duration, Instant, sleep};
 
-use super::fleet::{Fleet, PATIENCE};
+use super::fleet::{Fleet, PATIENCE, eventually};
 use super::journal::{Journal, ends, read, text};
 
 /// A plan of dozens of shards on a busy machine.
@@ -37,6 +37,31 @@ pub async fn start(client: &Client, plan: NewPlan) -> v1::Plan {
 pub async fn plan(client: &Client) -> v1::Plan {
     let admin = client.admin().timeout(PATIENCE);
     admin.plan().await.expect("shown").expect("a plan")
+}
+
+/// Who leads the metadata group.
+pub async fn metadata_leader(client: &Client) -> u32 {
+    eventually("a metadata leader", async || {
+        let cluster = client.admin().describe_cluster().await.ok()?;
+        cluster.metadata_leader
+    })
+    .await
+}
+
+/// Waits until the cluster's health says such a thing.
+pub async fn told(
+    client: &Client,
+    what: &str,
+    is_it: impl Fn(&v1::Finding) -> bool,
+) -> v1::Finding {
+    let admin = client.admin().timeout(PATIENCE);
+    let found = eventually(what, async || {
+        let findings = admin.health().await.ok()?;
+        findings.into_iter().find(|found| is_it(found))
+    })
+    .await;
+    eprintln!("  says: {} -> {}", found.what, found.cure);
+    found
 }
 
 pub fn done(plan: &v1::Plan) -> usize {

@@ -9,7 +9,7 @@ use highwater_client::{
 
 use super::fleet::{Fleet, PATIENCE, eventually};
 use super::journal::{make_topic, read, text};
-use super::life::{CALM, ended, healthy, patient, shards, start};
+use super::life::{CALM, ended, healthy, patient, shards, start, told};
 
 const TOPIC: &str = "orders";
 const PARTITIONS: u32 = 4;
@@ -55,13 +55,8 @@ async fn two_brokers() -> (Fleet, Client) {
 /// What the operator is told, and has to say.
 async fn given_up(fleet: &mut Fleet, client: &Client) -> v1::Plan {
     let admin = client.admin().timeout(PATIENCE);
-    eventually("broker 2 counts as away", async || {
-        let found = admin.health().await.ok()?;
-        let told = found
-            .iter()
-            .find(|f| f.cure.contains("cluster replace 2"))?;
-        eprintln!("  says: {} -> {}", told.what, told.cure);
-        Some(())
+    told(client, "broker 2 counts as away", |found| {
+        found.cure.contains("cluster replace 2")
     })
     .await;
     let error = admin.start_plan(NewPlan::replace(NodeId(2))).await;

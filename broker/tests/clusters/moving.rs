@@ -14,7 +14,9 @@ use tokio::time::Instant;
 use super::failover::Load;
 use super::fleet::{Fleet, PATIENCE, eventually};
 use super::journal::{Journal, make_topic, text};
-use super::life::{CALM, check_replicas, ended, healthy, patient, plan, shards, start};
+use super::life::{
+    CALM, check_replicas, ended, healthy, metadata_leader, patient, plan, shards, start,
+};
 
 /// Bytes of a record that makes a copy take its time.
 const LARGE: usize = 128 << 10;
@@ -39,6 +41,17 @@ pub(super) async fn fill(client: &Client, journal: &mut Journal, count: usize) {
         let sent = producer.send(record).await.expect("acknowledged");
         journal.note(&sent, &value);
     }
+}
+
+/// A topic of one partition with so many large records, and its id; records go on coming.
+pub async fn large_topic(fleet: &Fleet, count: usize) -> (Client, u64, Load) {
+    let client = patient(fleet).await;
+    make_topic(&client, NewTopic::named("orders").partitions(1)).await;
+    let topic = client.topic("orders").await.expect("known").id.0;
+    let mut journal = Journal::of("orders");
+    fill(&client, &mut journal, count).await;
+    let load = Load::start(client.producer().build(), journal);
+    (client, topic, load)
 }
 
 /// Where a partition is, as its cluster says.
@@ -77,14 +90,6 @@ async fn epoch(client: &Client) -> u32 {
         let described = client.admin().describe_topic("orders").await.ok()?;
         let status = described.partitions.into_iter().next()?;
         status.error.is_none().then_some(status.leader_epoch)
-    })
-    .await
-}
-
-async fn metadata_leader(client: &Client) -> u32 {
-    eventually("a metadata leader", async || {
-        let cluster = client.admin().describe_cluster().await.ok()?;
-        cluster.metadata_leader
     })
     .await
 }
@@ -261,12 +266,7 @@ async fn a_partition_goes_to_another_shard_whoever_dies() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_move_is_cancelled_and_one_comes_back() {
     let fleet = slow_fleet(3, "1MiB").await;
-    let client = patient(&fleet).await;
-    make_topic(&client, NewTopic::named("orders").partitions(1)).await;
-    let topic = client.topic("orders").await.expect("known").id.0;
-    let mut journal = Journal::of("orders");
-    fill(&client, &mut journal, 64).await;
-    let load = Load::start(client.producer().build(), journal);
+    let (client, topic, load) = large_topic(&fleet, 64).await;
     load.progress(100).await;
     let before = place(&client, "orders", 0).await;
     let to = another(&client, &before).await;

@@ -1,13 +1,13 @@
 //! A partition goes to another shard while a replica is away, and comes back in the middle of it, or after it: what
 //! it lacks is the beginning of a copy, or the whole of a move, and the log of it is gone.
 
-use highwater_client::{Client, NewPlan, NewTopic, PartitionId, ShardId, v1};
+use highwater_client::{Client, NewPlan, PartitionId, ShardId, v1};
 
 use super::failover::Load;
 use super::fleet::{Fleet, eventually};
-use super::journal::{Journal, make_topic};
-use super::life::{CALM, check_replicas, ended, healthy, patient, start};
-use super::moving::{another, copied, fill, only, place, shard_leader, slow_fleet};
+use super::journal::Journal;
+use super::life::{CALM, check_replicas, ended, healthy, start};
+use super::moving::{another, copied, large_topic, only, place, shard_leader, slow_fleet};
 
 /// Less than a copy writes, so that who is away lacks more than is kept.
 const LITTLE_LOG: [(&str, &str); 9] = [
@@ -49,12 +49,7 @@ async fn is_done(client: &Client, plan: &v1::Plan) {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_away_while_a_partition_moved_catches_up() {
     let mut fleet = Fleet::started(3, &LITTLE_LOG).await;
-    let client = patient(&fleet).await;
-    make_topic(&client, NewTopic::named("orders").partitions(1)).await;
-    let topic = client.topic("orders").await.expect("known").id.0;
-    let mut journal = Journal::of("orders");
-    fill(&client, &mut journal, 256).await;
-    let load = Load::start(client.producer().build(), journal);
+    let (client, topic, load) = large_topic(&fleet, 256).await;
     load.progress(50).await;
 
     let before = place(&client, "orders", 0).await;
@@ -124,12 +119,7 @@ async fn others_go(fleet: &mut Fleet, (client, stays): (&Client, u32), journal: 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_stood_still_while_a_partition_moved_serves_nothing_old() {
     let fleet = slow_fleet(3, "1MiB").await;
-    let client = patient(&fleet).await;
-    make_topic(&client, NewTopic::named("orders").partitions(1)).await;
-    let topic = client.topic("orders").await.expect("known").id.0;
-    let mut journal = Journal::of("orders");
-    fill(&client, &mut journal, 64).await;
-    let load = Load::start(client.producer().build(), journal);
+    let (client, topic, load) = large_topic(&fleet, 64).await;
     load.progress(50).await;
     let before = place(&client, "orders", 0).await;
     let to = another(&client, &before).await;

@@ -7,7 +7,7 @@ use highwater_client::{Client, NewPlan, NewTopic, NodeId};
 use super::failover::Load;
 use super::fleet::{Fleet, eventually};
 use super::journal::{Journal, make_topic};
-use super::life::{CALM, check_replicas, done, ended, healthy, moved, start};
+use super::life::{CALM, check_replicas, done, ended, healthy, moved, start, told};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_disk_is_given_up_and_filled_again() {
@@ -25,14 +25,8 @@ async fn a_lost_disk_is_given_up_and_filled_again() {
     load.progress(100).await;
 
     eprintln!("it is replaced");
-    let admin = client.admin();
-    eventually("broker 3 counts as away", async || {
-        let found = admin.health().await.ok()?;
-        let told = found
-            .iter()
-            .find(|f| f.cure.contains("cluster replace 3"))?;
-        eprintln!("  says: {} -> {}", told.what, told.cure);
-        Some(())
+    told(&client, "broker 3 counts as away", |found| {
+        found.cure.contains("cluster replace 3")
     })
     .await;
     let started = start(&client, NewPlan::replace(NodeId(3))).await;
@@ -42,7 +36,7 @@ async fn a_lost_disk_is_given_up_and_filled_again() {
     moved(&client, 3).await;
 
     eprintln!("the driver and the new broker die in the middle");
-    let cluster = admin.describe_cluster().await.expect("described");
+    let cluster = client.admin().describe_cluster().await.expect("described");
     let driver = cluster.metadata_leader.expect("one");
     fleet.kill(3).await;
     fleet.start(3);

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
 
-use highwater_broker::process::BrokerSpec;
 use highwater_client::NewTopic;
 use rustix::process::{Pid, Signal, kill_process};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
+use super::commands::{Ran, command, ended};
 use super::failover::Load;
 use super::fleet::{Fleet, eventually};
 use super::journal::{Journal, make_topic};
@@ -16,36 +15,8 @@ use super::life::{check_replicas, healthy};
 
 /// `highwater cluster rolling-restart`, not started yet.
 fn roll(fleet: &Fleet, arguments: &[&str]) -> Command {
-    let nodes = fleet.nodes();
-    let addresses: Vec<_> = nodes.iter().map(|node| fleet.spec(*node)).collect();
-    let addresses: Vec<_> = addresses.into_iter().map(BrokerSpec::address).collect();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_highwater"));
-    command
-        .args([
-            "cluster",
-            "rolling-restart",
-            "--brokers",
-            &addresses.join(","),
-        ])
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
-    command
-}
-
-/// What a command said, and how it ended.
-async fn said(child: Child) -> (i32, String, String) {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = child.wait_with_output().await.expect("ended");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    let (stdout, stderr) = (text(stdout), text(stderr));
-    eprintln!("{stdout}{stderr}");
-    (status.code().expect("no signal ended it"), stdout, stderr)
+    let all = [&["cluster", "rolling-restart"], arguments].concat();
+    command(fleet, &all)
 }
 
 /// A service manager: the command asks for a restart by a file, and waits until it was done.
@@ -83,8 +54,7 @@ async fn all_brokers_are_restarted_by_one_command_under_load() {
 
     eprintln!("a dry run does nothing");
     let dry = roll(&fleet, &["--exec", &manager, "--dry-run"]).spawn();
-    let (code, shown, _) = said(dry.expect("started")).await;
-    assert_eq!(code, 0);
+    let shown = ended(dry.expect("started")).await.expect(0, &[]).out;
     for node in fleet.nodes() {
         assert!(shown.contains(&format!("ask-{node}")), "{shown}");
         assert!(!dir.join(format!("ask-{node}")).exists());
@@ -99,8 +69,7 @@ async fn all_brokers_are_restarted_by_one_command_under_load() {
         let log = fleet.log(restarted[turn]);
         assert!(!log.contains("not all leaders moved away"), "{log}");
     }
-    let (code, shown, _) = said(rolling).await;
-    assert_eq!(code, 0);
+    let shown = ended(rolling).await.expect(0, &[]).out;
     assert_eq!(
         restarted[2], leader,
         "the metadata leader has the last turn"
@@ -124,8 +93,12 @@ async fn all_brokers_are_restarted_by_one_command_under_load() {
 async fn it_stops_where_it_must(fleet: &mut Fleet, manager: &str, dir: &Path) {
     eprintln!("a command that fails");
     let failing = roll(fleet, &["2", "1", "--exec", "exit 3"]).spawn();
-    let (code, shown, why) = said(failing.expect("started")).await;
-    assert_eq!(code, 1);
+    let failed = ended(failing.expect("started")).await;
+    let Ran {
+        out: shown,
+        err: why,
+        ..
+    } = failed.expect(1, &[]);
     assert!(
         why.contains("broker 2") && why.contains("exit status: 3"),
         "{why}"
@@ -136,8 +109,12 @@ async fn it_stops_where_it_must(fleet: &mut Fleet, manager: &str, dir: &Path) {
 
     eprintln!("a command that restarts nobody");
     let idle = roll(fleet, &["2", "1", "--exec", "true", "--step-timeout", "3"]).spawn();
-    let (code, shown, why) = said(idle.expect("started")).await;
-    assert_eq!(code, 6);
+    let stood = ended(idle.expect("started")).await;
+    let Ran {
+        out: shown,
+        err: why,
+        ..
+    } = stood.expect(6, &[]);
     assert!(why.contains("broker 2 has not been restarted yet"), "{why}");
     assert!(!shown.contains("broker 1: restarting"), "{shown}");
 
@@ -147,8 +124,7 @@ async fn it_stops_where_it_must(fleet: &mut Fleet, manager: &str, dir: &Path) {
     fleet.stop(3).await;
     let waiting = ["1", "3", "--exec", manager, "--step-timeout", "6"];
     let waiting = roll(fleet, &waiting).spawn().expect("started");
-    let (code, _, why) = said(waiting).await;
-    assert_eq!(code, 6);
+    let why = ended(waiting).await.expect(6, &[]).err;
     assert!(why.contains("broker 1 could not be restarted"), "{why}");
     assert!(!dir.join("ask-1").exists(), "nobody was asked");
     fleet.start(3);

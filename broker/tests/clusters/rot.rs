@@ -201,11 +201,8 @@ async fn a_restart_does_not_make_a_bad_range_look_whole() {
     fleet.ready(odd).await;
     bad(&fleet, odd, 1.0).await;
     fleet.logged(odd, "before the restart still is").await;
-    let health = client.admin().timeout(PATIENCE);
-    eventually("it is named", async || {
-        let findings = health.health().await.ok()?;
-        let named = findings.iter().any(|f| f.what.contains("bad range"));
-        named.then_some(())
+    life::told(&client, "it is named", |found| {
+        found.what.contains("bad range")
     })
     .await;
 
@@ -315,14 +312,10 @@ async fn replicas_that_differ_are_named_and_nothing_is_touched() {
     fleet.start(odd);
     fleet.ready(odd).await;
 
-    let admin = client.admin().timeout(PATIENCE);
-    let found = eventually("the difference is named", async || {
-        let findings = admin.health().await.ok()?;
-        let mut found = findings.into_iter();
-        found.find(|found| found.what.contains("different content"))
+    let found = life::told(&client, "the difference is named", |found| {
+        found.what.contains("different content")
     })
     .await;
-    eprintln!("  says: {} -> {}", found.what, found.cure);
     assert_eq!(found.severity(), v1::Severity::Critical);
     let (brokers, _) = found.what.split_once(" have").expect("two brokers");
     assert!(brokers.starts_with("brokers ") && brokers.contains(" and "));

@@ -147,21 +147,13 @@ impl Nemesis for MovePartition {
             self.over(site, until).await?;
             self.left = self.running.is_some();
         }
-        let whole = self.whole.longest();
-        let stuck = self.moved + self.taken_back == 0 && whole >= MOVED_AFTER;
-        let finding = format!(
-            "none of {} moves of partitions ended in {:.1} s in which the cluster was whole",
-            self.asked,
-            whole.as_secs_f64()
-        );
-        Ok(Proof {
-            active: self.moved > 0,
-            refused: self.moved == 0 && !stuck,
-            finding: stuck.then_some(finding),
-            detail: json!({
-                "asked": self.asked, "moved": self.moved, "taken-back": self.taken_back,
-                "still-running": self.left, "whole-s": whole.as_secs_f64(),
-            }),
-        })
+        let idle = self.moved + self.taken_back == 0;
+        let nothing = format!("none of {} moves of partitions ended", self.asked);
+        let detail = json!({
+            "asked": self.asked, "moved": self.moved, "taken-back": self.taken_back,
+            "still-running": self.left,
+        });
+        let proof = (self.moved > 0, idle);
+        Ok(self.whole.proof(proof, MOVED_AFTER, &nothing, detail))
     }
 }

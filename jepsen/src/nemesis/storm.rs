@@ -126,22 +126,14 @@ impl Nemesis for RebalanceStorm {
             self.lose_one().await;
         }
         let assigned = self.assigned.load(Ordering::Relaxed);
-        let whole = self.whole.longest();
         let group = self.group.clone().unwrap_or_default();
-        let finding = format!(
-            "nobody of {} who joined group {group} got a partition in {:.1} s in which the cluster was whole",
-            self.joins,
-            whole.as_secs_f64()
-        );
-        Ok(Proof {
-            active: assigned > 0,
-            // Without a coordinator nobody can join: another fault was stronger, or this one too short.
-            refused: assigned == 0 && (self.joins == 0 || whole < SERVED_AFTER),
-            finding: (assigned == 0 && self.joins > 0 && whole >= SERVED_AFTER).then_some(finding),
-            detail: json!({
-                "joins": self.joins, "left": self.left, "vanished": self.vanished,
-                "assignments": assigned, "whole-s": whole.as_secs_f64(),
-            }),
-        })
+        let joins = self.joins;
+        let nothing = format!("nobody of {joins} who joined group {group} got a partition");
+        let detail = json!({
+            "joins": joins, "left": self.left, "vanished": self.vanished, "assignments": assigned,
+        });
+        // Without a coordinator nobody can join.
+        let proof = (assigned > 0, assigned == 0 && joins > 0);
+        Ok(self.whole.proof(proof, SERVED_AFTER, &nothing, detail))
     }
 }

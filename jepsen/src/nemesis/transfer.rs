@@ -65,20 +65,11 @@ impl Nemesis for TransferLeaders {
     }
 
     async fn heal(&mut self, _site: &Site) -> anyhow::Result<Proof> {
-        let whole = self.whole.longest();
-        let stuck = self.moved == 0 && whole >= MOVED_AFTER;
-        let finding = format!(
-            "none of {} transfers succeeded in {:.1} s in which the cluster was whole",
-            self.asked,
-            whole.as_secs_f64()
-        );
-        Ok(Proof {
-            active: self.moved > 0,
-            refused: self.moved == 0 && !stuck,
-            finding: stuck.then_some(finding),
-            detail: json!({
-                "asked": self.asked, "moved": self.moved, "whole-s": whole.as_secs_f64(),
-            }),
-        })
+        let moved = self.moved > 0;
+        let nothing = format!("none of {} transfers succeeded", self.asked);
+        let detail = json!({"asked": self.asked, "moved": self.moved});
+        Ok(self
+            .whole
+            .proof((moved, !moved), MOVED_AFTER, &nothing, detail))
     }
 }

@@ -3,9 +3,10 @@
 
 use std::time::Duration;
 
+use serde_json::{Value as Json, json};
 use tokio::time::Instant;
 
-use super::Site;
+use super::{Proof, Site};
 
 /// Watches; [`Whole::look`] is to be called again and again.
 #[derive(Debug, Default)]
@@ -28,6 +29,28 @@ impl Whole {
             self.since = None;
         }
         Ok(())
+    }
+
+    /// The proof of a fault that is made of requests to the cluster. `active`: some were granted; `idle`: none
+    /// came to an end. Nothing at all although the cluster was whole for as long as one may take is a finding,
+    /// in words `nothing`; otherwise other faults were stronger.
+    pub(super) fn proof(
+        &self,
+        (active, idle): (bool, bool),
+        may_take: Duration,
+        nothing: &str,
+        mut detail: Json,
+    ) -> Proof {
+        let whole = self.longest.as_secs_f64();
+        let stuck = idle && self.longest >= may_take;
+        detail["whole-s"] = json!(whole);
+        let finding = format!("{nothing} in {whole:.1} s in which the cluster was whole");
+        Proof {
+            active,
+            refused: !active && !stuck,
+            finding: stuck.then_some(finding),
+            detail,
+        }
     }
 
     /// The longest time without a break.

@@ -95,9 +95,6 @@ impl View {
                 .and_then(|at| Instant::now().checked_sub(at.into_inner().elapsed())),
         }
     }
-}
-
-impl View {
     /// The group, for the coalesced heartbeat.
     pub(crate) fn idle(&self, group: ShardId) -> Idle {
         Idle {
@@ -194,6 +191,11 @@ impl Cover {
             heartbeat,
             coalesced,
         }
+    }
+
+    /// To be called at each beat while it does not: what was so of a leadership is over with it.
+    pub(crate) fn ended(&mut self) {
+        (self.silent, self.covered) = (false, None);
     }
 
     /// A coalesced heartbeat that was sent at `at` counts at a peer.

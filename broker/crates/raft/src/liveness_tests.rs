@@ -149,6 +149,18 @@ fn a_leader_that_nobody_answers_falls_silent_and_tries_again_in_turns() {
 }
 
 #[test]
+fn the_silence_of_a_leadership_is_over_with_it() {
+    let mut world = World::new();
+    world.beats(10);
+    (world.answers, world.counts) = (false, false);
+    while !world.cover.is_silent() {
+        world.beat();
+    }
+    world.cover.ended();
+    assert!(!world.cover.is_silent() && !world.cover.is_covered(world.at()));
+}
+
+#[test]
 fn a_leader_that_does_not_answer_itself_is_not_covered_for_long() {
     let mut world = World::new();
     world.beats(10);

@@ -291,6 +291,7 @@ impl<S: StateMachine> Control for Replica<S> {
             self.raft.runtime_config().tick(waits);
         }
         if !leads {
+            self.cover.lock().ended();
             return Beat::default();
         }
         let view = View::of(&self.raft.metrics().borrow_watched());

@@ -5,13 +5,13 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::StreamExt as _;
 use highwater_proto::NodeId;
 use highwater_proto::internal::raft_server::{Raft, RaftServer};
 use highwater_proto::internal::{RaftKind, RaftRequest, RaftResponse};
 use tokio::sync::mpsc;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
@@ -115,16 +115,22 @@ fn class(kind: i32) -> Class {
     }
 }
 
-/// Reads a lane and hands each request to its group's worker, never waiting for one.
+/// Reads a lane, hands each request to its group's worker, never waiting for one, and answers those that
+/// no worker takes.
 async fn read(
     registry: Arc<Registry>,
     from: NodeId,
     mut requests: Streaming<RaftRequest>,
     responses: mpsc::Sender<RaftResponse>,
 ) {
-    let mut workers = JoinSet::new();
-    let mut queues: BTreeMap<(u32, Class), mpsc::Sender<RaftRequest>> = BTreeMap::new();
     let mut closed = registry.closed();
+    let mut desk = Desk {
+        registry,
+        from,
+        responses: responses.clone(),
+        workers: JoinSet::new(),
+        queues: BTreeMap::new(),
+    };
     loop {
         let request = tokio::select! {
             biased;
@@ -132,54 +138,52 @@ async fn read(
             request = requests.message() => request,
         };
         let Ok(Some(request)) = request else { return };
-        if request.kind == i32::from(RaftKind::CoalescedHeartbeat) {
-            let taken = coalesced::take(&registry, from, request.body);
-            let taken = taken.map_err(|error| error.to_string());
-            if responses
-                .send(worker::respond(request.id, taken))
-                .await
-                .is_err()
-            {
-                return;
-            }
-            continue;
-        }
-        let key = (request.group, class(request.kind));
-        if !queues.contains_key(&key) && registry.get(request.group).is_none() {
-            // No worker for groups that may never exist here.
-            let error = Err(format!("group {} has not started here", request.group));
-            if responses
-                .send(worker::respond(request.id, error))
-                .await
-                .is_err()
-            {
-                return;
-            }
-            continue;
-        }
-        let queue = queues.entry(key).or_insert_with(|| {
-            let (queue, jobs) = mpsc::channel(PIPELINE);
-            workers.spawn(worker::run(
-                Arc::clone(&registry),
-                from,
-                jobs,
-                responses.clone(),
-            ));
-            queue
-        });
-        let refused = match queue.try_send(request) {
-            Ok(()) => continue,
-            // The callers keep within the pipeline, so this is a caller that gave up waiting and
-            // sends again: it must slow down.
-            Err(TrySendError::Full(request) | TrySendError::Closed(request)) => request,
-        };
-        let busy = Err(format!("group {} is busy", refused.group));
-        if responses
-            .send(worker::respond(refused.id, busy))
-            .await
-            .is_err()
+        let id = request.id;
+        if let Some(answer) = desk.take(request)
+            && responses.send(worker::respond(id, answer)).await.is_err()
         {
             return;
         }
+    }
+}
+
+/// The workers of one lane.
+struct Desk {
+    registry: Arc<Registry>,
+    from: NodeId,
+    responses: mpsc::Sender<RaftResponse>,
+    workers: JoinSet<()>,
+    queues: BTreeMap<(u32, Class), mpsc::Sender<RaftRequest>>,
+}
+
+impl Desk {
+    /// Hands a request to the worker that will answer it, or answers it now.
+    fn take(&mut self, request: RaftRequest) -> Option<Result<Bytes, String>> {
+        if request.kind == i32::from(RaftKind::CoalescedHeartbeat) {
+            let taken = coalesced::take(&self.registry, self.from, request.body);
+            return Some(taken.map_err(|error| error.to_string()));
+        }
+        let group = request.group;
+        let key = (group, class(request.kind));
+        if !self.queues.contains_key(&key) && self.registry.get(group).is_none() {
+            // No worker for groups that may never exist here.
+            return Some(Err(format!("group {group} has not started here")));
+        }
+        let queue = self.queues.entry(key).or_insert_with(|| {
+            let (queue, jobs) = mpsc::channel(PIPELINE);
+            self.workers.spawn(worker::run(
+                Arc::clone(&self.registry),
+                self.from,
+                jobs,
+                self.responses.clone(),
+            ));
+            queue
+        });
+        // The callers keep within the pipeline, so who finds it full gave up waiting and sends again: it must
+        // slow down.
+        let taken = queue.try_send(request);
+        taken
+            .is_err()
+            .then(|| Err(format!("group {group} is busy")))
     }
 }
