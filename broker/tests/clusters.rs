@@ -50,6 +50,8 @@ mod many;
 mod members;
 #[path = "clusters/moving.rs"]
 mod moving;
+#[path = "clusters/moving_compacted.rs"]
+mod moving_compacted;
 #[path = "clusters/moving_late.rs"]
 mod moving_late;
 #[path = "clusters/paused.rs"]

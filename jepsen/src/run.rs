@@ -360,6 +360,7 @@ impl Run<'_> {
             client,
             topic: shared.plan.topic.clone(),
             partitions: shared.plan.partitions,
+            compacted: shared.compacted(),
             groups: shared.group_names(),
             rots,
             rejoined: Arc::new(Mutex::default()),

@@ -50,7 +50,7 @@ async fn decide<E: Env>(broker: &Arc<Broker<E>>, shard: &Arc<Shard<E::Disk>>) {
         let config = view.config();
         let tp = view.topic_partition();
         // One after the other: what was decided last is not done here yet.
-        let waits = !config.compact || !view.is_serving();
+        let waits = !config.compact || !view.is_settled();
         if waits || broker.shard_context.compactions.has((shard.id, tp)) {
             return None;
         }

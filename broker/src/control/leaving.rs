@@ -1,7 +1,8 @@
-//! A partition that goes to another shard, where it leaves: what it is like, and the fence behind which
-//! nothing of it changes any more. Asked by the leader of the shard that it goes to.
+//! A partition that goes to another shard, where it leaves: what it is like, the hold that ends its
+//! compaction, and the fence behind which nothing of it changes any more. Asked by the leader of the shard
+//! that it goes to.
 //!
-//! A fence is written only by a leader whose image has the plan, and the move not given up. One that
+//! A hold or a fence is written only by a leader whose image has the plan, and the move not given up. One that
 //! comes too late all the same is taken back by whoever sees that (`strays.rs`).
 
 use std::sync::Arc;
@@ -78,15 +79,12 @@ async fn answer<E: Env>(
     check_plan(broker, (id, tp), request.plan)?;
     let view = shard.views.get(tp);
     let view = view.ok_or_else(|| format!("{tp} is not here yet"))?;
-    if view.compaction().is_some() {
-        return Err(format!(
-            "{tp} was compacted; partitions of compacted topics cannot be moved to another shard in \
-             this release: cancel the plan"
-        ));
-    }
     let mut state = bytes::Bytes::new();
+    if view.standing().leaves_by() != Some(request.plan) {
+        write(broker, &shard, (tp, request.plan), MoveStep::Hold).await?;
+    }
     if request.fence {
-        fence(broker, &shard, (tp, request.plan)).await?;
+        write(broker, &shard, (tp, request.plan), MoveStep::Fence).await?;
         state = match view.standing() {
             Standing::Fenced { plan, state } if plan == request.plan => state,
             _ => return Err(format!("{tp} is fenced no more")),
@@ -103,12 +101,15 @@ async fn answer<E: Env>(
 fn facts<D: Disk>(view: &PartitionView<D>, now_ms: i64) -> LeavingPartitionResponse {
     let high_watermark = view.high_watermark().0;
     let segments = view.segments().iter().map(written).collect();
+    let compaction = view.compaction();
     LeavingPartitionResponse {
         config: Some(view.config()),
         log_start_offset: view.log_start().0,
         high_watermark,
         segments,
         now_ms,
+        generation: compaction.map_or(0, |last| last.generation),
+        compacted_upto: compaction.map_or(0, |last| last.upto.0),
         ..LeavingPartitionResponse::default()
     }
 }
@@ -144,17 +145,17 @@ fn check_plan<E: Env>(
     }
 }
 
-async fn fence<E: Env>(
+async fn write<E: Env>(
     broker: &Broker<E>,
     shard: &Shard<E::Disk>,
     (tp, plan): (TopicPartition, u64),
+    step: MoveStep,
 ) -> Result<(), String> {
-    if shard.groups.rules() < FeatureLevel::MOVES {
+    if shard.groups.rules() < FeatureLevel::HOLDS {
         let deadline = Instant::now() + DEADLINE;
-        let raised = raise_level(broker, shard, (FeatureLevel::MOVES, deadline)).await;
+        let raised = raise_level(broker, shard, (FeatureLevel::HOLDS, deadline)).await;
         raised.map_err(|error| error.to_string())?;
     }
-    let step = MoveStep::Fence;
     let command = ShardCommand::Move(Box::new(MoveCommand { tp, plan, step }));
     let encoded = command.encode().to_contiguous();
     let reply = propose_here(broker, shard.id, encoded, DEADLINE).await;

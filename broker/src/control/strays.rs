@@ -1,4 +1,4 @@
-//! What a move has left in a shard: a fence whose move was given up, a copy that nobody goes on with,
+//! What a move has left in a shard: a hold or fence whose move was given up, a copy that nobody goes on with,
 //! a partition that is in another shard now. Pure: judged by an image that is new enough to know.
 //!
 //! An image that is old must not undo what goes on: everything here is decided only by one that has
@@ -19,7 +19,7 @@ pub(super) struct Found {
     pub shard: ShardId,
     pub arrival: u64,
     pub importing: bool,
-    pub fenced_by: Option<u64>,
+    pub leaves_by: Option<u64>,
 }
 
 /// What is to be done about it.
@@ -41,7 +41,7 @@ impl Found {
             shard,
             arrival: view.arrival(),
             importing: standing == crate::runtime::standing::Standing::Importing,
-            fenced_by: standing.fenced_by(),
+            leaves_by: standing.leaves_by(),
         }
     }
 }
@@ -53,7 +53,7 @@ pub(super) fn due(image: &Image, found: &Found) -> Judged {
         shard,
         arrival,
         importing,
-        fenced_by,
+        leaves_by,
     } = *found;
     // Of a deleted topic everything goes, and of one that this image does not know nothing.
     let Some(topic) = image.topic(tp.topic) else {
@@ -62,14 +62,14 @@ pub(super) fn due(image: &Image, found: &Found) -> Judged {
     let Some(placed) = topic.shard_of(tp.partition) else {
         return Judged::Moves; // more partitions were added since
     };
-    let newest = arrival.max(fenced_by.unwrap_or(0));
+    let newest = arrival.max(leaves_by.unwrap_or(0));
     if !image.has_heard_of_plan(newest) {
         return Judged::Moves;
     }
     let running = image.running_plan();
     let moving = running.and_then(|plan| Some((plan.id, *plan.moving(tp.topic, tp.partition)?)));
     let is_here = placed == shard && topic.arrival(tp.partition) == arrival && !importing;
-    let step = match (moving, fenced_by) {
+    let step = match (moving, leaves_by) {
         // A copy, whole or not, that the running plan goes on with.
         (Some((plan, going)), _) if plan == arrival && going.to == shard => return Judged::Moves,
         (Some((plan, going)), Some(by)) if is_here && plan == by && going.from == shard => {

@@ -81,7 +81,7 @@ fn found(shard: ShardId, arrival: u64) -> Found {
         shard,
         arrival,
         importing: false,
-        fenced_by: None,
+        leaves_by: None,
     }
 }
 
@@ -100,7 +100,7 @@ fn what_goes_on_is_left_alone_and_what_has_ended_is_put_right() {
         ..found(to, 1)
     };
     let fenced = Found {
-        fenced_by: Some(1),
+        leaves_by: Some(1),
         ..served
     };
     let whole = found(to, 1);
@@ -148,7 +148,7 @@ fn what_it_left_the_first_time_goes_before_it_comes_back() {
     advance(&mut image, 1, Step::Done);
     let whole = found(to, 1);
     let fenced = Found {
-        fenced_by: Some(1),
+        leaves_by: Some(1),
         ..found(from, 0)
     };
     start(&mut image, from);
@@ -158,7 +158,7 @@ fn what_it_left_the_first_time_goes_before_it_comes_back() {
         ..found(from, 2)
     };
     let leaves = Found {
-        fenced_by: Some(2),
+        leaves_by: Some(2),
         ..whole
     };
     for found in [&back, &leaves] {
@@ -166,7 +166,7 @@ fn what_it_left_the_first_time_goes_before_it_comes_back() {
     }
     // A fence of the first move that comes late is none of the second.
     let late = Found {
-        fenced_by: Some(1),
+        leaves_by: Some(1),
         ..whole
     };
     assert_eq!(due(&image, &late), astray(1, MoveStep::Release));

@@ -8,6 +8,7 @@ use highwater_env::Env;
 use highwater_proto::batch::split_batches;
 use highwater_proto::internal::LeavingPartitionResponse;
 use highwater_proto::{NodeId, Offset, ShardId, TimestampMs, TopicPartition};
+use highwater_segment::Compacted;
 use highwater_shard::ImportedBatch;
 
 use super::install::{Piece, Range, SnapshotSource, Taken};
@@ -46,28 +47,60 @@ impl Source {
         Offset(self.leaving.high_watermark)
     }
 
-    /// When a batch counts as appended, and whether a segment begins with it. Retention goes by these
-    /// times, and must not take a batch for older than it is: it counts as appended with the last one of
-    /// its segment, and one that was not written to a file yet when it was looked at as appended then.
-    fn place(&self, base: Offset) -> (TimestampMs, bool) {
+    /// What is compacted there, and stays as it is until the partition has moved.
+    fn compacted(&self) -> Compacted {
+        Compacted {
+            generation: self.leaving.generation,
+            upto: Offset(self.leaving.compacted_upto),
+        }
+    }
+
+    /// When a batch counts as appended, and whether a segment begins with it, given where the batch before
+    /// it ends. Retention goes by these times, and must not take a batch for older than it is: it counts as
+    /// appended with the last one of its segment, and one that was not written to a file yet when it was
+    /// looked at as appended then. A segment begins where compaction ends, too.
+    fn place(&self, base: Offset, before: Offset) -> (TimestampMs, bool) {
+        let upto = self.compacted().upto;
+        let begins = before < upto && upto <= base;
         let segments = &self.leaving.segments;
         let after = segments.partition_point(|segment| segment.base_offset <= base.0);
         let holds = after.checked_sub(1).and_then(|at| segments.get(at));
         match holds.filter(|segment| base.0 < segment.next_offset) {
             Some(segment) => (
                 TimestampMs(segment.appended_ms),
-                segment.base_offset == base.0,
+                begins || before.0 <= segment.base_offset,
             ),
-            None => (TimestampMs(self.leaving.now_ms), false),
+            None => (TimestampMs(self.leaving.now_ms), begins),
         }
     }
 
-    /// The batches of a piece that end at `from` or later, and where they end. Nothing may be missing
-    /// between them: what is not compacted has no gaps, and the log that adopts the copy sees no more of it
-    /// than where it ends.
+    /// Whether a piece is of the state that all of the copy is made from.
+    ///
+    /// # Errors
+    /// Both states, when it is not.
+    fn check_state(&self, piece: &Piece) -> io::Result<()> {
+        let (wanted, has) = (self.compacted(), piece.compacted());
+        if has == wanted {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "broker {} has {} compacted up to {} ({}), and is to up to {} ({}) first",
+            self.node, self.tp, has.upto, has.generation, wanted.upto, wanted.generation
+        )))
+    }
+
+    /// The batches of a piece that end at `from` or later, and where the next piece begins. Nothing may be
+    /// missing between them that is not compacted: the log that adopts the copy sees no more of it than
+    /// where it ends.
     fn imported(&self, piece: &Piece, from: Offset) -> io::Result<(Vec<ImportedBatch>, Offset)> {
-        let missing = |from: Offset, to: Offset| {
-            io::Error::other(format!("{} has nothing from {from} to {to}", self.tp))
+        self.check_state(piece)?;
+        let upto = self.compacted().upto;
+        let follows = |from: Offset, to: Offset| match to <= from.max(upto) {
+            true => Ok(()),
+            false => {
+                let text = format!("{} has nothing from {from} to {to}", self.tp);
+                Err(io::Error::other(text))
+            }
         };
         let (mut imported, mut end) = (Vec::new(), from);
         for batch in split_batches(piece.batches.clone()) {
@@ -76,11 +109,9 @@ impl Source {
             if header.last_offset() < from {
                 continue;
             }
-            if header.base_offset > end {
-                return Err(missing(end, header.base_offset));
-            }
+            follows(end, header.base_offset)?;
+            let (append_time, begins_segment) = self.place(header.base_offset, end);
             end = header.next_offset();
-            let (append_time, begins_segment) = self.place(header.base_offset);
             imported.push(ImportedBatch {
                 append_time,
                 begins_segment,
@@ -88,10 +119,8 @@ impl Source {
             });
         }
         let after = piece.after(end);
-        if after > end {
-            return Err(missing(end, after));
-        }
-        Ok((imported, end))
+        follows(end, after)?;
+        Ok((imported, after))
     }
 }
 
@@ -124,9 +153,6 @@ where
     let (bytes, next) = (AtomicU64::new(0), AtomicU64::new(from.0));
     let (counted, reached, import) = (&bytes, &next, &import);
     let take = |piece: Piece| async move {
-        if piece.compacted().upto > Offset(0) {
-            return Err(io::Error::other("it was compacted"));
-        }
         let (batches, end) = source.imported(&piece, Offset(reached.load(Ordering::Relaxed)))?;
         reached.store(end.0, Ordering::Relaxed);
         for entry in entries(batches) {

@@ -31,7 +31,7 @@ fn piece(batches: Vec<u8>) -> Piece {
 #[test]
 fn nothing_counts_as_older_than_it_is() {
     let source = source(&[(0, 6, 700), (6, 12, 800)]);
-    let place = |base| source.place(Offset(base));
+    let place = |base| source.place(Offset(base), Offset(base));
     assert_eq!(place(0), (TimestampMs(700), true));
     assert_eq!(place(3), (TimestampMs(700), false));
     assert_eq!(place(6), (TimestampMs(800), true));
@@ -75,6 +75,81 @@ fn a_copy_has_no_gap() {
     assert_eq!(lacks(vec![batch(3), batch(9)], 12), said(6, 9));
     assert_eq!(lacks(vec![batch(3)], 9), said(6, 9), "at its end");
     assert_eq!(lacks(vec![], 9), said(3, 9), "all of it");
+}
+
+/// Compacted up to 9 by compaction 41.
+fn compacted_source() -> Source {
+    let mut source = source(&[(0, 9, 700), (9, 15, 800)]);
+    source.leaving.generation = 41;
+    source.leaving.compacted_upto = 9;
+    source
+}
+
+fn compacted_piece(batches: &[Vec<u8>], next_offset: u64, generation: u64) -> Piece {
+    Piece::from(PullSnapshotResponse {
+        batches: batches.concat().into(),
+        next_offset,
+        generation,
+        compacted_upto: 9,
+        ..PullSnapshotResponse::default()
+    })
+}
+
+#[test]
+fn a_copy_of_what_is_compacted_has_gaps_where_that_is_so() {
+    let source = compacted_source();
+    let take = |batches: &[Vec<u8>], from: u64, next: u64| {
+        let piece = compacted_piece(batches, next, 41);
+        let taken = source.imported(&piece, Offset(from));
+        let begins = |batch: &ImportedBatch| batch.begins_segment;
+        taken
+            .map(|(batches, end)| (batches.iter().map(begins).collect::<Vec<_>>(), end.0))
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(take(&[batch(3)], 0, 9), Ok((vec![true], 9)), "at both ends");
+    assert_eq!(take(&[], 0, 9), Ok((vec![], 9)), "nothing is left");
+    assert_eq!(
+        take(&[batch(0), batch(6)], 0, 9),
+        Ok((vec![true, false], 9))
+    );
+    assert_eq!(
+        take(&[batch(9), batch(12)], 6, 15),
+        Ok((vec![true, false], 15))
+    );
+    // The segments that are known may be older than what was sent: one begins where compaction ends.
+    let mut stale = compacted_source();
+    stale.leaving.segments.truncate(1);
+    assert_eq!(
+        stale.place(Offset(9), Offset(6)),
+        (TimestampMs(9_000), true)
+    );
+    assert_eq!(
+        stale.place(Offset(12), Offset(12)),
+        (TimestampMs(9_000), false)
+    );
+    let lost = Err("3-0 has nothing from 9 to 12".to_owned());
+    assert_eq!(
+        take(&[batch(12)], 9, 15),
+        lost,
+        "what is not compacted has none"
+    );
+    let lost = Err("3-0 has nothing from 6 to 12".to_owned());
+    assert_eq!(
+        take(&[batch(3), batch(12)], 3, 15),
+        lost,
+        "and they end with it"
+    );
+}
+
+#[test]
+fn a_copy_is_made_of_one_state() {
+    let source = compacted_source();
+    for generation in [0, 40, 42] {
+        let piece = compacted_piece(&[batch(3)], 9, generation);
+        let why = source.imported(&piece, Offset(0)).map(|(_, end)| end);
+        let why = why.expect_err("another state").to_string();
+        assert!(why.contains("broker 1 has 3-0 compacted up to 9"), "{why}");
+    }
 }
 
 #[test]

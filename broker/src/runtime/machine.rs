@@ -156,7 +156,7 @@ impl<E: Env> ShardMachine<E> {
                 config,
                 arrival,
             } => self.create((tp, arrival), config).await,
-            Effect::Fenced { tp, .. } | Effect::Released { tp } => {
+            Effect::Held { tp, .. } | Effect::Fenced { tp, .. } | Effect::Released { tp } => {
                 if let Some(view) = self.views.get(tp) {
                     self.views.stand(&view, Standing::of(&self.state, tp));
                 }
@@ -223,6 +223,7 @@ impl<E: Env> ShardMachine<E> {
             view.configure(facts.config);
             view.trim(facts.log_start);
             view.advance(facts.next_offset, facts.leader_epoch);
+            self.compact(&view, facts.compaction);
             self.views.stand(&view, Standing::Serving);
         }
         Ok(())

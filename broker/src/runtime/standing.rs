@@ -10,6 +10,11 @@ pub enum Standing {
     /// It is served here.
     #[default]
     Serving,
+    /// It is served here and copied to another shard: it is not compacted meanwhile.
+    Held {
+        /// The plan that moves it.
+        plan: u64,
+    },
     /// A copy that is not whole: nobody sees it.
     Importing,
     /// It leaves: nothing of it changes here any more.
@@ -28,6 +33,7 @@ impl Standing {
         let phase = state.partition(tp).map(|facts| facts.phase);
         match phase.unwrap_or_default() {
             Phase::Serving => Self::Serving,
+            Phase::Held { plan } => Self::Held { plan },
             Phase::Importing => Self::Importing,
             Phase::Fenced { plan } => Self::Fenced {
                 plan,
@@ -35,11 +41,11 @@ impl Standing {
             },
         }
     }
-    /// The plan that has fenced it.
+    /// The plan that has held or fenced it.
     #[must_use]
-    pub fn fenced_by(&self) -> Option<u64> {
+    pub fn leaves_by(&self) -> Option<u64> {
         match self {
-            Self::Fenced { plan, .. } => Some(*plan),
+            Self::Held { plan } | Self::Fenced { plan, .. } => Some(*plan),
             Self::Serving | Self::Importing => None,
         }
     }

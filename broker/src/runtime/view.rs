@@ -106,9 +106,17 @@ impl<D: Disk> PartitionView<D> {
     pub fn standing(&self) -> Standing {
         self.standing.read().clone()
     }
-    /// Whether it is served here: it neither comes nor goes.
+    /// Whether it is served here: it is neither a copy nor fenced.
     #[must_use]
     pub fn is_serving(&self) -> bool {
+        matches!(
+            *self.standing.read(),
+            Standing::Serving | Standing::Held { .. }
+        )
+    }
+    /// Whether no move concerns it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
         matches!(*self.standing.read(), Standing::Serving)
     }
     fn stand(&self, standing: Standing) {
@@ -346,7 +354,7 @@ impl<D: Disk> Views<D> {
         if !self.may_move.swap(false, Ordering::AcqRel) {
             return false;
         }
-        let moving = self.all.read().values().any(|view| !view.is_serving());
+        let moving = self.all.read().values().any(|view| !view.is_settled());
         self.may_move.fetch_or(moving, Ordering::AcqRel);
         moving
     }
@@ -371,7 +379,7 @@ impl<D: Disk> Views<D> {
         all
     }
     pub(super) fn insert(&self, view: Arc<PartitionView<D>>) -> Option<Arc<PartitionView<D>>> {
-        let moves = !view.is_serving();
+        let moves = !view.is_settled();
         let before = self.all.write().insert(view.topic_partition(), view);
         self.may_move.fetch_or(moves, Ordering::AcqRel);
         before

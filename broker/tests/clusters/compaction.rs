@@ -16,7 +16,7 @@ use super::raw::{Raw, batch, rejected};
 use super::rot::flip;
 
 /// Looks, checkpoints, scrubs and compares without a pause, and keeps little of the log.
-const EAGER: [(&str, &str); 12] = [
+pub(super) const EAGER: [(&str, &str); 12] = [
     ("storage.retention_interval_ms", "300ms"),
     ("compaction.interval_ms", "200ms"),
     ("compaction.dedupe_buffer_bytes", "1MiB"),
@@ -30,7 +30,7 @@ const EAGER: [(&str, &str); 12] = [
     ("limits.tail_cache_bytes", "1MiB"),
     ("raft.election_max_ms", "900ms"),
 ];
-const TOPIC: &str = "accounts";
+pub(super) const TOPIC: &str = "accounts";
 const KEYS: usize = 200;
 
 /// What was acknowledged last of each key: its value, or that it is gone.
@@ -39,15 +39,26 @@ type Latest = BTreeMap<String, Option<String>>;
 type Seen = (u64, String, Option<String>);
 
 /// What is written, and what of it must be known in the end.
-struct Ledger {
+pub(super) struct Ledger {
     producer: Producer,
-    latest: Latest,
+    pub latest: Latest,
     round: usize,
+    /// How often a value says the same, at least.
+    repeat: usize,
 }
 
 impl Ledger {
+    /// Nothing is written yet. Values have about eight times `repeat` bytes.
+    pub fn new(producer: Producer, repeat: usize) -> Self {
+        Self {
+            producer,
+            latest: Latest::new(),
+            round: 0,
+            repeat,
+        }
+    }
     /// So many times a value for each key, or its end.
-    async fn more(&mut self, rounds: usize) {
+    pub async fn more(&mut self, rounds: usize) {
         for _ in 0..rounds {
             self.round += 1;
             self.produce().await;
@@ -58,7 +69,11 @@ impl Ledger {
         for number in 0..KEYS {
             let key = format!("account {number}");
             let is_end = (number * 7 + self.round).is_multiple_of(11);
-            let value = format!("{} {}", self.round, "balance ".repeat(30 + number % 20));
+            let value = format!(
+                "{} {}",
+                self.round,
+                "balance ".repeat(self.repeat + number % 20)
+            );
             let record = ProducerRecord::to(TOPIC).partition(0).key(key.clone());
             let (record, value) = match is_end {
                 true => (record, None),
@@ -99,7 +114,7 @@ fn known(seen: &[Seen]) -> Latest {
 }
 
 /// Every broker has the latest values; in the end, the same records and no more than they need.
-async fn agree(fleet: &Fleet, client: &Client, latest: &Latest) {
+pub(super) async fn agree(fleet: &Fleet, client: &Client, latest: &Latest) {
     let mut wanted = latest.clone();
     wanted.retain(|_, value| value.is_some());
     for node in fleet.nodes() {
@@ -131,7 +146,7 @@ async fn agree(fleet: &Fleet, client: &Client, latest: &Latest) {
     }
 }
 
-async fn compacted(fleet: &Fleet, node: u32, least: f64) {
+pub(super) async fn compacted(fleet: &Fleet, node: u32, least: f64) {
     eventually(
         &format!("broker {node} has compacted {least}"),
         async || {
@@ -155,23 +170,21 @@ async fn log_is_short(fleet: &Fleet, node: u32) {
     .await;
 }
 
-async fn compact_topic(client: &Client) {
-    let topic = NewTopic::named(TOPIC).config("cleanup.policy", "compact");
-    let topic = topic.config("segment.bytes", "65536");
-    let topic = topic.config("min.cleanable.dirty.ratio", "0.3");
-    make_topic(client, topic.config("delete.retention.ms", "500")).await;
+/// Tombstones last half a second, and compaction has always something to do.
+pub(super) fn compact_topic() -> NewTopic {
+    NewTopic::named(TOPIC)
+        .config("cleanup.policy", "compact")
+        .config("segment.bytes", "65536")
+        .config("min.cleanable.dirty.ratio", "0.3")
+        .config("delete.retention.ms", "500")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_latest_value_of_each_key_survives_whoever_dies() {
     let mut fleet = Fleet::started(3, &EAGER).await;
     let client = life::patient(&fleet).await;
-    compact_topic(&client).await;
-    let mut ledger = Ledger {
-        producer: client.producer().build(),
-        latest: Latest::new(),
-        round: 0,
-    };
+    make_topic(&client, compact_topic()).await;
+    let mut ledger = Ledger::new(client.producer().build(), 30);
     ledger.more(6).await;
     for node in fleet.nodes() {
         compacted(&fleet, node, 1.0).await;

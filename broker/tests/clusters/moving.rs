@@ -302,14 +302,6 @@ async fn a_move_is_cancelled_and_one_comes_back() {
     }
     only(&fleet, topic, &format!("{topic}-0-{at}")).await;
 
-    eprintln!("what is compacted is refused");
-    let compacted = NewTopic::named("latest").config("cleanup.policy", "compact");
-    make_topic(&client, compacted.partitions(1)).await;
-    let wanted = NewPlan::move_partition("latest", PartitionId(0), to);
-    let error = admin.start_plan(wanted).await.expect_err("compacted");
-    eprintln!("  says: {error}");
-    assert!(error.to_string().contains("compacted"), "{error}");
-
     eprintln!("what is not there is said at once, and not asked for until the deadline");
     for (topic, text) in [
         ("orders", "no partition 99"),

@@ -64,6 +64,8 @@ pub struct Site {
     pub topic: String,
     /// Partitions of the topic.
     pub partitions: u32,
+    /// A compacted topic beside it, and its partitions.
+    pub compacted: Option<(String, u32)>,
     /// Consumer groups of the topic, by name.
     pub groups: Vec<String>,
     /// The one broker of this run whose disk may rot.

@@ -31,6 +31,8 @@ pub(super) struct MovePartition {
     /// The one that may not be over.
     running: Option<u64>,
     asked: usize,
+    /// Of those, of a compacted topic.
+    compacted: usize,
     moved: usize,
     taken_back: usize,
     whole: Whole,
@@ -43,6 +45,7 @@ impl MovePartition {
             random: StdRng::seed_from_u64(pick),
             running: None,
             asked: 0,
+            compacted: 0,
             moved: 0,
             taken_back: 0,
             whole: Whole::default(),
@@ -52,15 +55,22 @@ impl MovePartition {
 
     /// One partition goes elsewhere, or starts to.
     async fn one(&mut self, site: &Site, until: Instant) -> anyhow::Result<()> {
-        let partition = self.random.random_range(0..site.partitions);
+        let aside = site.compacted.as_ref();
+        let aside = aside.filter(|_| self.random.random_bool(0.4));
+        let (topic, partitions) = match aside {
+            Some((topic, partitions)) => (topic.as_str(), *partitions),
+            None => (site.topic.as_str(), site.partitions),
+        };
+        let partition = self.random.random_range(0..partitions);
         let gives_up = self.random.random_bool(0.25);
         let patience = Duration::from_millis(self.random.random_range(0..1_500));
-        let Some(to) = self.elsewhere(site, partition).await else {
+        let Some(to) = self.elsewhere(site, (topic, partition)).await else {
             sleep(LOOK).await;
             return Ok(());
         };
-        let plan = NewPlan::move_partition(&site.topic, PartitionId(partition), to);
+        let plan = NewPlan::move_partition(topic, PartitionId(partition), to);
         self.asked += 1;
+        self.compacted += usize::from(aside.is_some());
         let kind = (v1::PlanKind::MovePartition, 0);
         let Some(plan) = plans::start(site, &plan, kind, until).await else {
             return Ok(());
@@ -78,9 +88,10 @@ impl MovePartition {
     }
 
     /// A shard of as many replicas as the one where a partition is.
-    async fn elsewhere(&mut self, site: &Site, partition: u32) -> Option<ShardId> {
-        let now = site.leaders.shard(partition)?;
+    async fn elsewhere(&mut self, site: &Site, (topic, partition): (&str, u32)) -> Option<ShardId> {
         let admin = site.client.admin().timeout(ASK);
+        let described = admin.describe_topic(topic).await.ok()?.topic?;
+        let now = described.partitions.get(partition as usize)?.shard;
         let shards = admin.describe_cluster().await.ok()?.shards;
         let class = shards.iter().find(|shard| shard.shard == now)?;
         let others: Vec<u32> = shards
@@ -150,7 +161,7 @@ impl Nemesis for MovePartition {
         let idle = self.moved + self.taken_back == 0;
         let nothing = format!("none of {} moves of partitions ended", self.asked);
         let detail = json!({
-            "asked": self.asked, "moved": self.moved, "taken-back": self.taken_back,
+            "asked": self.asked, "compacted": self.compacted, "moved": self.moved, "taken-back": self.taken_back,
             "still-running": self.left,
         });
         let proof = (self.moved > 0, idle);

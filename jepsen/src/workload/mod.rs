@@ -217,6 +217,12 @@ impl Shared {
         groups.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The compacted topic beside the main one and its partitions, if there are such topics.
+    #[must_use]
+    pub fn compacted(&self) -> Option<(String, u32)> {
+        self.plan.asides.then(|| aside::compacted_topic(self))
+    }
+
     fn note_asides(&self, counts: AsideCounts) {
         *self.asides.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }

@@ -22,15 +22,18 @@ impl MetadataLevel {
     pub const GATED: Self = Self(2);
     /// From here on partitions move from shard to shard.
     pub const MOVES: Self = Self(3);
+    /// From here on partitions of compacted topics do, too.
+    pub const COMPACTED_MOVES: Self = Self(4);
     /// The highest level that this release knows.
-    pub const LATEST: Self = Self::MOVES;
+    pub const LATEST: Self = Self::COMPACTED_MOVES;
 
     /// The first release that knows each level; for ever. A release that has a new command adds a
     /// line.
-    const SINCE: [(Self, &str); 3] = [
+    const SINCE: [(Self, &str); 4] = [
         (Self::FIRST, "0.0.0"),
         (Self::GATED, "0.1.0"),
         (Self::MOVES, "0.1.0"),
+        (Self::COMPACTED_MOVES, "0.1.0"),
     ];
 
     /// The highest level, of those known here, that a release knows.

@@ -11,6 +11,7 @@ use highwater_proto::{PartitionId, ShardId, TopicId};
 
 use crate::command::{MetadataReply, Refusal};
 use crate::image::Image;
+use crate::level::MetadataLevel;
 use crate::lifecycle::refused;
 use crate::placement;
 use crate::plan::{MoveState, MoveStep, PartitionMove};
@@ -29,10 +30,7 @@ impl Image {
             return Err(Refusal::new(ErrorCode::TopicNotReady, text));
         }
         if topic.settings().cleanup.compact {
-            return Err(refused(format!(
-                "topic '{name}' is compacted; partitions of compacted topics cannot be moved to \
-                 another shard in this release"
-            )));
+            self.has_level(MetadataLevel::COMPACTED_MOVES)?;
         }
         Ok(topic)
     }

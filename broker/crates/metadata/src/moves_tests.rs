@@ -266,9 +266,6 @@ fn what_cannot_be_moved_is_refusal() {
         assert_eq!(refusal(&mut image, &command).code, code, "{command:?}");
     }
     let compact = [("cleanup.policy".to_owned(), "compact".to_owned())];
-    topic(&mut image, "latest", (1, 3), compact.clone().into());
-    let why = refusal(&mut image, &moved(2, 0, to));
-    assert!(why.message.contains("compacted"), "{why:?}");
 
     // And what must not happen on the way.
     done(&mut image, &moved(1, 0, to));
@@ -290,6 +287,48 @@ fn what_cannot_be_moved_is_refusal() {
     done(
         &mut image,
         &MetadataCommand::AlterTopic { topic, set, unset },
+    );
+}
+
+#[test]
+fn what_is_compacted_moves_once_every_broker_knows_how() {
+    let mut image = cluster(3, 3);
+    let (_, to) = places(&image);
+    let compact = [("cleanup.policy".to_owned(), "compact".to_owned())];
+    topic(&mut image, "latest", (1, 3), compact.into());
+    let id = TopicId(2);
+    let from = image
+        .topic(id)
+        .and_then(|topic| topic.shard_of(PartitionId(0)));
+    let to = if from == Some(to) {
+        places(&image).0
+    } else {
+        to
+    };
+    let moved = start(PlanKind::MovePartition(id, PartitionId(0), to));
+    let mut before = image.clone();
+    before.level = MetadataLevel::MOVES;
+    assert_eq!(
+        refusal(&mut before, &moved).code,
+        ErrorCode::ClusterNotReady
+    );
+
+    done(&mut image, &moved);
+    // It is held while it is copied: its other settings may change.
+    let set = [("retention.ms".to_owned(), "5000".to_owned())].into();
+    let unset = BTreeSet::new();
+    let alter = MetadataCommand::AlterTopic {
+        topic: id,
+        set,
+        unset,
+    };
+    done(&mut image, &alter);
+    before = image.clone();
+    before.level = MetadataLevel::MOVES;
+    let why = refusal(&mut before, &alter);
+    assert!(
+        why.message.contains("plan 1"),
+        "as older releases do: {why:?}"
     );
 }
 

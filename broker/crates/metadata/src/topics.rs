@@ -10,6 +10,7 @@ use crate::apply::MOST_PARTITIONS;
 use crate::command::{MetadataReply, Refusal};
 use crate::configs::TopicSettings;
 use crate::image::Image;
+use crate::level::MetadataLevel;
 use crate::placement;
 use crate::topic::Topic;
 
@@ -74,11 +75,14 @@ impl Image {
         for key in unset {
             TopicSettings::check_key(key)?;
         }
+        let before = topic.settings.clone();
         let mut configs = topic.configs.clone();
         configs.retain(|key, _| !unset.contains(key));
         configs.extend(set.clone());
         let settings = TopicSettings::read(&configs)?;
-        if settings.cleanup.compact {
+        // What is compacted already is held while it is copied.
+        let is_held = before.cleanup.compact && self.level >= MetadataLevel::COMPACTED_MOVES;
+        if settings.cleanup.compact && !is_held {
             self.check_not_moving(id, "cannot be compacted")?;
         }
         let topic = self.topic_mut(id)?;

@@ -85,6 +85,13 @@ impl Compaction {
         }
     }
 
+    /// The same one in the log of the shard that the partition has come to, where it is an entry at
+    /// `position`. Done once more there, it finds its own result.
+    pub fn arrived(mut self, position: u64) -> Self {
+        self.facts.generation = position;
+        self
+    }
+
     /// The compaction that follows `last`.
     fn after(last: Option<&Self>, facts: CompactionFacts, time: TimestampMs, keep_ms: u64) -> Self {
         let mut kept = last.map(|last| last.kept.clone()).unwrap_or_default();

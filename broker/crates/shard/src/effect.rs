@@ -50,6 +50,13 @@ pub enum Effect {
         /// What it is now.
         facts: PartitionFacts,
     },
+    /// A partition is copied, and not compacted meanwhile.
+    Held {
+        /// Which one.
+        tp: TopicPartition,
+        /// The plan that moves it.
+        plan: u64,
+    },
     /// A partition leaves, and nothing of it changes any more.
     Fenced {
         /// Which one.

@@ -16,8 +16,10 @@ impl FeatureLevel {
     pub const COMPACTION: Self = Self(4);
     /// From here on partitions move from shard to shard.
     pub const MOVES: Self = Self(5);
+    /// From here on a partition is held while it is copied, and so what is compacted moves, too.
+    pub const HOLDS: Self = Self(6);
     /// The highest level that this release knows.
-    pub const LATEST: Self = Self(5);
+    pub const LATEST: Self = Self(6);
 
     /// Whether this release can follow the rules of this level.
     #[must_use]

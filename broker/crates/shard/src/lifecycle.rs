@@ -9,7 +9,7 @@ use crate::PartitionConfig;
 use crate::compaction::CompactionSettings as _;
 use crate::effect::Effect;
 use crate::level::FeatureLevel;
-use crate::partition::{Partition, Phase};
+use crate::partition::Partition;
 use crate::reply::{CommandRefusal, ShardReply};
 use crate::state::{DELETED_REMEMBERED, EntryContext, ShardState};
 
@@ -94,7 +94,7 @@ impl ShardState {
         let Some(partition) = self.partitions.get_mut(&tp) else {
             return ShardReply::Refused(CommandRefusal::UnknownPartition);
         };
-        if partition.phase != Phase::Serving {
+        if !partition.phase.is_served() {
             return ShardReply::Refused(CommandRefusal::Moving);
         }
         // A leader whose image is behind may come late: what is newer stays.
@@ -118,7 +118,7 @@ impl ShardState {
         let Some(partition) = self.partitions.get_mut(&tp) else {
             return ShardReply::Refused(CommandRefusal::UnknownPartition);
         };
-        if partition.phase != Phase::Serving {
+        if !partition.phase.is_served() {
             return ShardReply::Refused(CommandRefusal::Moving);
         }
         let version = partition.config.version;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use highwater_proto::internal::shard_move::Step as Wire;
 use highwater_proto::internal::{
     ShardMove, ShardMoveAdopt, ShardMoveBatch, ShardMoveBegin, ShardMoveFence, ShardMoveForget,
-    ShardMoveImport, ShardMoveRelease,
+    ShardMoveHold, ShardMoveImport, ShardMoveRelease,
 };
 use highwater_proto::{PayloadReader, TimestampMs, TopicPartition};
 
@@ -43,6 +43,9 @@ pub enum MoveStep {
         /// What [`crate::ShardState::export_partition`] gave after the fence.
         state: Bytes,
     },
+    /// Where it leaves: nothing more is compacted, so that what is copied is of one state; from level
+    /// [`crate::FeatureLevel::HOLDS`] on.
+    Hold,
     /// Where it leaves: nothing changes any more.
     Fence,
     /// Where it leaves: the move was given up, it goes on here.
@@ -82,6 +85,7 @@ impl MoveCommand {
             MoveStep::Adopt { state } => Wire::Adopt(ShardMoveAdopt {
                 state: state.clone(),
             }),
+            MoveStep::Hold => Wire::Hold(ShardMoveHold {}),
             MoveStep::Fence => Wire::Fence(ShardMoveFence {}),
             MoveStep::Release => Wire::Release(ShardMoveRelease {}),
             MoveStep::Forget => Wire::Forget(ShardMoveForget {}),
@@ -113,6 +117,7 @@ impl MoveCommand {
                 }
             }
             Wire::Adopt(adopt) => MoveStep::Adopt { state: adopt.state },
+            Wire::Hold(_) => MoveStep::Hold,
             Wire::Fence(_) => MoveStep::Fence,
             Wire::Release(_) => MoveStep::Release,
             Wire::Forget(_) => MoveStep::Forget,

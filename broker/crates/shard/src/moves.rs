@@ -3,7 +3,8 @@
 //! Where it goes an empty copy is begun, and the batches are imported through that shard's log, so
 //! that what is adopted lies on a majority of its replicas like everything else. Where it leaves a
 //! fence ends all changes; the state behind the fence is adopted with the copy, once the copy ends
-//! where the fenced log does. Which of the two shards counts is decided elsewhere, once, in the
+//! where the fenced log does. Before it is copied it is held: what is compacted while a copy is made could
+//! bring back in the copy what a record that is gone by then had deleted. Which of the two shards counts is decided elsewhere, once, in the
 //! metadata group: until then the copy can be forgotten and the fence released.
 //!
 //! Every step may come twice, or late. It names the plan that it is about, and plans are never
@@ -22,7 +23,7 @@ use crate::move_command::{ImportedBatch, MoveCommand, MoveStep};
 use crate::partition::{Partition, Phase};
 use crate::reply::{CommandRefusal, ShardReply};
 use crate::snapshot::Exported;
-use crate::state::ShardState;
+use crate::state::{EntryContext, ShardState};
 
 const OTHER: ShardReply = ShardReply::Refused(CommandRefusal::OtherMove);
 const UNKNOWN: ShardReply = ShardReply::Refused(CommandRefusal::UnknownPartition);
@@ -30,6 +31,7 @@ const UNKNOWN: ShardReply = ShardReply::Refused(CommandRefusal::UnknownPartition
 impl ShardState {
     pub(crate) fn apply_move(
         &mut self,
+        at: EntryContext,
         command: MoveCommand,
         effects: &mut Vec<Effect>,
     ) -> ShardReply {
@@ -40,7 +42,8 @@ impl ShardState {
         match step {
             MoveStep::Begin { config } => self.begin_copy((tp, plan), config, effects),
             MoveStep::Import { batches } => self.import((tp, plan), &batches, effects),
-            MoveStep::Adopt { state } => self.adopt((tp, plan), &state, effects),
+            MoveStep::Adopt { state } => self.adopt(at, (tp, plan), &state, effects),
+            MoveStep::Hold => self.hold((tp, plan), effects),
             MoveStep::Fence => self.fence((tp, plan), effects),
             MoveStep::Release => self.release((tp, plan), effects),
             MoveStep::Forget => self.forget((tp, plan), effects),
@@ -113,6 +116,7 @@ impl ShardState {
 
     fn adopt(
         &mut self,
+        at: EntryContext,
         (tp, plan): (TopicPartition, u64),
         state: &Bytes,
         effects: &mut Vec<Effect>,
@@ -125,7 +129,7 @@ impl ShardState {
         if copy.arrival != plan || matches!(copy.phase, Phase::Fenced { .. }) {
             return OTHER;
         }
-        if copy.phase == Phase::Serving {
+        if copy.phase.is_served() {
             return ShardReply::Done; // adopted before
         }
         let Ok(exported) = exported else {
@@ -142,9 +146,31 @@ impl ShardState {
             return ShardReply::Refused(CommandRefusal::OffsetOutOfRange { next_offset });
         }
         let copy = Arc::make_mut(copy);
-        copy.take_over(exported, now_ms);
+        copy.take_over(exported, (at.position, now_ms));
         let facts = copy.facts();
         effects.push(Effect::Adopted { tp, facts });
+        ShardReply::Done
+    }
+
+    fn hold(&mut self, (tp, plan): (TopicPartition, u64), effects: &mut Vec<Effect>) -> ShardReply {
+        let rules = self.rules;
+        let Some(partition) = self.partitions.get_mut(&tp) else {
+            return UNKNOWN;
+        };
+        let by = match partition.phase {
+            Phase::Serving => partition.arrival,
+            Phase::Importing => return OTHER,
+            Phase::Held { plan: by } | Phase::Fenced { plan: by } if by == plan => {
+                return ShardReply::Done;
+            }
+            // One plan runs at a time: an earlier one was given up.
+            Phase::Held { plan: by } | Phase::Fenced { plan: by } => by,
+        };
+        if plan <= by || rules < FeatureLevel::HOLDS {
+            return OTHER;
+        }
+        Arc::make_mut(partition).phase = Phase::Held { plan };
+        effects.push(Effect::Held { tp, plan });
         ShardReply::Done
     }
 
@@ -157,11 +183,12 @@ impl ShardState {
             return UNKNOWN;
         };
         match partition.phase {
-            // What is compacted is numbered by this shard's log.
+            // Nothing kept it from being compacted while it was copied.
             Phase::Serving if partition.compaction.is_some() || plan <= partition.arrival => {
                 return OTHER;
             }
-            Phase::Serving => {}
+            Phase::Held { plan: by } if by != plan => return OTHER,
+            Phase::Serving | Phase::Held { .. } => {}
             Phase::Importing => return OTHER,
             Phase::Fenced { plan: by } if by == plan => return ShardReply::Done,
             // One plan runs at a time: an earlier one was given up.
@@ -181,7 +208,8 @@ impl ShardState {
         let Some(partition) = self.partitions.get_mut(&tp) else {
             return UNKNOWN;
         };
-        if partition.phase == (Phase::Fenced { plan }) {
+        let (fenced, held) = (Phase::Fenced { plan }, Phase::Held { plan });
+        if partition.phase == fenced || partition.phase == held {
             Arc::make_mut(partition).phase = Phase::Serving;
             effects.push(Effect::Released { tp });
         }
@@ -206,7 +234,7 @@ impl ShardState {
 impl Partition {
     /// The copy is the partition from now on: what a reader saw and what a producer was told holds
     /// here as it did there.
-    fn take_over(&mut self, exported: Exported, now_ms: u64) {
+    fn take_over(&mut self, exported: Exported, (position, now_ms): (u64, u64)) {
         let Exported {
             partition: theirs,
             elapsed_ms,
@@ -222,6 +250,10 @@ impl Partition {
         if theirs.config.version >= self.config.version {
             self.config = theirs.config;
         }
+        // What lies below its end may be gone since.
+        let compaction = theirs.compaction;
+        let counts = compaction.filter(|last| last.facts().upto > self.log_start);
+        self.compaction = counts.map(|last| Box::new(last.arrived(position)));
         // Nothing is left of the segment that was written.
         if self.log_start == self.next_offset {
             self.segment = None;
@@ -237,6 +269,9 @@ fn whole(batch: &Bytes) -> Option<BatchHeader> {
     (header.total_len() == batch.len() && in_range).then_some(header)
 }
 
+#[cfg(test)]
+#[path = "moves_compacted_tests.rs"]
+mod compacted_tests;
 #[cfg(test)]
 #[path = "moves_tests.rs"]
 mod tests;

@@ -9,22 +9,22 @@ use super::*;
 use crate::test_support::{Driver, Numbers, batch, tp};
 use crate::{RejectReason, ShardCommand, Verdict};
 
-const PLAN: u64 = 5;
+pub(super) const PLAN: u64 = 5;
 
 /// The shard that partition 0 leaves, the one that it goes to, and the log as it is stored.
-struct Pair {
-    from: Driver,
-    to: Driver,
-    stored: Vec<ImportedBatch>,
+pub(super) struct Pair {
+    pub from: Driver,
+    pub to: Driver,
+    pub stored: Vec<ImportedBatch>,
 }
 
 fn raised(mut driver: Driver) -> Driver {
-    let level = FeatureLevel::MOVES;
+    let level = FeatureLevel::HOLDS;
     driver.apply(ShardCommand::RaiseFeatureLevel { level });
     driver
 }
 
-fn step(plan: u64, step: MoveStep) -> ShardCommand {
+pub(super) fn step(plan: u64, step: MoveStep) -> ShardCommand {
     let tp = tp(0);
     ShardCommand::Move(Box::new(MoveCommand { tp, plan, step }))
 }
@@ -33,7 +33,7 @@ impl Pair {
     fn new() -> Self {
         Self::with(PartitionConfig::default())
     }
-    fn with(config: PartitionConfig) -> Self {
+    pub fn with(config: PartitionConfig) -> Self {
         let to = Driver {
             state: ShardState::new(),
             position: 0,
@@ -47,7 +47,7 @@ impl Pair {
         }
     }
     /// Sends a batch to the shard that the partition leaves.
-    fn send(&mut self, numbers: Numbers, records: u32) -> Verdict {
+    pub fn send(&mut self, numbers: Numbers, records: u32) -> Verdict {
         self.append(Some(numbers), records)
     }
     fn append(&mut self, numbers: Option<Numbers>, records: u32) -> Verdict {
@@ -70,7 +70,7 @@ impl Pair {
         let batches = self.stored[range].to_vec();
         self.to.apply(step(plan, MoveStep::Import { batches }))
     }
-    fn fence(&mut self, plan: u64) -> Bytes {
+    pub fn fence(&mut self, plan: u64) -> Bytes {
         let (reply, _) = self.from.apply(step(plan, MoveStep::Fence));
         assert_eq!(reply, ShardReply::Done);
         self.export()
@@ -82,7 +82,7 @@ impl Pair {
         self.to.apply(step(plan, MoveStep::Adopt { state })).0
     }
     /// All steps, one after the other.
-    fn carry_over(&mut self, plan: u64) {
+    pub fn carry_over(&mut self, plan: u64) {
         assert_eq!(self.begin(plan), ShardReply::Done);
         let all = self.stored.len();
         assert_eq!(self.import(plan, 0..all).0, ShardReply::Done);

@@ -54,6 +54,12 @@ pub enum Phase {
     /// It is served here.
     #[default]
     Serving,
+    /// It is served here and copied to another shard, by this plan: what was compacted so far is what is
+    /// copied.
+    Held {
+        /// The plan.
+        plan: u64,
+    },
     /// It is on its way here: a copy that is not whole, and that nobody sees.
     Importing,
     /// It is on its way to another shard, by this plan: nothing changes here any more.
@@ -61,6 +67,14 @@ pub enum Phase {
         /// The plan.
         plan: u64,
     },
+}
+
+impl Phase {
+    /// Whether its log is written here: it is neither a copy nor fenced.
+    #[must_use]
+    pub const fn is_served(self) -> bool {
+        matches!(self, Self::Serving | Self::Held { .. })
+    }
 }
 
 /// A batch that passed every check, with what apply needs of its header.
@@ -107,7 +121,7 @@ impl Partition {
     /// # Errors
     /// The verdict of a batch that is not appended.
     pub fn check(&self, batch: &Bytes, now_ms: u64) -> Result<Accepted, Verdict> {
-        if self.phase != Phase::Serving {
+        if !self.phase.is_served() {
             return Err(Verdict::Rejected(RejectReason::Moving));
         }
         let header = readable(batch).ok_or(Verdict::Rejected(RejectReason::CorruptBatch))?;

@@ -270,7 +270,11 @@ fn to_partition(tp: TopicPartition, partition: &Partition) -> ShardPartition {
         importing: partition.phase == Phase::Importing,
         fenced_by: match partition.phase {
             Phase::Fenced { plan } => plan,
-            Phase::Serving | Phase::Importing => 0,
+            Phase::Serving | Phase::Held { .. } | Phase::Importing => 0,
+        },
+        held_by: match partition.phase {
+            Phase::Held { plan } => plan,
+            Phase::Serving | Phase::Fenced { .. } | Phase::Importing => 0,
         },
     }
 }
@@ -297,11 +301,12 @@ fn from_partition(message: ShardPartition) -> Result<(TopicPartition, Partition)
             .map(Compaction::from_message)
             .map(Box::new),
         arrival: message.arrival,
-        phase: match (message.importing, message.fenced_by) {
-            (false, 0) => Phase::Serving,
-            (true, 0) => Phase::Importing,
-            (false, plan) => Phase::Fenced { plan },
-            (true, _) => return Err(damaged("it comes and goes at the same time")),
+        phase: match (message.importing, message.fenced_by, message.held_by) {
+            (false, 0, 0) => Phase::Serving,
+            (false, 0, plan) => Phase::Held { plan },
+            (true, 0, 0) => Phase::Importing,
+            (false, plan, 0) => Phase::Fenced { plan },
+            _ => return Err(damaged("it stands in two places at the same time")),
         },
     };
     if partition.log_start > partition.next_offset {

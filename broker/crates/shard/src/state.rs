@@ -125,7 +125,7 @@ impl ShardState {
                 time,
                 config_version,
             } => self.compact(at, tp, (upto, time, config_version), effects),
-            ShardCommand::Move(command) => self.apply_move(*command, effects),
+            ShardCommand::Move(command) => self.apply_move(at, *command, effects),
             ShardCommand::Group(command) => {
                 ShardReply::Group(self.apply_group(at, *command, effects))
             }

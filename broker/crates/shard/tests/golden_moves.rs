@@ -166,6 +166,104 @@ fn an_exported_partition_of_version_5_is_adopted() {
     assert_eq!((facts.next_offset, facts.producers), (Offset(1), 1));
 }
 
+/// A partition that is compacted, and held by a plan that copies it.
+fn held() -> ShardState {
+    let mut state = ShardState::new();
+    let config = PartitionConfig {
+        compact: true,
+        segment_bytes: 64,
+        delete_retention_ms: 1_000,
+        ..config()
+    };
+    let append = || AppendRequest {
+        tp: tp(1),
+        append_time: TimestampMs(1_700_000_000_123),
+        batch: plain(),
+    };
+    let level = FeatureLevel::HOLDS;
+    let compacted = vec![
+        ShardCommand::RaiseFeatureLevel { level },
+        ShardCommand::CreatePartition { tp: tp(1), config },
+        ShardCommand::Append {
+            batches: vec![append(), append()],
+        },
+        ShardCommand::CompactLog {
+            tp: tp(1),
+            upto: Offset(1),
+            time: TimestampMs(1_700_000_000_456),
+            config_version: 4,
+        },
+        moved(12, 1, MoveStep::Hold),
+    ];
+    apply(&mut state, compacted);
+    state
+}
+
+fn plain() -> Bytes {
+    let mut builder = BatchBuilder::new(Compression::None);
+    let none: [(&[u8], Option<&[u8]>); 0] = [];
+    let (key, value) = (Some(&b"a key"[..]), Some(&b"a record"[..]));
+    let appended = builder.append(TimestampMs(1_700_000_000_000), key, value, none);
+    appended.expect("fits");
+    builder.build()
+}
+
+#[test]
+fn what_came_with_version_6() {
+    let command = moved(12, 7, MoveStep::Hold);
+    let stored = golden("v6.hold.command", &command.encode().to_contiguous());
+    let decoded = ShardCommand::decode(&Payload::from(Bytes::from(stored)));
+    assert_eq!(decoded, Ok(command));
+
+    let mut state = held();
+    let stored = golden("v6.snapshot", &state.encode_snapshot());
+    assert_eq!(ShardState::decode_snapshot(&stored).as_ref(), Ok(&state));
+    let facts = state.partition(tp(1)).expect("there");
+    assert_eq!(facts.phase, Phase::Held { plan: 12 });
+
+    // And what a compacted partition is like for the shard that it goes to.
+    apply(&mut state, vec![moved(12, 1, MoveStep::Fence)]);
+    let exported = state.export_partition(tp(1)).expect("there");
+    let stored = golden("v6.export", &exported);
+    let mut other = ShardState::new();
+    let level = FeatureLevel::HOLDS;
+    let batches = [Offset(0), Offset(1)].map(|base| ImportedBatch {
+        append_time: TimestampMs(1_700_000_000_123),
+        begins_segment: true,
+        batch: at(base),
+    });
+    let commands = vec![
+        ShardCommand::RaiseFeatureLevel { level },
+        moved(12, 1, MoveStep::Begin { config: config() }),
+        moved(
+            12,
+            1,
+            MoveStep::Import {
+                batches: batches.into(),
+            },
+        ),
+        moved(
+            12,
+            1,
+            MoveStep::Adopt {
+                state: stored.into(),
+            },
+        ),
+    ];
+    apply(&mut other, commands);
+    let arrived = other.partition(tp(1)).expect("adopted").compaction;
+    let arrived = arrived.expect("decided");
+    let position = other.position().expect("some");
+    assert_eq!((arrived.upto, arrived.generation), (Offset(1), position));
+}
+
+/// A stored batch.
+fn at(base: Offset) -> Bytes {
+    let mut bytes = plain().to_vec();
+    bytes[..8].copy_from_slice(&base.0.to_be_bytes());
+    bytes.into()
+}
+
 #[test]
 fn replies_of_version_5() {
     let moving = Verdict::Rejected(RejectReason::Moving);

@@ -39,6 +39,11 @@ pub(super) fn topic(shared: &Shared) -> NewTopic {
         .config("delete.retention.ms", "60000")
 }
 
+/// Its name and its partitions.
+pub(super) fn named(shared: &Shared) -> (String, u32) {
+    (name(shared), PARTITIONS)
+}
+
 /// Says in the history what is compacted.
 pub(super) fn declare(shared: &Shared) {
     for place in places(shared) {

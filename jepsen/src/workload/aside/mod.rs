@@ -53,6 +53,11 @@ pub struct AsideCounts {
     pub lives: u32,
 }
 
+/// The compacted topic and its partitions.
+pub(super) fn compacted_topic(shared: &Shared) -> (String, u32) {
+    compacted::named(shared)
+}
+
 fn key(shared: &Shared, place: u32) -> Key {
     Key(shared.plan.partitions + place)
 }

@@ -9,7 +9,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
-use super::{Shared, TOPIC};
+use super::{Shared, TOPIC, compacted};
 use crate::board::Phase;
 
 const DEADLINE: Duration = Duration::from_secs(3);
@@ -99,18 +99,23 @@ async fn move_partition(shared: &Shared, admin: &Admin, rng: &mut StdRng) {
     let Ok(cluster) = admin.describe_cluster().await else {
         return;
     };
-    let replicas = shared.settings.replicas;
+    let settings = &shared.settings;
+    let aside = settings.compacted.as_ref();
+    let (topic, partitions, replicas) = match aside.filter(|_| rng.random_ratio(1, 2)) {
+        Some(aside) => (compacted::NAME, aside.partitions, compacted::REPLICAS),
+        None => (TOPIC, settings.partitions, settings.replicas),
+    };
     let shards = cluster.shards.iter();
     let class: Vec<u32> = shards
         .filter(|shard| shard.replication_factor == replicas)
         .map(|shard| shard.shard)
         .collect();
-    let partition = PartitionId(rng.random_range(0..shared.settings.partitions));
+    let partition = PartitionId(rng.random_range(0..partitions));
     let Some(to) = class.choose(rng) else {
         return;
     };
     // Where it is already, it is refused.
-    let plan = NewPlan::move_partition(TOPIC, partition, ShardId(*to));
+    let plan = NewPlan::move_partition(topic, partition, ShardId(*to));
     if let Err(error) = admin.start_plan(plan).await {
         tracing::info!(%error, "no partition moves");
     }
