@@ -5,6 +5,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use highwater_env::Env;
+use highwater_mutant::mutant;
 use highwater_proto::batch::split_batches;
 use highwater_proto::internal::LeavingPartitionResponse;
 use highwater_proto::{NodeId, Offset, ShardId, TimestampMs, TopicPartition};
@@ -80,7 +81,7 @@ impl Source {
     /// Both states, when it is not.
     fn check_state(&self, piece: &Piece) -> io::Result<()> {
         let (wanted, has) = (self.compacted(), piece.compacted());
-        if has == wanted {
+        if mutant!(CopiesUnheld => true; else has == wanted) {
             return Ok(());
         }
         Err(io::Error::other(format!(
@@ -95,6 +96,7 @@ impl Source {
     fn imported(&self, piece: &Piece, from: Offset) -> io::Result<(Vec<ImportedBatch>, Offset)> {
         self.check_state(piece)?;
         let upto = self.compacted().upto;
+        let upto = mutant!(CopiesUnheld => upto.max(piece.compacted().upto); else upto);
         let follows = |from: Offset, to: Offset| match to <= from.max(upto) {
             true => Ok(()),
             false => {

@@ -36,11 +36,13 @@ pub enum Mutant {
     CompactsTheLatest,
     /// Whoever deletes some records of a partition deletes all.
     TrimsTooMuch,
+    /// A partition is compacted while it is copied to another shard, and the copy is of several states.
+    CopiesUnheld,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AckBeforeFsync,
         Self::AckAtLeaderAlone,
         Self::VoteNotFsynced,
@@ -53,6 +55,7 @@ impl Mutant {
         Self::UnverifiedReads,
         Self::CompactsTheLatest,
         Self::TrimsTooMuch,
+        Self::CopiesUnheld,
     ];
 
     /// What it is called.
@@ -71,6 +74,7 @@ impl Mutant {
             Self::UnverifiedReads => "unverified-reads",
             Self::CompactsTheLatest => "compacts-the-latest",
             Self::TrimsTooMuch => "trims-too-much",
+            Self::CopiesUnheld => "copies-unheld",
         }
     }
 }

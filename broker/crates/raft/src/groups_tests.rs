@@ -135,6 +135,24 @@ async fn leadership_moves_where_it_is_told() {
     cluster.stop_all().await;
 }
 
+/// Its heartbeats are rarer than its lease is long then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_that_has_rested_takes_what_comes_next_at_once() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 3, 100).await;
+    cluster.settle().await;
+    let leader = cluster.leader().await;
+    let group = cluster.group(leader).clone();
+    for number in 0..8 {
+        // Not a multiple of the beat, so that each comes at another time after a heartbeat.
+        tokio::time::sleep(Duration::from_millis(770)).await;
+        let reply = group.propose(command("b", number, 100)).await;
+        assert!(reply.is_ok(), "write {number}: {reply:?}");
+    }
+    assert_eq!(cluster.leader().await, leader);
+    cluster.stop_all().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_replaces_the_log_before_it() {
     let mut cluster = Cluster::start().await;

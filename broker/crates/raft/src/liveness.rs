@@ -90,9 +90,7 @@ impl View {
             settled: index(&metrics.local_committed) == last
                 && everyone.all(|(_, has)| index(has) == last),
             alone: membership.voter_ids().eq([metrics.id]),
-            answered: metrics
-                .last_quorum_acked
-                .and_then(|at| Instant::now().checked_sub(at.into_inner().elapsed())),
+            answered: answered(metrics),
         }
     }
     /// The group, for the coalesced heartbeat.
@@ -103,6 +101,12 @@ impl View {
             peers: self.peers.iter().copied().collect(),
         }
     }
+}
+
+/// When that was sent which a majority has answered last; `None`: nothing yet.
+pub(crate) fn answered(metrics: &RaftMetrics<TypeConfig>) -> Option<Instant> {
+    let at = metrics.last_quorum_acked?;
+    Instant::now().checked_sub(at.into_inner().elapsed())
 }
 
 /// What a leader does at a beat.
@@ -131,6 +135,8 @@ pub(crate) struct Cover {
     covered: Option<Instant>,
     /// A majority has not answered for so long that the others are let elect.
     silent: bool,
+    /// Heartbeats of the group are rare.
+    rests: bool,
 }
 
 impl Cover {
@@ -148,6 +154,7 @@ impl Cover {
             counted: BTreeMap::new(),
             covered: None,
             silent: false,
+            rests: false,
         }
     }
 
@@ -175,6 +182,7 @@ impl Cover {
         let covered = self.covered.map(ago);
         let unanswered = covered.map_or(answered, |covered| covered.min(answered));
         self.silent = !view.alone && self.pace.is_silent(unanswered);
+        self.rests = false;
         if self.silent || view.peers.is_empty() {
             return Next::default();
         }
@@ -183,7 +191,8 @@ impl Cover {
         let rests = self
             .heartbeat
             .is_some_and(|at| ago(at) + beat / 2 < beat * REST);
-        let heartbeat = !(coalesced && is_covered && rests);
+        self.rests = coalesced && is_covered;
+        let heartbeat = !(self.rests && rests);
         if heartbeat {
             self.heartbeat = Some(now);
         }
@@ -195,7 +204,7 @@ impl Cover {
 
     /// To be called at each beat while it does not: what was so of a leadership is over with it.
     pub(crate) fn ended(&mut self) {
-        (self.silent, self.covered) = (false, None);
+        (self.silent, self.rests, self.covered) = (false, false, None);
     }
 
     /// A coalesced heartbeat that was sent at `at` counts at a peer.
@@ -208,6 +217,11 @@ impl Cover {
     /// Whether this leader says nothing, because no majority has answered, so that the others can elect.
     pub(crate) fn is_silent(&self) -> bool {
         self.silent
+    }
+    /// Heartbeats of the group are rare: openraft may hold that no majority has answered this leader for longer
+    /// than the lease.
+    pub(crate) fn rests(&self) -> bool {
+        self.rests
     }
     /// All members heard this leader less than a lease ago.
     pub(crate) fn is_covered(&self, now: Instant) -> bool {

@@ -54,7 +54,7 @@ pub(crate) struct Proposer {
     leadership: Leadership,
 }
 
-fn not_leader((leader, term): (Option<NodeId>, u64)) -> ProposeError {
+pub(crate) fn not_leader((leader, term): (Option<NodeId>, u64)) -> ProposeError {
     ProposeError::NotLeader { leader, term }
 }
 

@@ -11,6 +11,7 @@ use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
+use openraft::raft::linearizable_read::LinearizerOption;
 use openraft::{ChangeMembers, Raft, ReadPolicy};
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -22,9 +23,9 @@ use crate::config::Timings;
 use crate::error::{CheckpointError, MembershipError, ProposeError, PurgeError};
 use crate::everywhere::Everywhere;
 use crate::inbound::{Answer, Inbound};
-use crate::liveness::{Cover, Pace, View};
+use crate::liveness::{Cover, Pace, View, answered};
 use crate::machine::{Position, StateMachine};
-use crate::propose::Leadership;
+use crate::propose::{Leadership, not_leader};
 use crate::silence::Silence;
 use crate::store::Shared;
 use crate::types::{
@@ -186,11 +187,43 @@ impl<S: StateMachine> Replica<S> {
             Err(_) => self.silence.is_shorter(now, self.timings.election_max),
         }
     }
+
+    /// Asks the others whether this replica still leads, if they were not asked for about a lease: openraft takes
+    /// nothing from a leader that has heard from no majority for so long, and that of a group whose heartbeats are
+    /// rare may not have. It costs what comes after a pause a round trip; else nothing.
+    ///
+    /// # Errors
+    /// When no majority answers within a lease. Nothing was written.
+    async fn hold_lease(&self) -> Result<(), (Option<NodeId>, u64)> {
+        if !self.cover.lock().rests() {
+            return Ok(());
+        }
+        let Timings {
+            election_max,
+            heartbeat,
+            ..
+        } = self.timings;
+        let fresh = election_max.saturating_sub(heartbeat);
+        let last = answered(&self.raft.metrics().borrow_watched());
+        if last.is_some_and(|at| at.elapsed() < fresh) {
+            return Ok(());
+        }
+        let ask = LinearizerOption::new(Some(fresh), true);
+        match self.raft.get_read_linearizer(ask).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::debug!(group = self.log.group.0, %error, "no majority answers");
+                let term = self.raft.metrics().borrow_watched().current_term;
+                self.leadership.check().and(Err((None, term)))
+            }
+        }
+    }
 }
 
 impl<S: StateMachine> Control for Replica<S> {
     fn write(&self, command: Command) -> BoxFuture<'_, Result<Written, ProposeError>> {
         Box::pin(async move {
+            self.hold_lease().await.map_err(not_leader)?;
             let (responder, outcome) = ProgressResponder::complete_only();
             self.raft
                 .client_write_ff(command, Some(responder))
@@ -226,6 +259,8 @@ impl<S: StateMachine> Control for Replica<S> {
 
     fn change(&self, change: Change) -> BoxFuture<'_, Result<(), MembershipError>> {
         Box::pin(async move {
+            let not_leader = |(leader, term)| MembershipError::NotLeader { leader, term };
+            self.hold_lease().await.map_err(not_leader)?;
             let raft = &self.raft;
             let done = match change {
                 Change::AddLearner(node, addr) => {

@@ -58,7 +58,7 @@ pub struct PartitionLog<D: Disk> {
 /// consumers want, and pages that are free again are what the next writes get (ARCHITECTURE.md). Asked to
 /// forget a piece that is not written yet, the system begins to write it; two pieces later it can be dropped. So
 /// a checkpoint finds little left to write, too. Nothing becomes durable here.
-fn give_back<F: DiskFile>(file: &F, before: u64, after: u64) {
+pub(crate) fn give_back<F: DiskFile>(file: &F, before: u64, after: u64) {
     let (before, after) = (before / PIECE, after / PIECE);
     for behind in [0, 2] {
         let (from, to) = (before.saturating_sub(behind), after.saturating_sub(behind));

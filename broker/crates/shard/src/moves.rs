@@ -13,6 +13,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use highwater_mutant::mutant;
 use highwater_proto::batch::BatchHeader;
 use highwater_proto::{Offset, TopicPartition};
 
@@ -169,6 +170,7 @@ impl ShardState {
         if plan <= by || rules < FeatureLevel::HOLDS {
             return OTHER;
         }
+        mutant!(CopiesUnheld => { return ShardReply::Done; });
         Arc::make_mut(partition).phase = Phase::Held { plan };
         effects.push(Effect::Held { tp, plan });
         ShardReply::Done
@@ -184,7 +186,7 @@ impl ShardState {
         };
         match partition.phase {
             // Nothing kept it from being compacted while it was copied.
-            Phase::Serving if partition.compaction.is_some() || plan <= partition.arrival => {
+            Phase::Serving if needs_hold(partition) || plan <= partition.arrival => {
                 return OTHER;
             }
             Phase::Held { plan: by } if by != plan => return OTHER,
@@ -260,6 +262,11 @@ impl Partition {
         }
         self.phase = Phase::Serving;
     }
+}
+
+/// Whether what a copy would be of may be several states.
+fn needs_hold(partition: &Partition) -> bool {
+    mutant!(CopiesUnheld => false; else partition.compaction.is_some())
 }
 
 /// The header of a batch that is all there.

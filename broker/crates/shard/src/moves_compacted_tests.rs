@@ -213,6 +213,15 @@ fn of_a_log_that_begins_behind_its_compaction_nothing_is_to_be_done() {
     );
 }
 
+#[cfg(feature = "mutant")]
+#[test]
+fn the_mutant_breaks_its_rule() {
+    highwater_mutant::fails(
+        highwater_mutant::Mutant::CopiesUnheld,
+        "moves::compacted_tests::what_is_held_is_written_and_not_compacted",
+    );
+}
+
 #[test]
 fn below_its_level_nothing_is_held() {
     let mut pair = filled();

@@ -11,6 +11,7 @@ use super::CompactError;
 use crate::file_cache::OpenFile;
 use crate::index_file;
 use crate::layout::SegmentName;
+use crate::log::give_back;
 use crate::manifest::SegmentManifest;
 use crate::reader::PartitionShared;
 use crate::segment::Segment;
@@ -133,6 +134,7 @@ impl<D: Disk> Output<D> {
         let written = open.file.file.write_at(&open.buffer, at);
         written.map_err(|error| CompactError::write(&open.name, error))?;
         open.file.mark_dirty();
+        give_back(&open.file.file, at, open.manifest.len_bytes);
         open.unsynced += open.buffer.len() as u64;
         open.buffer.clear();
         if open.unsynced >= SYNC_EVERY {
