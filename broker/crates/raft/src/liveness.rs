@@ -27,7 +27,7 @@ use crate::types::{LogId, TypeConfig};
 /// Beats with nothing new after which the followers know that there is nothing new.
 const QUIET: u32 = 3;
 /// Beats between two heartbeats of a group for whose members the coalesced ones count.
-const REST: u32 = 8;
+const REST: u32 = 16;
 
 /// The times that follow from the timings.
 #[derive(Debug, Clone, Copy)]
