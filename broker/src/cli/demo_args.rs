@@ -218,7 +218,7 @@ pub fn run_config(
         mutant,
         partitions: args.partitions,
         service_time_us: args.service_time,
-        fault_lasts: Duration::from_secs(5),
+        fault_lasts: Duration::from_secs(10),
         executable: std::env::current_exe().context("cannot find this executable")?,
         directory: home.to_owned(),
         patience: PATIENCE,

@@ -20,6 +20,8 @@ use crate::services::dependency::CallCounts;
 const ERROR_PERCENT: u64 = 60;
 /// How much longer a slow call takes.
 const SLOW_MS: u64 = 500;
+/// For so long the usual rate of calls is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 const POLL: Duration = Duration::from_millis(10);
 
 /// What a fault needs to know of a run.
@@ -152,8 +154,11 @@ impl Strike {
     }
 
     async fn errors(&self, report: &mut FaultReport) -> anyhow::Result<()> {
+        let (looked, first) = (Instant::now(), self.calls("payment").await);
+        sleep(LOOK).await;
         let before = self.calls("payment").await;
-        let usual = per_second(before.calls, self.start.elapsed().as_secs_f64());
+        let calls = before.calls.saturating_sub(first.calls);
+        let usual = per_second(calls, looked.elapsed().as_secs_f64());
         let change = |percent| Change {
             error_percent: Some(percent),
             ..Change::default()

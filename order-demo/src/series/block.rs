@@ -194,12 +194,9 @@ fn paced(peak: f64) -> Vec<Block> {
         }];
         blocks.push(block);
     }
-    let payments = Block::new(
-        Kind::Payments,
-        "payment-errors".to_owned(),
-        peak / 3.0,
-        30.0,
-    );
+    let name = "payment-errors".to_owned();
+    let mut payments = Block::new(Kind::Payments, name, peak / 3.0, 60.0);
+    payments.fault_lasts = Duration::from_secs(30);
     blocks.push(payments.breaking(&[FaultKind::PaymentErrors]));
     let mut poison = Block::new(Kind::Poison, "poison-1000".to_owned(), peak / 2.0, 1.0);
     (poison.count, poison.poison) = (5_000, 1_000);

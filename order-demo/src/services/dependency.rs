@@ -20,6 +20,9 @@ const AT_A_TIME: usize = 64;
 /// How long one call is tried before the message is given back.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// An open circuit lets probes pass every so often: at the usual rate, fewer than one call in a hundred.
+const OPEN_FOR: Duration = Duration::from_secs(2);
+
 /// The call did not succeed in time.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("the provider does not answer: {0}")]
@@ -76,7 +79,7 @@ impl Dependency {
             control,
             breaker: CircuitBreaker::new(BreakerSettings {
                 window: Duration::from_secs(60),
-                open_for: Duration::from_secs(1),
+                open_for: OPEN_FOR,
                 ..BreakerSettings::default()
             }),
             bulkhead: Bulkhead::new(AT_A_TIME, 100_000),
