@@ -30,7 +30,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 /// Asks the leader of the shard that a partition leaves; who answered, and what.
 ///
 /// # Errors
-/// In one line; a fence that was asked for may or may not be there.
+/// In one line; a hold or a fence that was asked for may or may not be there.
 pub async fn ask<E: Env>(
     broker: &Arc<Broker<E>>,
     request: LeavingPartitionRequest,
@@ -83,6 +83,9 @@ async fn answer<E: Env>(
     if view.standing().leaves_by() != Some(request.plan) {
         write(broker, &shard, (tp, request.plan), MoveStep::Hold).await?;
     }
+    if view.is_serving() {
+        check_compacted(&view)?;
+    }
     if request.fence {
         write(broker, &shard, (tp, request.plan), MoveStep::Fence).await?;
         state = match view.standing() {
@@ -95,6 +98,25 @@ async fn answer<E: Env>(
         state,
         ..facts(&view, broker.append_time_ms())
     })
+}
+
+/// Whether this replica has done the last compaction of a partition that is held. Until then it is not
+/// copied from, and not fenced, because nobody could write meanwhile.
+fn check_compacted<D: Disk>(view: &PartitionView<D>) -> Result<(), String> {
+    let (last, done) = (view.compaction(), view.compacted());
+    let waits = last.filter(|last| {
+        let is_done = (last.generation, last.upto) == (done.generation, done.upto);
+        !is_done && last.upto > view.log_start()
+    });
+    match waits {
+        None => Ok(()),
+        Some(last) => Err(format!(
+            "{} is compacted up to {} here, and is to be up to {} before it is copied",
+            view.topic_partition(),
+            done.upto,
+            last.upto
+        )),
+    }
 }
 
 /// The end is taken first: nothing below it was appended later than the segments and the time say.

@@ -110,6 +110,10 @@ impl CompactionQueue {
             all.remove(&place);
         }
     }
+    /// A partition is gone; it may come back as another copy.
+    pub fn drop_place(&self, place: Place) {
+        self.due.lock().remove(&place);
+    }
     /// A replica is gone.
     pub fn forget(&self, shard: ShardId) {
         self.due.lock().retain(|place, _| place.0 != shard);

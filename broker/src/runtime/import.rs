@@ -56,13 +56,14 @@ impl Source {
         }
     }
 
-    /// When a batch counts as appended, and whether a segment begins with it, given where the batch before
-    /// it ends. Retention goes by these times, and must not take a batch for older than it is: it counts as
+    /// When a batch (its base, and where the batch before it ends) counts as appended, and whether a segment
+    /// begins with it. Retention goes by these times, and must not take a batch for older than it is: it counts as
     /// appended with the last one of its segment, and one that was not written to a file yet when it was
-    /// looked at as appended then. A segment begins where compaction ends, too.
-    fn place(&self, base: Offset, before: Offset) -> (TimestampMs, bool) {
+    /// looked at as appended then. A segment begins where compaction ends, too, whichever segments there were
+    /// when it was looked at: it must not reach over that.
+    fn place(&self, (base, before): (Offset, Offset)) -> (TimestampMs, bool) {
         let upto = self.compacted().upto;
-        let begins = before < upto && upto <= base;
+        let begins = before <= upto && upto <= base;
         let segments = &self.leaving.segments;
         let after = segments.partition_point(|segment| segment.base_offset <= base.0);
         let holds = after.checked_sub(1).and_then(|at| segments.get(at));
@@ -75,13 +76,15 @@ impl Source {
         }
     }
 
-    /// Whether a piece is of the state that all of the copy is made from.
+    /// Whether a piece, wanted from `from` on, is of the state that all of the copy is made from. Behind the
+    /// end of compaction every replica has the same.
     ///
     /// # Errors
     /// Both states, when it is not.
-    fn check_state(&self, piece: &Piece) -> io::Result<()> {
+    fn check_state(&self, piece: &Piece, from: Offset) -> io::Result<()> {
         let (wanted, has) = (self.compacted(), piece.compacted());
-        if mutant!(CopiesUnheld => true; else has == wanted) {
+        let is_behind = from >= wanted.upto && has.upto <= wanted.upto;
+        if mutant!(CopiesUnheld => true; else has == wanted || is_behind) {
             return Ok(());
         }
         Err(io::Error::other(format!(
@@ -94,13 +97,13 @@ impl Source {
     /// missing between them that is not compacted: the log that adopts the copy sees no more of it than
     /// where it ends.
     fn imported(&self, piece: &Piece, from: Offset) -> io::Result<(Vec<ImportedBatch>, Offset)> {
-        self.check_state(piece)?;
+        self.check_state(piece, from)?;
         let upto = self.compacted().upto;
-        let upto = mutant!(CopiesUnheld => upto.max(piece.compacted().upto); else upto);
-        let follows = |from: Offset, to: Offset| match to <= from.max(upto) {
+        let gaps_below = mutant!(CopiesUnheld => upto.max(piece.compacted().upto); else upto);
+        let follows = |end: Offset, next: Offset| match next <= end.max(gaps_below) {
             true => Ok(()),
             false => {
-                let text = format!("{} has nothing from {from} to {to}", self.tp);
+                let text = format!("{} has nothing from {end} to {next}", self.tp);
                 Err(io::Error::other(text))
             }
         };
@@ -112,7 +115,7 @@ impl Source {
                 continue;
             }
             follows(end, header.base_offset)?;
-            let (append_time, begins_segment) = self.place(header.base_offset, end);
+            let (append_time, begins_segment) = self.place((header.base_offset, end));
             end = header.next_offset();
             imported.push(ImportedBatch {
                 append_time,

@@ -31,7 +31,7 @@ fn piece(batches: Vec<u8>) -> Piece {
 #[test]
 fn nothing_counts_as_older_than_it_is() {
     let source = source(&[(0, 6, 700), (6, 12, 800)]);
-    let place = |base| source.place(Offset(base), Offset(base));
+    let place = |base| source.place((Offset(base), Offset(base)));
     assert_eq!(place(0), (TimestampMs(700), true));
     assert_eq!(place(3), (TimestampMs(700), false));
     assert_eq!(place(6), (TimestampMs(800), true));
@@ -113,20 +113,16 @@ fn a_copy_of_what_is_compacted_has_gaps_where_that_is_so() {
         Ok((vec![true, false], 9))
     );
     assert_eq!(
-        take(&[batch(9), batch(12)], 6, 15),
+        take(&[batch(9), batch(12)], 9, 15),
         Ok((vec![true, false], 15))
     );
-    // The segments that are known may be older than what was sent: one begins where compaction ends.
+    // The segments that are known may be older than what was sent, or newer: one begins where compaction ends,
+    // which is where a piece ends.
     let mut stale = compacted_source();
     stale.leaving.segments.truncate(1);
-    assert_eq!(
-        stale.place(Offset(9), Offset(6)),
-        (TimestampMs(9_000), true)
-    );
-    assert_eq!(
-        stale.place(Offset(12), Offset(12)),
-        (TimestampMs(9_000), false)
-    );
+    let place = |base, before| stale.place((Offset(base), Offset(before)));
+    assert_eq!(place(9, 9), (TimestampMs(9_000), true));
+    assert_eq!(place(12, 12), (TimestampMs(9_000), false));
     let lost = Err("3-0 has nothing from 9 to 12".to_owned());
     assert_eq!(
         take(&[batch(12)], 9, 15),
@@ -150,6 +146,20 @@ fn a_copy_is_made_of_one_state() {
         let why = why.expect_err("another state").to_string();
         assert!(why.contains("broker 1 has 3-0 compacted up to 9"), "{why}");
     }
+    // Behind its end it does not matter who has done it, unless somebody has done more.
+    let behind = |compacted_upto| {
+        let piece = Piece::from(PullSnapshotResponse {
+            batches: [batch(9), batch(12)].concat().into(),
+            next_offset: 15,
+            generation: 40,
+            compacted_upto,
+            ..PullSnapshotResponse::default()
+        });
+        source.imported(&piece, Offset(9)).map(|(_, end)| end).ok()
+    };
+    assert_eq!(behind(6), Some(Offset(15)));
+    assert_eq!(behind(0), Some(Offset(15)));
+    assert_eq!(behind(12), None);
 }
 
 #[test]

@@ -130,6 +130,7 @@ impl<E: Env> ShardMachine<E> {
         }
     }
     fn remove_view(&mut self, tp: TopicPartition) {
+        self.context.compactions.drop_place((self.id, tp));
         if let Some(view) = self.views.remove(tp) {
             view.delete();
             self.tail.forget(&view);

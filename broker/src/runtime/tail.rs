@@ -43,7 +43,8 @@ impl TailBudget {
     }
 }
 
-/// The batches of one partition that are in memory, oldest first, without gaps.
+/// The batches of one partition that are in memory, oldest first, without gaps but for those of a copy of what
+/// was compacted.
 #[derive(Debug, Default)]
 pub struct PartitionTail {
     batches: VecDeque<AppendBatch>,

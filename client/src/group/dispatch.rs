@@ -98,16 +98,19 @@ impl<T> Dispatcher<T> {
         joined
     }
 
-    /// Takes out what was not started of a partition.
-    pub(crate) fn purge(&mut self, tp: TopicPartition) -> Vec<T> {
+    /// Takes out what was not started of a partition, but for what `stays`: that still starts, in its lane's order.
+    /// Of a blocked partition nothing stays.
+    pub(crate) fn purge(&mut self, tp: TopicPartition, stays: impl Fn(&T) -> bool) -> Vec<T> {
         let mut purged = Vec::new();
+        let blocked = self.blocked.remove(&tp);
         self.lanes.retain(|lane, state| {
             if lane.partition() == tp {
-                purged.extend(state.queue.drain(..));
+                let goes = |item: &T| blocked || !stays(item);
+                let first = state.queue.iter().position(goes);
+                purged.extend(state.queue.drain(first.unwrap_or(state.queue.len())..));
             }
             state.running || !state.queue.is_empty()
         });
-        self.blocked.remove(&tp);
         purged
     }
 
@@ -167,6 +170,23 @@ mod tests {
         assert_eq!(dispatcher.finish(&one), Some(7));
     }
 
+    #[test]
+    fn what_stays_starts_in_its_lane_and_the_rest_goes() {
+        let mut dispatcher = Dispatcher::default();
+        let (one, other) = (lane(0, 1), lane(0, 2));
+        assert_eq!(dispatcher.push(one.clone(), 1), Some(1));
+        assert_eq!(dispatcher.push(other.clone(), 2), Some(2));
+        for (lane, item) in [(&one, 3), (&other, 4), (&one, 5), (&one, 6)] {
+            assert_eq!(dispatcher.push(lane.clone(), item), None);
+        }
+        let mut gone = dispatcher.purge(one.partition(), |item| *item < 4);
+        gone.sort_unstable();
+        assert_eq!(gone, [4, 5, 6]);
+        assert_eq!(dispatcher.finish(&one), Some(3));
+        assert_eq!(dispatcher.finish(&one), None);
+        assert_eq!(dispatcher.finish(&other), None);
+    }
+
     #[derive(Debug, Clone)]
     enum Step {
         Push(u32, u8),
@@ -210,7 +230,7 @@ mod tests {
                     Step::Finish(_) => {}
                     Step::Purge(p) => {
                         let tp = lane(p, 0).partition();
-                        let mut purged: Vec<u64> = dispatcher.purge(tp).into_iter().map(|(_, n)| n).collect();
+                        let mut purged: Vec<u64> = dispatcher.purge(tp, |_| false).into_iter().map(|(_, n)| n).collect();
                         let mut expected: Vec<u64> = waiting.iter_mut()
                             .filter(|(of, _)| of.partition() == tp)
                             .flat_map(|(_, queue)| queue.drain(..))

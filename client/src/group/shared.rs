@@ -116,7 +116,7 @@ impl Shared {
         if let Some(part) = state.parts.get(&tp) {
             part.cancel.cancel();
         }
-        state.purge(tp);
+        state.purge(tp, true);
     }
 
     /// Forgets a partition.
@@ -126,6 +126,7 @@ impl Shared {
         tp: TopicPartition,
     ) -> Option<NamedPartition> {
         self.quiesce(state, tp);
+        state.purge(tp, false);
         let part = state.parts.remove(&tp)?;
         state.parked.retain(|(of, _)| *of != tp);
         let name = (part.topic, tp.partition);
@@ -150,6 +151,7 @@ impl Shared {
             parks: BTreeMap::new(),
             cancel: CancellationToken::new(),
             running: 0,
+            begun: None,
             held_back: false,
         };
         let due = part.progress.to_commit().is_some();
@@ -207,6 +209,34 @@ impl Shared {
         self.settled.send_modify(|settled| *settled += 1);
         self.waker.wake();
         next
+    }
+
+    /// Whether a handler may be called with records up to `last`, of which this is the first; takes note of it.
+    /// Of a partition that is given up, only what was overtaken.
+    pub(crate) fn may_begin(&self, first: &Ticket, last: u64) -> bool {
+        let mut state = self.state();
+        let part = state.parts.get_mut(&first.tp);
+        let Some(part) = part.filter(|part| part.grant == first.grant) else {
+            return false;
+        };
+        if part.cancel.is_cancelled() && !part.is_overtaken(first) {
+            return false;
+        }
+        part.begun = part.begun.max(Some(last));
+        true
+    }
+
+    /// Ends when a record's partition is given up, and the record with it.
+    pub(crate) async fn given_up(&self, job: &Job) {
+        job.cancel.cancelled().await;
+        let is_finished = {
+            let state = self.state();
+            let part = state.parts.get(&job.ticket.tp);
+            part.is_some_and(|part| part.is_overtaken(&job.ticket))
+        };
+        if is_finished {
+            std::future::pending().await
+        }
     }
 
     /// Takes further jobs that wait in a job's lane to run with it, so many at the most.

@@ -61,6 +61,9 @@ pub(crate) struct Part {
     pub cancel: CancellationToken,
     /// Records handed out to a handler or the application, and not finished.
     pub running: usize,
+    /// The highest offset that a handler was called with. What lies below is handled before the partition goes: what
+    /// is committed ends at the first record that is not, and what has overtaken it would be handled twice.
+    pub begun: Option<u64>,
     /// Reads no further until what was handed out is finished.
     pub held_back: bool,
 }
@@ -86,6 +89,13 @@ pub(crate) struct State {
     pub paused: BTreeSet<NamedPartition>,
     pub stopping: bool,
     pub ended: Option<GroupError>,
+}
+
+impl Part {
+    /// Whether a handler was called with a later record of the partition.
+    pub(super) fn is_overtaken(&self, ticket: &Ticket) -> bool {
+        self.grant == ticket.grant && self.begun.is_some_and(|begun| ticket.offset < begun)
+    }
 }
 
 /// What comes next.
@@ -125,8 +135,11 @@ impl State {
         }
     }
 
-    pub(super) fn purge(&mut self, tp: TopicPartition) {
-        let purged = self.dispatcher.purge(tp);
+    /// Drops what waits of a partition; what was overtaken stays if it is to be finished.
+    pub(super) fn purge(&mut self, tp: TopicPartition, finish: bool) {
+        let part = self.parts.get(&tp).filter(|_| finish);
+        let stays = |job: &Job| part.is_some_and(|part| part.is_overtaken(&job.ticket));
+        let purged = self.dispatcher.purge(tp, stays);
         let bytes: usize = purged.iter().map(|job| job.ticket.bytes).sum();
         self.bytes = self.bytes.saturating_sub(bytes);
     }

@@ -270,13 +270,21 @@ impl Crew {
                 None => {
                     let place = tokio::select! {
                         biased;
-                        // Nothing of a partition that was given up begins any more.
-                        () = first.cancel.cancelled() => break abandoned(&together),
+                        // Nothing of a partition that was given up begins any more, but for what was overtaken.
+                        () = self.shared.given_up(first) => break abandoned(&together),
                         place = self.places.acquire() => place,
                     };
                     // After a failure alone: a panic does not say which record was to blame.
-                    let alone = together.get(..1).filter(|_| attempt > 1);
-                    let chunk = self.handle(alone.unwrap_or(&together), attempt).await;
+                    let is_alone = attempt > 1 || first.cancel.is_cancelled();
+                    let alone = together.get(..1).filter(|_| is_alone);
+                    let handed = alone.unwrap_or(&together);
+                    let last = handed
+                        .last()
+                        .map_or(first.ticket.offset, |job| job.ticket.offset);
+                    if !self.shared.may_begin(&first.ticket, last) {
+                        break abandoned(&together);
+                    }
+                    let chunk = self.handle(handed, attempt).await;
                     drop(place);
                     if attempt == 1 {
                         // Finished or failed; the rest is handed over again.

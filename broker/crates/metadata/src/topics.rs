@@ -75,13 +75,14 @@ impl Image {
         for key in unset {
             TopicSettings::check_key(key)?;
         }
-        let before = topic.settings.clone();
+        let was_compacted = topic.settings.cleanup.compact;
         let mut configs = topic.configs.clone();
         configs.retain(|key, _| !unset.contains(key));
         configs.extend(set.clone());
         let settings = TopicSettings::read(&configs)?;
-        // What is compacted already is held while it is copied.
-        let is_held = before.cleanup.compact && self.level >= MetadataLevel::COMPACTED_MOVES;
+        // What is compacted already is held while it is copied; of another topic an older release may have begun a
+        // copy without holding it.
+        let is_held = was_compacted && self.level >= MetadataLevel::COMPACTED_MOVES;
         if settings.cleanup.compact && !is_held {
             self.check_not_moving(id, "cannot be compacted")?;
         }

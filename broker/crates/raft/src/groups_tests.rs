@@ -146,8 +146,14 @@ async fn a_group_that_has_rested_takes_what_comes_next_at_once() {
     for number in 0..8 {
         // Not a multiple of the beat, so that each comes at another time after a heartbeat.
         tokio::time::sleep(Duration::from_millis(770)).await;
+        let began = tokio::time::Instant::now();
         let reply = group.propose(command("b", number, 100)).await;
+        let took = began.elapsed();
         assert!(reply.is_ok(), "write {number}: {reply:?}");
+        assert!(
+            took < Duration::from_millis(400),
+            "write {number}: {took:?}"
+        );
     }
     assert_eq!(cluster.leader().await, leader);
     cluster.stop_all().await;

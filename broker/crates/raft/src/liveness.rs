@@ -51,6 +51,11 @@ impl Pace {
     pub(crate) fn trust(&self) -> Duration {
         self.beat * REST + self.lease
     }
+    /// What a majority has answered within this time is no older than the lease when openraft looks, a beat later
+    /// at most.
+    pub(crate) fn fresh(&self) -> Duration {
+        self.lease.saturating_sub(self.beat)
+    }
     fn is_silent(&self, unanswered: Duration) -> bool {
         let beyond = unanswered.checked_sub(self.lease);
         let turn = beyond.map(|beyond| beyond.as_nanos() / self.probe.as_nanos());
@@ -135,8 +140,8 @@ pub(crate) struct Cover {
     covered: Option<Instant>,
     /// A majority has not answered for so long that the others are let elect.
     silent: bool,
-    /// Heartbeats of the group are rare.
-    rests: bool,
+    /// The last beat at which heartbeats of the group were rare.
+    rested: Option<Instant>,
 }
 
 impl Cover {
@@ -154,7 +159,7 @@ impl Cover {
             counted: BTreeMap::new(),
             covered: None,
             silent: false,
-            rests: false,
+            rested: None,
         }
     }
 
@@ -182,17 +187,19 @@ impl Cover {
         let covered = self.covered.map(ago);
         let unanswered = covered.map_or(answered, |covered| covered.min(answered));
         self.silent = !view.alone && self.pace.is_silent(unanswered);
-        self.rests = false;
         if self.silent || view.peers.is_empty() {
             return Next::default();
         }
         let coalesced = self.quiet >= QUIET && answered < self.pace.trust();
         let is_covered = covered.is_some_and(|covered| covered < beat * 5 / 2);
-        let rests = self
+        let is_recent = self
             .heartbeat
             .is_some_and(|at| ago(at) + beat / 2 < beat * REST);
-        self.rests = coalesced && is_covered;
-        let heartbeat = !(self.rests && rests);
+        let rests = coalesced && is_covered;
+        if rests {
+            self.rested = Some(now);
+        }
+        let heartbeat = !(rests && is_recent);
         if heartbeat {
             self.heartbeat = Some(now);
         }
@@ -204,7 +211,7 @@ impl Cover {
 
     /// To be called at each beat while it does not: what was so of a leadership is over with it.
     pub(crate) fn ended(&mut self) {
-        (self.silent, self.rests, self.covered) = (false, false, None);
+        (self.silent, self.rested, self.covered) = (false, None, None);
     }
 
     /// A coalesced heartbeat that was sent at `at` counts at a peer.
@@ -218,10 +225,11 @@ impl Cover {
     pub(crate) fn is_silent(&self) -> bool {
         self.silent
     }
-    /// Heartbeats of the group are rare: openraft may hold that no majority has answered this leader for longer
-    /// than the lease.
-    pub(crate) fn rests(&self) -> bool {
-        self.rests
+    /// Heartbeats of the group are rare, or were within the last lease: openraft may hold that no majority has
+    /// answered this leader for longer than that.
+    pub(crate) fn has_rested(&self, now: Instant) -> bool {
+        self.rested
+            .is_some_and(|at| now.saturating_duration_since(at) < self.pace.lease)
     }
     /// All members heard this leader less than a lease ago.
     pub(crate) fn is_covered(&self, now: Instant) -> bool {

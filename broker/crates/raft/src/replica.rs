@@ -8,7 +8,9 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use highwater_proto::{NodeId, ShardId};
 use openraft::async_runtime::watch::WatchReceiver as _;
-use openraft::errors::{ClientWriteError, InitializeError, LinearizableReadError, RaftError};
+use openraft::errors::{
+    ClientWriteError, ForwardReason, InitializeError, LinearizableReadError, RaftError,
+};
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::raft::linearizable_read::LinearizerOption;
@@ -156,9 +158,15 @@ fn unknown(error: impl ToString) -> ProposeError {
 }
 
 /// The outcome that openraft reports. Whatever it says went wrong, the entry may be committed by
-/// another leader, or have been by the time it says so.
-fn written(result: ClientWriteResult<TypeConfig>) -> Result<bytes::Bytes, ProposeError> {
+/// another leader, or have been by the time it says so; but for a lease that was over, which it looks at
+/// before it takes anything.
+fn written(result: ClientWriteResult<TypeConfig>, term: u64) -> Result<bytes::Bytes, ProposeError> {
     let decided = result.map_err(|error| match error {
+        ClientWriteError::ForwardToLeader(forward)
+            if forward.reason == ForwardReason::LeaseExpired =>
+        {
+            not_leader((None, term))
+        }
         ClientWriteError::ForwardToLeader(_) => unknown("the leader changed"),
         other => unknown(other),
     });
@@ -190,20 +198,16 @@ impl<S: StateMachine> Replica<S> {
 
     /// Asks the others whether this replica still leads, if they were not asked for about a lease: openraft takes
     /// nothing from a leader that has heard from no majority for so long, and that of a group whose heartbeats are
-    /// rare may not have. It costs what comes after a pause a round trip; else nothing.
+    /// rare may not have. It costs what comes after a pause a round trip, a lease at most; else nothing.
     ///
     /// # Errors
-    /// When no majority answers within a lease. Nothing was written.
+    /// Who leads, as far as is known, when no majority answers within a lease, when another replica leads or is
+    /// to, and when the group has stopped. Nothing was written.
     async fn hold_lease(&self) -> Result<(), (Option<NodeId>, u64)> {
-        if !self.cover.lock().rests() {
+        if !self.cover.lock().has_rested(Instant::now()) {
             return Ok(());
         }
-        let Timings {
-            election_max,
-            heartbeat,
-            ..
-        } = self.timings;
-        let fresh = election_max.saturating_sub(heartbeat);
+        let fresh = Pace::new(&self.timings).fresh();
         let last = answered(&self.raft.metrics().borrow_watched());
         if last.is_some_and(|at| at.elapsed() < fresh) {
             return Ok(());
@@ -213,10 +217,15 @@ impl<S: StateMachine> Replica<S> {
             Ok(_) => Ok(()),
             Err(error) => {
                 tracing::debug!(group = self.log.group.0, %error, "no majority answers");
-                let term = self.raft.metrics().borrow_watched().current_term;
-                self.leadership.check().and(Err((None, term)))
+                Err(self.leadership.check().err().unwrap_or((None, self.term())))
             }
         }
+    }
+}
+
+impl<S: StateMachine> Replica<S> {
+    fn term(&self) -> u64 {
+        self.raft.metrics().borrow_watched().current_term
     }
 }
 
@@ -224,13 +233,14 @@ impl<S: StateMachine> Control for Replica<S> {
     fn write(&self, command: Command) -> BoxFuture<'_, Result<Written, ProposeError>> {
         Box::pin(async move {
             self.hold_lease().await.map_err(not_leader)?;
+            let term = self.term();
             let (responder, outcome) = ProgressResponder::complete_only();
             self.raft
                 .client_write_ff(command, Some(responder))
                 .await
                 .map_err(unknown)?;
-            let outcome = outcome.map(|outcome| match outcome {
-                Ok(result) => written(result),
+            let outcome = outcome.map(move |outcome| match outcome {
+                Ok(result) => written(result, term),
                 Err(_) => Err(unknown("the group has stopped")),
             });
             Ok(outcome.boxed())

@@ -3,9 +3,10 @@
 //! Where it goes an empty copy is begun, and the batches are imported through that shard's log, so
 //! that what is adopted lies on a majority of its replicas like everything else. Where it leaves a
 //! fence ends all changes; the state behind the fence is adopted with the copy, once the copy ends
-//! where the fenced log does. Before it is copied it is held: what is compacted while a copy is made could
-//! bring back in the copy what a record that is gone by then had deleted. Which of the two shards counts is decided elsewhere, once, in the
-//! metadata group: until then the copy can be forgotten and the fence released.
+//! where the fenced log does. Before it is copied it is held: what is compacted while a copy is made
+//! could bring back in the copy what a record that is gone by then had deleted. Which of the two
+//! shards counts is decided elsewhere, once, in the metadata group: until then the copy can be
+//! forgotten, and the hold or the fence released.
 //!
 //! Every step may come twice, or late. It names the plan that it is about, and plans are never
 //! numbered twice.
