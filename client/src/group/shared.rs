@@ -211,19 +211,22 @@ impl Shared {
         next
     }
 
-    /// Whether a handler may be called with records up to `last`, of which this is the first; takes note of it.
-    /// Of a partition that is given up, only what was overtaken.
-    pub(crate) fn may_begin(&self, first: &Ticket, last: u64) -> bool {
+    /// How many of these records of a lane, from the first on, a handler may be called with; takes note of it. Of a
+    /// partition that is given up, only what was overtaken.
+    pub(crate) fn begin_work<'a, 'b>(&self, jobs: &'a [&'b Job]) -> &'a [&'b Job] {
         let mut state = self.state();
+        let Some(first) = jobs.first().map(|job| &job.ticket) else {
+            return jobs;
+        };
         let part = state.parts.get_mut(&first.tp);
         let Some(part) = part.filter(|part| part.grant == first.grant) else {
-            return false;
+            return &[];
         };
-        if part.cancel.is_cancelled() && !part.is_overtaken(first) {
-            return false;
-        }
-        part.begun = part.begun.max(Some(last));
-        true
+        let goes = |job: &&&Job| !part.cancel.is_cancelled() || part.is_overtaken(&job.ticket);
+        let count = jobs.iter().take_while(goes).count();
+        let jobs = jobs.get(..count).unwrap_or_default();
+        part.begun = part.begun.max(jobs.last().map(|job| job.ticket.offset));
+        jobs
     }
 
     /// Ends when a record's partition is given up, and the record with it.

@@ -247,6 +247,13 @@ impl Crew {
         key.is_some_and(parked)
     }
 
+    /// The first of these jobs, and those behind it up to one whose key is parked.
+    fn together<'a>(&self, jobs: &'a VecDeque<Job>) -> Vec<&'a Job> {
+        let goes = |(at, job): &(usize, &Job)| *at == 0 || !self.is_parked(job);
+        let together = jobs.iter().enumerate().take_while(goes);
+        together.map(|(_, job)| job).collect()
+    }
+
     /// Works on the first of these jobs until at least one has ended. How it ended, and those behind
     /// it that ended with it. `failure`: the first attempt at the first one has failed; left behind
     /// for the next call, when that is so.
@@ -259,9 +266,7 @@ impl Crew {
             *failure = None;
             return vec![self.dead_letter(first, 0, why).await];
         }
-        let goes = |(at, job): &(usize, &Job)| *at == 0 || !self.is_parked(job);
-        let together = jobs.iter().enumerate().take_while(goes);
-        let together: Vec<&Job> = together.map(|(_, job)| job).collect();
+        let together = self.together(jobs);
         let (mut attempt, mut blocked) = (0_u32, false);
         let outcomes = loop {
             attempt = attempt.saturating_add(1);
@@ -275,13 +280,11 @@ impl Crew {
                         place = self.places.acquire() => place,
                     };
                     // After a failure alone: a panic does not say which record was to blame.
-                    let is_alone = attempt > 1 || first.cancel.is_cancelled();
-                    let alone = together.get(..1).filter(|_| is_alone);
-                    let handed = alone.unwrap_or(&together);
-                    let last = handed
-                        .last()
-                        .map_or(first.ticket.offset, |job| job.ticket.offset);
-                    if !self.shared.may_begin(&first.ticket, last) {
+                    let most = if attempt > 1 { 1 } else { together.len() };
+                    let handed = self
+                        .shared
+                        .begin_work(together.get(..most).unwrap_or_default());
+                    if handed.is_empty() {
                         break abandoned(&together);
                     }
                     let chunk = self.handle(handed, attempt).await;
