@@ -13,9 +13,11 @@ use highwater_metadata::MoveState;
 use highwater_proto::internal::{
     LeavingPartitionRequest, LeavingPartitionResponse, WrittenSegment,
 };
-use highwater_proto::{NodeId, PartitionId, ShardId, TopicId, TopicPartition};
-use highwater_segment::SegmentManifest;
-use highwater_shard::{FeatureLevel, MoveCommand, MoveStep, ShardCommand, ShardReply};
+use highwater_proto::{NodeId, Offset, PartitionId, ShardId, TopicId, TopicPartition};
+use highwater_segment::{Compacted, SegmentManifest};
+use highwater_shard::{
+    CompactionFacts, FeatureLevel, MoveCommand, MoveStep, ShardCommand, ShardReply,
+};
 use tokio::time::Instant;
 
 use super::controller::propose_here;
@@ -103,12 +105,11 @@ async fn answer<E: Env>(
 /// Whether this replica has done the last compaction of a partition that is held. Until then it is not
 /// copied from, and not fenced, because nobody could write meanwhile.
 fn check_compacted<D: Disk>(view: &PartitionView<D>) -> Result<(), String> {
-    let (last, done) = (view.compaction(), view.compacted());
-    let waits = last.filter(|last| {
-        let is_done = (last.generation, last.upto) == (done.generation, done.upto);
-        !is_done && last.upto > view.log_start()
-    });
-    match waits {
+    let done = view.compacted();
+    match view
+        .compaction()
+        .filter(|last| is_awaited(last, done, view.log_start()))
+    {
         None => Ok(()),
         Some(last) => Err(format!(
             "{} is compacted up to {} here, and is to be up to {} before it is copied",
@@ -117,6 +118,11 @@ fn check_compacted<D: Disk>(view: &PartitionView<D>) -> Result<(), String> {
             last.upto
         )),
     }
+}
+
+/// Whether a compaction that was decided is to be done yet. Of what lies below the log's start nothing is copied.
+fn is_awaited(last: &CompactionFacts, done: Compacted, log_start: Offset) -> bool {
+    (last.generation, last.upto) != (done.generation, done.upto) && last.upto > log_start
 }
 
 /// The end is taken first: nothing below it was appended later than the segments and the time say.
@@ -186,5 +192,29 @@ async fn write<E: Env>(
         ShardReply::Done => Ok(()),
         ShardReply::Refused(why) => Err(format!("{tp}: {why}")),
         other => Err(format!("unexpected {other:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compaction_is_awaited_until_it_was_done_here_as_far_as_was_decided() {
+        let last = CompactionFacts {
+            generation: 41,
+            upto: Offset(9),
+            floor: Offset(0),
+            tombstones_below: Offset(0),
+            segment_bytes: 0,
+        };
+        let waits = |generation, upto, log_start| {
+            let upto = Offset(upto);
+            is_awaited(&last, Compacted { generation, upto }, Offset(log_start))
+        };
+        assert!(waits(0, 0, 0) && waits(40, 6, 8), "not done");
+        assert!(waits(41, 8, 0), "done in part, as a checkpoint knew it");
+        assert!(!waits(41, 9, 0), "done");
+        assert!(!waits(40, 6, 9), "nothing is left of it");
     }
 }

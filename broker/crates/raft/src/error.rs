@@ -96,6 +96,13 @@ pub enum MembershipError {
     Unknown(String),
 }
 
+impl MembershipError {
+    /// Who leads instead, if known, and the newest term known.
+    pub(crate) fn not_leader((leader, term): (Option<NodeId>, u64)) -> Self {
+        Self::NotLeader { leader, term }
+    }
+}
+
 /// The leader was not handed over.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {

@@ -178,8 +178,8 @@ impl Group {
         self.change(Change::Remove(node)).await
     }
     async fn change(&self, change: Change) -> Result<(), MembershipError> {
-        let not_leader = |(leader, term)| MembershipError::NotLeader { leader, term };
-        self.inner.leadership.check().map_err(not_leader)?;
+        let leads = self.inner.leadership.check();
+        leads.map_err(MembershipError::not_leader)?;
         self.inner.control.change(change).await
     }
 
@@ -269,8 +269,8 @@ impl Group {
     /// # Errors
     /// [`MembershipError`]; the change may or may not have been made, the next call sees which.
     pub async fn reshape(&self, goal: &Goal) -> Result<NextChange, MembershipError> {
-        let not_leader = |(leader, term)| MembershipError::NotLeader { leader, term };
-        self.inner.leadership.check().map_err(not_leader)?;
+        let leads = self.inner.leadership.check();
+        leads.map_err(MembershipError::not_leader)?;
         let next = self
             .inner
             .status

@@ -178,6 +178,24 @@ fn a_leader_that_does_not_answer_itself_is_not_covered_for_long() {
 }
 
 #[test]
+fn a_rest_is_remembered_for_a_lease() {
+    let mut world = World::new();
+    world.beats(2);
+    assert!(!world.cover.has_rested(world.at()), "none yet");
+    world.beats(8);
+    assert!(world.cover.has_rested(world.at()));
+    world.view.settled = false;
+    world.beats(4);
+    assert!(world.cover.has_rested(world.at()), "400 ms later");
+    world.beats(1);
+    assert!(!world.cover.has_rested(world.at()), "500 ms later");
+    world.view.settled = true;
+    world.beats(10);
+    world.cover.ended();
+    assert!(!world.cover.has_rested(world.at()), "of another leadership");
+}
+
+#[test]
 fn who_is_a_majority_by_itself_never_falls_silent() {
     let mut world = World::new();
     world.view.alone = true;

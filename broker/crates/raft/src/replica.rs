@@ -153,6 +153,9 @@ impl<S: StateMachine> Clone for Replica<S> {
     }
 }
 
+/// No leader that a majority answers is known.
+const NOBODY: (Option<NodeId>, u64) = (None, 0);
+
 fn unknown(error: impl ToString) -> ProposeError {
     ProposeError::Unknown(error.to_string())
 }
@@ -160,12 +163,12 @@ fn unknown(error: impl ToString) -> ProposeError {
 /// The outcome that openraft reports. Whatever it says went wrong, the entry may be committed by
 /// another leader, or have been by the time it says so; but for a lease that was over, which it looks at
 /// before it takes anything.
-fn written(result: ClientWriteResult<TypeConfig>, term: u64) -> Result<bytes::Bytes, ProposeError> {
+fn written(result: ClientWriteResult<TypeConfig>) -> Result<bytes::Bytes, ProposeError> {
     let decided = result.map_err(|error| match error {
         ClientWriteError::ForwardToLeader(forward)
             if forward.reason == ForwardReason::LeaseExpired =>
         {
-            not_leader((None, term))
+            not_leader(NOBODY)
         }
         ClientWriteError::ForwardToLeader(_) => unknown("the leader changed"),
         other => unknown(other),
@@ -217,15 +220,9 @@ impl<S: StateMachine> Replica<S> {
             Ok(_) => Ok(()),
             Err(error) => {
                 tracing::debug!(group = self.log.group.0, %error, "no majority answers");
-                Err(self.leadership.check().err().unwrap_or((None, self.term())))
+                Err(self.leadership.check().err().unwrap_or(NOBODY))
             }
         }
-    }
-}
-
-impl<S: StateMachine> Replica<S> {
-    fn term(&self) -> u64 {
-        self.raft.metrics().borrow_watched().current_term
     }
 }
 
@@ -233,14 +230,13 @@ impl<S: StateMachine> Control for Replica<S> {
     fn write(&self, command: Command) -> BoxFuture<'_, Result<Written, ProposeError>> {
         Box::pin(async move {
             self.hold_lease().await.map_err(not_leader)?;
-            let term = self.term();
             let (responder, outcome) = ProgressResponder::complete_only();
             self.raft
                 .client_write_ff(command, Some(responder))
                 .await
                 .map_err(unknown)?;
-            let outcome = outcome.map(move |outcome| match outcome {
-                Ok(result) => written(result, term),
+            let outcome = outcome.map(|outcome| match outcome {
+                Ok(result) => written(result),
                 Err(_) => Err(unknown("the group has stopped")),
             });
             Ok(outcome.boxed())
@@ -269,8 +265,8 @@ impl<S: StateMachine> Control for Replica<S> {
 
     fn change(&self, change: Change) -> BoxFuture<'_, Result<(), MembershipError>> {
         Box::pin(async move {
-            let not_leader = |(leader, term)| MembershipError::NotLeader { leader, term };
-            self.hold_lease().await.map_err(not_leader)?;
+            let leads = self.hold_lease().await;
+            leads.map_err(MembershipError::not_leader)?;
             let raft = &self.raft;
             let done = match change {
                 Change::AddLearner(node, addr) => {

@@ -1,32 +1,11 @@
 //! What a command to compact decides, and when it decides nothing.
 
-use crate::test_support::{Driver, batch, tp};
+use crate::test_support::{Driver, batch, compact, compacted, tp};
 use crate::{
     CommandRefusal, CompactionFacts, CompactionSettings as _, Effect, FeatureLevel,
     PartitionConfig, ShardCommand, ShardReply,
 };
 use highwater_proto::{Offset, TimestampMs};
-
-fn settings() -> PartitionConfig {
-    PartitionConfig {
-        segment_bytes: 200,
-        version: 3,
-        compact: true,
-        delete_retention_ms: 1_000,
-        min_dirty_ppm: 500_000,
-        max_compaction_lag_ms: Some(60_000),
-        ..PartitionConfig::default()
-    }
-}
-
-fn compact(upto: u64, time: i64) -> ShardCommand {
-    ShardCommand::CompactLog {
-        tp: tp(0),
-        upto: Offset(upto),
-        time: TimestampMs(time),
-        config_version: 3,
-    }
-}
 
 /// Ten batches of two records, two batches to a segment: the last one begins at 16.
 fn filled() -> Driver {
@@ -35,7 +14,7 @@ fn filled() -> Driver {
     driver.apply(ShardCommand::RaiseFeatureLevel { level });
     driver.apply(ShardCommand::ConfigurePartition {
         tp: tp(0),
-        config: settings(),
+        config: compacted(),
     });
     for _ in 0..10 {
         driver.append(batch(None, 2));
@@ -52,7 +31,7 @@ fn below_level_4_nothing_is_kept_or_decided() {
     let mut driver = Driver::new();
     let level = FeatureLevel::TOPICS;
     driver.apply(ShardCommand::RaiseFeatureLevel { level });
-    let config = settings();
+    let config = compacted();
     driver.apply(ShardCommand::ConfigurePartition { tp: tp(0), config });
     let kept = driver.state.partition(tp(0)).expect("there").config;
     assert_eq!(kept, config.without_compaction());
@@ -162,7 +141,7 @@ fn however_often_it_is_compacted_the_state_stays_small_and_nothing_goes_early() 
 
 #[test]
 fn a_segment_is_closed_in_time_to_be_compacted_in_time() {
-    let mut config = settings();
+    let mut config = compacted();
     config.segment_bytes = 0;
     config.segment_ms = 1_000_000;
     for (compacted, rolls) in [(true, true), (false, false)] {

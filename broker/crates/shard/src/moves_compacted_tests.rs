@@ -6,38 +6,19 @@ use highwater_proto::TimestampMs;
 
 use super::tests::{PLAN, Pair, step};
 use super::*;
-use crate::test_support::tp;
+use crate::test_support::{compact, compacted, tp};
 use crate::{CompactionFacts, RejectReason, ShardCommand, Verdict};
-
-fn settings() -> PartitionConfig {
-    PartitionConfig {
-        segment_bytes: 200,
-        version: 3,
-        compact: true,
-        delete_retention_ms: 1_000,
-        ..PartitionConfig::default()
-    }
-}
 
 /// Ten batches of two records, two batches to a segment: the last one begins at 16.
 fn filled() -> Pair {
     let mut pair = Pair::with(PartitionConfig::default());
-    let (tp, config) = (tp(0), settings());
+    let (tp, config) = (tp(0), compacted());
     pair.from
         .apply(ShardCommand::ConfigurePartition { tp, config });
     for sequence in 0..10 {
         pair.send((1, 0, 2 * sequence), 2);
     }
     pair
-}
-
-fn compact(upto: u64, time: i64) -> ShardCommand {
-    ShardCommand::CompactLog {
-        tp: tp(0),
-        upto: Offset(upto),
-        time: TimestampMs(time),
-        config_version: 3,
-    }
 }
 
 fn facts(state: &ShardState) -> Option<CompactionFacts> {

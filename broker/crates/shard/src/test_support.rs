@@ -3,7 +3,8 @@
 use bytes::Bytes;
 use highwater_proto::batch::{BatchBuilder, Compression};
 use highwater_proto::{
-    BatchSequence, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId, TopicPartition,
+    BatchSequence, Offset, PartitionId, ProducerEpoch, ProducerId, TimestampMs, TopicId,
+    TopicPartition,
 };
 
 use crate::{
@@ -39,6 +40,29 @@ pub(crate) fn builder(numbers: Option<Numbers>, records: u32) -> BatchBuilder {
 
 pub(crate) fn batch(numbers: Option<Numbers>, records: u32) -> Bytes {
     builder(numbers, records).build()
+}
+
+/// Settings of a partition that is compacted.
+pub(crate) fn compacted() -> PartitionConfig {
+    PartitionConfig {
+        segment_bytes: 200,
+        version: 3,
+        compact: true,
+        delete_retention_ms: 1_000,
+        min_dirty_ppm: 500_000,
+        max_compaction_lag_ms: Some(60_000),
+        ..PartitionConfig::default()
+    }
+}
+
+/// Has partition 0 with such settings compacted.
+pub(crate) fn compact(upto: u64, time: i64) -> ShardCommand {
+    ShardCommand::CompactLog {
+        tp: tp(0),
+        upto: Offset(upto),
+        time: TimestampMs(time),
+        config_version: 3,
+    }
 }
 
 /// Applies one command after the other.
