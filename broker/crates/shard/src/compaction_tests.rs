@@ -2,8 +2,8 @@
 
 use crate::test_support::{Driver, batch, compact, compacted, tp};
 use crate::{
-    CommandRefusal, CompactionFacts, CompactionSettings as _, Effect, FeatureLevel,
-    PartitionConfig, ShardCommand, ShardReply,
+    CommandRefusal, CompactionFacts, CompactionSettings as _, Effect, FeatureLevel, ShardCommand,
+    ShardReply,
 };
 use highwater_proto::{Offset, TimestampMs};
 

@@ -2,8 +2,6 @@
 //! about it goes on where it arrives.
 #![allow(clippy::indexing_slicing, reason = "a test may panic")]
 
-use highwater_proto::TimestampMs;
-
 use super::tests::{PLAN, Pair, step};
 use super::*;
 use crate::test_support::{compact, compacted, tp};
