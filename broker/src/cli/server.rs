@@ -14,6 +14,10 @@ use super::signals::stop_on_signals;
 
 /// Names the file when `--config` does not.
 const CONFIG_VARIABLE: &str = "HIGHWATER_CONFIG";
+/// Shards that this machine asks for, whatever it is: with one each, the brokers that are left when one is
+/// gone could not share its leaders.
+const FEWEST_SHARDS: u32 = 2;
+const MOST_SHARDS: u32 = 8;
 
 #[derive(Args)]
 pub struct ServerArgs {
@@ -59,7 +63,10 @@ pub fn run(args: ServerArgs) -> Result<ExitCode, Failure> {
     }
     #[cfg(feature = "mutant")]
     highwater_mutant::start().map_err(Failure::usage)?;
-    let config = Config::load(&sources(&args)?)?;
+    let mut config = Config::load(&sources(&args)?)?;
+    if config.node.shards_per_broker == 0 {
+        config.node.shards_per_broker = shards_for_this_machine();
+    }
     if args.check {
         println!("The configuration is valid.");
         return Ok(ExitCode::SUCCESS);
@@ -71,6 +78,15 @@ pub fn run(args: ServerArgs) -> Result<ExitCode, Failure> {
         crate::node::run(config, stop).await
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// A shard for each processor. Each is a group of its own that writes, sends and syncs its own entries, so
+/// more of them cost more per record, and fewer keep fewer processors busy.
+fn shards_for_this_machine() -> u32 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u32::try_from(processors)
+        .unwrap_or(u32::MAX)
+        .clamp(FEWEST_SHARDS, MOST_SHARDS)
 }
 
 /// Everything that has a say in the configuration.

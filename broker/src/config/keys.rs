@@ -101,6 +101,9 @@ sections! {
         /// Where clients and other brokers reach this one. Needed when `listen.grpc` is a
         /// wildcard address and `node.join` is not empty.
         advertised_address: Option<Address> = None,
+        /// Raft groups ("shards") for each broker that makes the cluster; the one with the lowest id
+        /// decides, once. 0: as many as it has processors, at least 2 and at most 8.
+        shards_per_broker: u32 = 0,
     }
     /// Where this broker listens. Port 0 takes any free port.
     listen: Listen {

@@ -1,5 +1,6 @@
 //! Rules that hold between keys: each broken one is one line that says what to do.
 
+use highwater_metadata::MOST_SHARDS_PER_BROKER;
 use highwater_proto::ByteSize;
 
 use super::value::{Millis, Setting};
@@ -79,6 +80,11 @@ fn node(config: &Config) -> Result<(), ConfigError> {
              [node]",
         );
     }
+    at_most(
+        "node.shards_per_broker",
+        &node.shards_per_broker,
+        &MOST_SHARDS_PER_BROKER,
+    )?;
     let mut addresses = node.join.clone();
     addresses.sort();
     if let Some(pair) = addresses.windows(2).find(|pair| pair[0] == pair[1]) {

@@ -20,6 +20,7 @@ pub(in crate::control) fn image(brokers: u32) -> Image {
     image.apply(&MetadataCommand::CreateCluster {
         cluster_id: "c".to_owned(),
         brokers: (1..=brokers.min(3)).map(broker).collect(),
+        shards_per_broker: 0,
     });
     for id in 4..=brokers {
         image.apply(&MetadataCommand::RegisterBroker(broker(id)));

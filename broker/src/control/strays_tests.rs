@@ -25,6 +25,7 @@ fn cluster() -> Image {
     image.apply(&MetadataCommand::CreateCluster {
         cluster_id: "c".to_owned(),
         brokers: (1..=3).map(broker).collect(),
+        shards_per_broker: 0,
     });
     let level = MetadataLevel::LATEST;
     image.apply(&MetadataCommand::RaiseLevel { level });

@@ -18,6 +18,7 @@ fn image_with_a_topic() -> (Image, TopicId) {
             rack: String::new(),
             version: "0.1.0".to_owned(),
         }],
+        shards_per_broker: 0,
     });
     let created = image.apply(&MetadataCommand::CreateTopic {
         name: "t".to_owned(),

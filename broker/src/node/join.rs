@@ -206,6 +206,7 @@ async fn finish_founding<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
         let command = MetadataCommand::CreateCluster {
             cluster_id: me.cluster_id.clone().unwrap_or_default(),
             brokers: me.founders.iter().map(founder).collect(),
+            shards_per_broker: broker.config.node.shards_per_broker,
         };
         match broker.metadata.propose(&command, ATTEMPT).await {
             Ok(MetadataReply::Refused(refusal)) => bail!("{}", refusal.message),

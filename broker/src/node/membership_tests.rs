@@ -20,6 +20,7 @@ fn behind() -> Membership {
     image.apply(&MetadataCommand::CreateCluster {
         cluster_id: "c".to_owned(),
         brokers: vec![broker(1, "i1"), broker(2, "i2"), broker(3, "old")],
+        shards_per_broker: 0,
     });
     let cluster = Arc::new(Cluster::default());
     cluster.publish(Arc::new(image));

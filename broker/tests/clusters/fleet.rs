@@ -90,7 +90,11 @@ impl Fleet {
             admin: free_port(),
             join: Vec::new(),
             log: home.join("log"),
-            settings: vec![("wal.file_bytes".into(), "4MiB".into())],
+            // As many shards as large machines would have, whatever this one is: plans have something to do.
+            settings: vec![
+                ("wal.file_bytes".into(), "4MiB".into()),
+                ("node.shards_per_broker".into(), "8".into()),
+            ],
         }
     }
 

@@ -9,11 +9,14 @@ use highwater_proto::{NodeId, PartitionId, ProducerId, ShardId, TopicId};
 use crate::command::{MetadataCommand, MetadataReply, NewBroker, Refusal};
 use crate::configs::{TopicSettings, check_name};
 use crate::image::Image;
+use crate::level::MetadataLevel;
 use crate::placement;
 use crate::topic::Topic;
 
 /// The most partitions that one topic may have.
 pub(crate) const MOST_PARTITIONS: u32 = 100_000;
+/// The most replicated shards per broker that a founding may ask for.
+pub const MOST_SHARDS_PER_BROKER: u32 = 64;
 
 impl Image {
     /// Applies a command. The same command on the same image gives the same image on every broker.
@@ -50,7 +53,8 @@ impl Image {
             MetadataCommand::CreateCluster {
                 cluster_id,
                 brokers,
-            } => self.create_cluster(cluster_id, brokers),
+                shards_per_broker,
+            } => self.create_cluster(cluster_id, brokers, *shards_per_broker),
             MetadataCommand::RegisterBroker(broker) => self.register(broker),
             MetadataCommand::EstablishShard { shard } => Ok(self.establish(*shard)),
             MetadataCommand::CreateTopic {
@@ -107,6 +111,7 @@ impl Image {
         &mut self,
         cluster_id: &str,
         brokers: &[NewBroker],
+        shards_per_broker: u32,
     ) -> Result<MetadataReply, Refusal> {
         match &self.cluster_id {
             Some(known) if known == cluster_id => return Ok(MetadataReply::Done),
@@ -120,7 +125,17 @@ impl Image {
             let text = "a cluster needs an id and brokers with ids of at least 1";
             return Err(Refusal::new(ErrorCode::InvalidRequest, text));
         }
+        if shards_per_broker > MOST_SHARDS_PER_BROKER {
+            let text = format!(
+                "{shards_per_broker} shards per broker: give at most {MOST_SHARDS_PER_BROKER}"
+            );
+            return Err(Refusal::new(ErrorCode::InvalidRequest, text));
+        }
         self.cluster_id = Some(cluster_id.to_owned());
+        self.shards_per_broker = shards_per_broker;
+        if shards_per_broker > 0 {
+            self.level = self.level.max(MetadataLevel::SIZED);
+        }
         // A broker may have registered before this command was written: what it said is newer.
         for founder in brokers {
             self.brokers
@@ -131,7 +146,7 @@ impl Image {
             .iter()
             .filter_map(|founder| Some((founder.id, self.brokers.get(&founder.id)?.clone())))
             .collect();
-        self.shards = placement::first_shards(&founders);
+        self.shards = placement::first_shards(&founders, shards_per_broker);
         self.group_shards = placement::group_shards(&self.shards);
         self.next_topic = 1;
         Ok(MetadataReply::Done)

@@ -36,6 +36,9 @@ pub enum MetadataCommand {
         cluster_id: String,
         /// The founders.
         brokers: Vec<NewBroker>,
+        /// Replicated shards for each of them, also of a class that the cluster grows into later. 0: as
+        /// many as before this was asked.
+        shards_per_broker: u32,
     },
     /// A broker came up, perhaps elsewhere than before.
     RegisterBroker(NewBroker),

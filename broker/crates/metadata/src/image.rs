@@ -46,6 +46,8 @@ pub struct Image {
     /// Shared with the image before, but for what changed: there may be many topics.
     pub(crate) topics: RedBlackTreeMapSync<TopicId, Arc<Topic>>,
     pub(crate) names: RedBlackTreeMapSync<Arc<str>, TopicId>,
+    /// As the founding said; 0: it did not.
+    pub(crate) shards_per_broker: u32,
     pub(crate) next_topic: u64,
     pub(crate) next_producer: u64,
     /// The shards that host consumer groups, fixed when the cluster was made.

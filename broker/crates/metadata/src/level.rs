@@ -6,7 +6,7 @@
 
 use highwater_proto::v1::ErrorCode;
 
-use crate::command::{MetadataCommand, MetadataReply, Refusal};
+use crate::command::{MetadataCommand, MetadataReply, NewBroker, Refusal};
 use crate::image::Image;
 use crate::plan::PlanKind;
 
@@ -24,16 +24,19 @@ impl MetadataLevel {
     pub const MOVES: Self = Self(3);
     /// From here on partitions of compacted topics do, too.
     pub const COMPACTED_MOVES: Self = Self(4);
+    /// From here on a founding may say how many shards there are for each broker.
+    pub const SIZED: Self = Self(5);
     /// The highest level that this release knows.
-    pub const LATEST: Self = Self::COMPACTED_MOVES;
+    pub const LATEST: Self = Self::SIZED;
 
     /// The first release that knows each level; for ever. A release that has a new command adds a
     /// line.
-    const SINCE: [(Self, &str); 4] = [
+    const SINCE: [(Self, &str); 5] = [
         (Self::FIRST, "0.0.0"),
         (Self::GATED, "0.1.0"),
         (Self::MOVES, "0.1.0"),
         (Self::COMPACTED_MOVES, "0.1.0"),
+        (Self::SIZED, "0.1.0"),
     ];
 
     /// The highest level, of those known here, that a release knows.
@@ -132,6 +135,11 @@ impl Image {
     pub fn admits(&self, command: &MetadataCommand) -> Result<(), Refusal> {
         match command {
             MetadataCommand::RaiseLevel { level } => self.all_know(*level),
+            MetadataCommand::CreateCluster {
+                brokers,
+                shards_per_broker: 1..,
+                ..
+            } => all_know(brokers, MetadataLevel::SIZED),
             MetadataCommand::RegisterBroker(broker) => {
                 let (needed, version) = (self.level, &broker.version);
                 if MetadataLevel::of_release(version) >= needed {
@@ -160,25 +168,32 @@ impl Image {
     }
 
     fn all_know(&self, level: MetadataLevel) -> Result<(), Refusal> {
-        let mut brokers = self.brokers.values();
-        let old = brokers.find(|broker| MetadataLevel::of_release(&broker.version) < level);
-        let Some(old) = old else {
-            return Ok(());
-        };
-        let text = format!(
-            "broker {} runs release {:?}, which does not know this: upgrade all brokers to release {} \
-             or a later one first",
-            old.id,
-            old.version,
-            level.since()
-        );
-        Err(Refusal::new(ErrorCode::ClusterNotReady, text))
+        all_know(self.brokers.values(), level)
     }
 
     pub(crate) fn raise_level(&mut self, level: MetadataLevel) -> MetadataReply {
         self.level = self.level.max(level);
         MetadataReply::Done
     }
+}
+
+fn all_know<'a>(
+    brokers: impl IntoIterator<Item = &'a NewBroker>,
+    level: MetadataLevel,
+) -> Result<(), Refusal> {
+    let mut brokers = brokers.into_iter();
+    let old = brokers.find(|broker| MetadataLevel::of_release(&broker.version) < level);
+    let Some(old) = old else {
+        return Ok(());
+    };
+    let text = format!(
+        "broker {} runs release {:?}, which does not know this: upgrade all brokers to release {} \
+         or a later one first",
+        old.id,
+        old.version,
+        level.since()
+    );
+    Err(Refusal::new(ErrorCode::ClusterNotReady, text))
 }
 
 #[cfg(test)]

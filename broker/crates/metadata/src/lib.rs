@@ -21,6 +21,7 @@ mod wire_life;
 mod wire_moves;
 mod wire_topics;
 
+pub use apply::MOST_SHARDS_PER_BROKER;
 pub use command::{DecodeError, MetadataCommand, MetadataReply, NewBroker, Refusal};
 pub use configs::{CleanupPolicy, TopicSettings, WriteLimits};
 pub use image::{BrokerInfo, Image, ShardInfo, TopicsPage};

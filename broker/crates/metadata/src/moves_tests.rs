@@ -27,6 +27,7 @@ fn cluster(brokers: u32, factor: u32) -> Image {
     let create = MetadataCommand::CreateCluster {
         cluster_id: "c".to_owned(),
         brokers: (1..=brokers).map(broker).collect(),
+        shards_per_broker: 0,
     };
     done(&mut image, &create);
     establish(&mut image);
@@ -357,6 +358,7 @@ fn below_its_level_nothing_is_moved() {
         &MetadataCommand::CreateCluster {
             cluster_id: "c".to_owned(),
             brokers: (1..=3).map(broker).collect(),
+            shards_per_broker: 0,
         },
     );
     topic(&mut image, "orders", (1, 3), BTreeMap::new());

@@ -10,11 +10,10 @@ use crate::image::{Image, ShardInfo};
 use crate::plan::BrokerState;
 use crate::topic::Topic;
 
-/// Replicated shards per founder. Eight of them on three small brokers keep both cores of each
-/// busy, and an idle one costs a mebibyte.
+/// Replicated shards per founder of a cluster that was made before that was asked.
 const REPLICATED_PER_BROKER: usize = 8;
-/// Shards of one replica per founder. Their topics trade safety for little; two spread the work of
-/// one broker over its cores.
+/// Shards of one replica per founder, at most. Their topics trade safety for little; two spread the
+/// work of one broker over its cores.
 const SINGLE_PER_BROKER: usize = 2;
 /// What [`fewer_shards`] was given.
 static FEWER: OnceLock<Classes> = OnceLock::new();
@@ -29,21 +28,27 @@ pub fn fewer_shards([three, five, one]: [usize; 3]) {
     let _ = FEWER.set([(3, three), (5, five), (1, one)]);
 }
 
-fn classes() -> Classes {
-    FEWER.get().copied().unwrap_or([
-        (3, REPLICATED_PER_BROKER),
-        (5, REPLICATED_PER_BROKER),
-        (1, SINGLE_PER_BROKER),
-    ])
+/// The classes of a cluster whose founding asked for `per_broker` replicated shards; 0: it did not ask.
+fn classes(per_broker: u32) -> Classes {
+    let replicated = match per_broker {
+        0 => REPLICATED_PER_BROKER,
+        asked => asked as usize,
+    };
+    let single = replicated.min(SINGLE_PER_BROKER);
+    let asked = [(3, replicated), (5, replicated), (1, single)];
+    FEWER.get().copied().unwrap_or(asked)
 }
 
 /// Replicas of a consumer group.
 const GROUP_CLASS: u32 = 3;
 
 /// The shards of a new cluster: class 1 for everyone, class 3 and 5 where enough brokers are.
-pub(crate) fn first_shards(brokers: &BTreeMap<NodeId, NewBroker>) -> BTreeMap<ShardId, ShardInfo> {
+pub(crate) fn first_shards(
+    brokers: &BTreeMap<NodeId, NewBroker>,
+    per_broker: u32,
+) -> BTreeMap<ShardId, ShardInfo> {
     let mut shards = BTreeMap::new();
-    for class in classes() {
+    for class in classes(per_broker) {
         add_class(&mut shards, brokers, class);
     }
     shards
@@ -69,7 +74,7 @@ pub(crate) fn add_missing_classes(image: &mut Image, takes: usize) {
         .filter(|(id, _)| image.state(**id) == BrokerState::Active)
         .map(|(id, broker)| (*id, broker.clone()))
         .collect();
-    for (class, per_broker) in classes() {
+    for (class, per_broker) in classes(image.shards_per_broker) {
         if takes >= class && !image.has_class(class as u32) {
             add_class(&mut image.shards, &active, (class, per_broker));
         }

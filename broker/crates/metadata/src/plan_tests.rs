@@ -30,6 +30,7 @@ fn cluster(racks: &[&str]) -> Image {
         &MetadataCommand::CreateCluster {
             cluster_id: "c".to_owned(),
             brokers,
+            shards_per_broker: 0,
         },
     );
     establish(&mut image);

@@ -20,7 +20,7 @@ use crate::wire_life::{Place, StoredLearner, StoredPlan, StoredState};
 use crate::wire_moves::StoredArrival;
 
 /// The version written; all up to it can be read.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 /// Written as long as nothing is there that only a later version can say: an older release still
 /// reads it.
 const PLAIN_VERSION: u32 = 1;
@@ -32,6 +32,8 @@ const TOPICS_VERSION: u32 = 3;
 const GATED_VERSION: u32 = 4;
 /// Written as long as no shard was begun anew.
 const MOVES_VERSION: u32 = 5;
+/// Written as long as the founding asked for no number of shards.
+const BEGUN_VERSION: u32 = 6;
 
 impl Image {
     /// All of it; equal images give equal bytes.
@@ -79,6 +81,7 @@ impl Image {
             } else {
                 self.level.0
             },
+            shards_per_broker: self.shards_per_broker,
         };
         snapshot.encode_to_vec().into()
     }
@@ -93,8 +96,10 @@ impl Image {
     }
     fn version_to_write(&self) -> u32 {
         let changed = |topic: &Arc<Topic>| topic.config_version > 0 || topic.growing_from > 0;
-        if self.shards.values().any(|shard| shard.beginning > 0) {
+        if self.shards_per_broker > 0 {
             VERSION
+        } else if self.shards.values().any(|shard| shard.beginning > 0) {
+            BEGUN_VERSION
         } else if self.level >= MetadataLevel::MOVES {
             MOVES_VERSION
         } else if self.level > MetadataLevel::FIRST {
@@ -144,6 +149,7 @@ impl Image {
         let mut image = Self {
             level,
             cluster_id: Some(snapshot.cluster_id).filter(|id| !id.is_empty()),
+            shards_per_broker: snapshot.shards_per_broker,
             next_topic: snapshot.next_topic,
             next_producer: snapshot.next_producer,
             retired: snapshot.retired.into_iter().collect(),

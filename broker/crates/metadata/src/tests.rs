@@ -24,6 +24,7 @@ fn cluster(brokers: u32) -> Image {
     let command = MetadataCommand::CreateCluster {
         cluster_id: "c".to_owned(),
         brokers,
+        shards_per_broker: 0,
     };
     assert_eq!(image.apply(&command), MetadataReply::Done);
     image
@@ -59,6 +60,49 @@ fn three_founders_get_even_shards_of_class_three_and_one() {
     }
 }
 
+/// Also those of classes that the cluster grows into.
+#[test]
+fn a_founding_says_how_many_shards_there_are_for_each_broker() {
+    let create = |brokers: Vec<NewBroker>, shards_per_broker| MetadataCommand::CreateCluster {
+        cluster_id: "c".to_owned(),
+        brokers,
+        shards_per_broker,
+    };
+    let count = |image: &Image, class| {
+        let of_class = image.shards().filter(|shard| shard.class == class);
+        of_class.count()
+    };
+    let mut image = Image::default();
+    image.apply(&create(vec![broker(1)], 3));
+    assert_eq!((count(&image, 1), count(&image, 3)), (2, 0));
+    for id in [2, 3] {
+        image.apply(&MetadataCommand::RegisterBroker(broker(id)));
+    }
+    image.apply(&MetadataCommand::StartPlan {
+        kind: PlanKind::Rebalance,
+        parallel: 1,
+        accept_loss: false,
+    });
+    assert_eq!((count(&image, 1), count(&image, 3)), (2, 9));
+    let mut image = Image::default();
+    image.apply(&create((1..=3).map(broker).collect(), 1));
+    assert_eq!((count(&image, 1), count(&image, 3)), (3, 3));
+
+    let many = create(vec![broker(1)], MOST_SHARDS_PER_BROKER + 1);
+    let refused = refusal(Image::default().apply(&many));
+    assert!(refused.message.contains("at most 64"), "{refused:?}");
+    let old = NewBroker {
+        version: "0.0.9".to_owned(),
+        ..broker(1)
+    };
+    let refused = refusal(Image::default().apply(&create(vec![old.clone()], 2)));
+    assert!(refused.message.contains("0.0.9"), "{refused:?}");
+    assert_eq!(
+        Image::default().apply(&create(vec![old], 0)),
+        MetadataReply::Done
+    );
+}
+
 #[test]
 fn no_shard_stands_in_one_rack_while_there_are_two() {
     let mut image = Image::default();
@@ -70,6 +114,7 @@ fn no_shard_stands_in_one_rack_while_there_are_two() {
     image.apply(&MetadataCommand::CreateCluster {
         cluster_id: "c".to_owned(),
         brokers,
+        shards_per_broker: 0,
     });
     for shard in image.shards().filter(|shard| shard.replicas.len() == 3) {
         assert!(
@@ -107,12 +152,14 @@ fn a_cluster_is_created_once() {
     let again = MetadataCommand::CreateCluster {
         cluster_id: "c".to_owned(),
         brokers: vec![],
+        shards_per_broker: 0,
     };
     assert_eq!(image.apply(&again), MetadataReply::Done);
     assert_eq!(image.brokers().count(), 3);
     let other = MetadataCommand::CreateCluster {
         cluster_id: "d".to_owned(),
         brokers: vec![],
+        shards_per_broker: 0,
     };
     assert_eq!(refusal(image.apply(&other)).code, ErrorCode::InvalidRequest);
 }
@@ -160,6 +207,7 @@ fn what_a_broker_said_before_the_cluster_was_written_down_stays() {
     image.apply(&MetadataCommand::CreateCluster {
         cluster_id: "c".to_owned(),
         brokers,
+        shards_per_broker: 0,
     });
     assert_eq!(image.broker(NodeId(2)).expect("known").address, "newer:1");
     assert_eq!(image.brokers().count(), 3);
@@ -172,6 +220,7 @@ fn nothing_is_founded_of_nothing() {
     let command = MetadataCommand::CreateCluster {
         cluster_id,
         brokers,
+        shards_per_broker: 0,
     };
     assert_eq!(
         refusal(image.apply(&command)).code,

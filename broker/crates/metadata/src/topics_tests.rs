@@ -19,6 +19,7 @@ fn cluster() -> Image {
     let command = MetadataCommand::CreateCluster {
         cluster_id: "c".to_owned(),
         brokers: (1..=3).map(broker).collect(),
+        shards_per_broker: 0,
     };
     assert_eq!(image.apply(&command), MetadataReply::Done);
     image

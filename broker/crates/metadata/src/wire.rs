@@ -64,6 +64,8 @@ pub(crate) struct CreateCluster {
     pub cluster_id: String,
     #[prost(message, repeated, tag = "2")]
     pub brokers: Vec<Broker>,
+    #[prost(uint32, tag = "3")]
+    pub shards_per_broker: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -164,6 +166,8 @@ pub(crate) struct Snapshot {
     pub group_shards: Vec<u32>,
     #[prost(uint32, tag = "30")]
     pub level: u32,
+    #[prost(uint32, tag = "31")]
+    pub shards_per_broker: u32,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -244,9 +248,11 @@ impl From<&MetadataCommand> for Command {
             MetadataCommand::CreateCluster {
                 cluster_id,
                 brokers,
+                shards_per_broker,
             } => CommandKind::CreateCluster(CreateCluster {
                 cluster_id: cluster_id.clone(),
                 brokers: brokers.iter().map(Broker::from).collect(),
+                shards_per_broker: *shards_per_broker,
             }),
             MetadataCommand::RegisterBroker(broker) => CommandKind::RegisterBroker(broker.into()),
             MetadataCommand::EstablishShard { shard } => CommandKind::EstablishShard(shard.0),
@@ -319,6 +325,7 @@ impl TryFrom<Command> for MetadataCommand {
                 CommandKind::CreateCluster(c) => Self::CreateCluster {
                     cluster_id: c.cluster_id,
                     brokers: c.brokers.into_iter().map(NewBroker::from).collect(),
+                    shards_per_broker: c.shards_per_broker,
                 },
                 CommandKind::RegisterBroker(broker) => Self::RegisterBroker(broker.into()),
                 CommandKind::EstablishShard(shard) => Self::EstablishShard {

@@ -54,6 +54,7 @@ fn commands() -> Vec<(&'static str, MetadataCommand)> {
     let create_cluster = MetadataCommand::CreateCluster {
         cluster_id: "0123456789abcdef0123456789abcdef".to_owned(),
         brokers: vec![broker(1, "a"), broker(2, "b"), broker(3, "")],
+        shards_per_broker: 0,
     };
     let confirm = MetadataCommand::ConfirmPartitions {
         topic: TopicId(300),
@@ -366,5 +367,25 @@ fn a_shard_that_was_begun_anew_and_a_snapshot_of_version_6() {
     let shard = image.shard(lost).expect("known");
     assert_eq!((shard.beginning, shard.established), (1, false));
     let stored = golden("v6.snapshot", &image.encode_snapshot());
+    assert_eq!(Image::decode_snapshot(&stored), Ok(image));
+}
+
+/// A cluster whose founding asked for fewer shards.
+#[test]
+fn a_founding_that_asks_for_shards_and_a_snapshot_of_version_7() {
+    let mut image = Image::default();
+    let create = MetadataCommand::CreateCluster {
+        cluster_id: "0123456789abcdef0123456789abcdef".to_owned(),
+        brokers: vec![broker(1, "a"), broker(2, "b"), broker(3, "")],
+        shards_per_broker: 2,
+    };
+    let stored = golden("v7.create_cluster.command", &create.encode());
+    assert_eq!(MetadataCommand::decode(&stored), Ok(create.clone()));
+    image.apply(&create);
+    assert_eq!(
+        (image.shards().count(), image.level()),
+        (12, MetadataLevel::SIZED)
+    );
+    let stored = golden("v7.snapshot", &image.encode_snapshot());
     assert_eq!(Image::decode_snapshot(&stored), Ok(image));
 }
