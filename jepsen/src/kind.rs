@@ -77,6 +77,8 @@ pub enum Kind {
     /// The wall clock of a leader's process jumps, by seconds or by days, forth or back; later back
     /// again.
     ClockJump,
+    /// A leader dies and comes back with another wall clock; later it dies again, and its clock is right.
+    WrongStart,
     /// A further broker joins, gets replicas, is drained and removed.
     ComeAndGo,
     /// Partitions go to other shards, some of them only half-way.
@@ -119,7 +121,7 @@ pub(crate) enum Lane {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::KillFollower,
         Self::KillLeader,
         Self::KillMajority,
@@ -154,6 +156,7 @@ impl Kind {
         Self::RottenStart,
         Self::RollingRestart,
         Self::ClockJump,
+        Self::WrongStart,
         Self::ComeAndGo,
         Self::MovePartition,
         Self::Replace,
@@ -199,6 +202,7 @@ impl Kind {
             Self::RottenStart => ("rotten-start", "bad-disk"),
             Self::RollingRestart => ("rolling-restart", "restart"),
             Self::ClockJump => ("clock-jump", "clock"),
+            Self::WrongStart => ("wrong-start", "clock"),
             Self::ComeAndGo => ("come-and-go", "members"),
             Self::MovePartition => ("move-partition", "moves"),
             Self::Replace => ("replace", "members"),
@@ -240,7 +244,9 @@ impl Kind {
 
     pub(crate) fn lane(self) -> Lane {
         match self.names().1 {
-            _ if matches!(self, Self::SilentDeath | Self::Replace) => Lane::Process,
+            _ if matches!(self, Self::SilentDeath | Self::Replace | Self::WrongStart) => {
+                Lane::Process
+            }
             "partition" | "link" => Lane::Network,
             // One plan at a time.
             "members" | "moves" => Lane::Members,
@@ -250,13 +256,19 @@ impl Kind {
         }
     }
 
+    pub(crate) fn sets_clocks(self) -> bool {
+        self.names().1 == "clock"
+    }
+
     /// Whether a schedule can have both at once.
     #[must_use]
     pub fn can_overlap(self, other: Self) -> bool {
         let (a, b) = (self.lane(), other.lane());
         let both =
             |a: Lane, b: Lane| a == Lane::Both && !matches!(b, Lane::Leaders | Lane::Members);
-        a != b && !both(a, b) && !both(b, a)
+        // A broker has one clock.
+        let clocks = self.sets_clocks() && other.sets_clocks();
+        a != b && !clocks && !both(a, b) && !both(b, a)
     }
 
     /// How long it lasts, at least and at most, in milliseconds.
@@ -271,7 +283,7 @@ impl Kind {
             Self::BitFlip => (1_000, 6_000),
             Self::StalledFsync => (3_000, 30_000),
             Self::RollingRestart => (8_000, 30_000),
-            Self::ClockJump => (8_000, 20_000),
+            Self::ClockJump | Self::WrongStart => (8_000, 20_000),
             Self::CrashLoop => (5_000, 15_000),
             Self::SilentDeath => (1_000, 12_000),
             Self::HalfOpen => (5_000, 25_000),

@@ -1,7 +1,8 @@
 //! What is broken when: a pure function of the seed, so that a run can be made again.
 //!
 //! Faults of processes follow one another, and so do faults of the network, transfers of
-//! leaders, and brokers that come and go; faults of different lanes overlap. A fault of both lanes waits for both.
+//! leaders, and brokers that come and go; faults of different lanes overlap, but not two that set clocks. A fault of
+//! both lanes waits for both.
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -48,6 +49,7 @@ pub fn plan(seed: u64, time_ms: u64, kinds: &[Kind]) -> Vec<Planned> {
     ];
     let mut decks = lanes.map(|lanes| Deck::new(kinds, lanes));
     let mut free = [(); 4].map(|()| QUIET_MS + random.random_range(0..3_000));
+    let mut clocks_free = 0;
     loop {
         let open = (0..4).filter(|lane| !decks[*lane].kinds.is_empty());
         let Some(lane) = open.min_by_key(|lane| free[*lane]) else {
@@ -57,11 +59,14 @@ pub fn plan(seed: u64, time_ms: u64, kinds: &[Kind]) -> Vec<Planned> {
             break;
         };
         let both = kind.lane() == Lane::Both;
-        let at_ms = if both {
+        let mut at_ms = if both {
             free[0].max(free[1])
         } else {
             free[lane]
         };
+        if kind.sets_clocks() {
+            at_ms = at_ms.max(clocks_free);
+        }
         let (least, most) = kind.lasts_ms();
         let most = most.min(time_ms / 4).max(least);
         let lasts_ms = random.random_range(least..=most);
@@ -74,6 +79,9 @@ pub fn plan(seed: u64, time_ms: u64, kinds: &[Kind]) -> Vec<Planned> {
         free[lane] = at_ms + lasts_ms + random.random_range(GAP_MS);
         if both {
             free[1] = free[lane];
+        }
+        if kind.sets_clocks() {
+            clocks_free = free[lane];
         }
         let pick = random.random();
         planned.push(Planned {

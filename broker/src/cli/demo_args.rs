@@ -111,10 +111,11 @@ pub struct DemoArgs {
     /// --burst, otherwise 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16))]
     workers: Option<u32>,
-    /// Messages that such a group has not committed for a second, before it gets another worker
-    #[arg(long, value_name = "N", default_value_t = SCALE_LAG,
+    /// Messages that such a group has not committed for a second, before it gets another worker [default: 250,
+    /// in bursts of --full 80]
+    #[arg(long, value_name = "N",
         value_parser = clap::value_parser!(u64).range(1..))]
-    scale_lag: u64,
+    scale_lag: Option<u64>,
     /// How long a call to a provider takes, the same in every mode, in microseconds
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 0)]
     service_time: u64,
@@ -175,7 +176,7 @@ fn scaling(args: &DemoArgs) -> Scaling {
     let usual = if args.burst.is_empty() { 1 } else { 2 };
     Scaling {
         most: args.workers.unwrap_or(usual),
-        lag: args.scale_lag,
+        lag: args.scale_lag.unwrap_or(SCALE_LAG),
     }
 }
 
@@ -281,7 +282,7 @@ pub fn block_config(args: &DemoArgs, block: &Block, home: &Path) -> Result<RunCo
         modes: block.modes.clone(),
         scaling: Scaling {
             most: block.workers,
-            lag: args.scale_lag,
+            lag: args.scale_lag.or(block.scale_lag).unwrap_or(SCALE_LAG),
         },
         mutant: None,
         partitions: block.partitions,

@@ -102,7 +102,7 @@ sections! {
         /// wildcard address and `node.join` is not empty.
         advertised_address: Option<Address> = None,
         /// Raft groups ("shards") for each broker that makes the cluster; the one with the lowest id
-        /// decides, once. 0: as many as it has processors, at least 2 and at most 8.
+        /// decides, once. At most 64; 0: as many as it has processors, 2 to 8.
         shards_per_broker: u32 = 0,
     }
     /// Where this broker listens. Port 0 takes any free port.

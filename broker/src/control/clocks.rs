@@ -2,7 +2,8 @@
 //! clock is ahead would delete what is not old.
 //!
 //! Heartbeats bring every broker's wall clock to the metadata leader, and its answers bring back by
-//! how much each is ahead of its own.
+//! how much each is ahead of its own. Before the first answer there is what peers say when they are
+//! connected to: whoever leads a shard was voted for by some.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,6 +25,8 @@ pub struct Clocks {
     heard: Mutex<BTreeMap<NodeId, Heard>>,
     /// What the metadata leader last said.
     known: Mutex<Option<Known>>,
+    /// What peers' clocks showed when they were last connected to.
+    met: Mutex<BTreeMap<NodeId, Heard>>,
     /// The time that brokers had in common when others than this one were last heard of.
     common: Mutex<Option<(Instant, i64)>>,
     /// Why retention stands still, if it does.
@@ -34,6 +37,13 @@ pub struct Clocks {
 struct Heard {
     at: Instant,
     theirs_ms: i64,
+}
+
+impl Heard {
+    /// What it shows now, if nobody has set it since.
+    fn now_ms(&self) -> i64 {
+        self.theirs_ms.saturating_add(millis(self.at.elapsed()))
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -56,11 +66,16 @@ impl Known {
             return None;
         }
         ahead.push(self.own_ahead_ms);
-        ahead.sort_unstable();
-        let median = *ahead.get(ahead.len() / 2)?;
+        let median = later_median(ahead)?;
         let leader = self.own_ms.saturating_sub(self.own_ahead_ms);
         Some(leader.saturating_add(median))
     }
+}
+
+/// Of two in the middle the greater one.
+fn later_median(mut times: Vec<i64>) -> Option<i64> {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied()
 }
 
 fn millis(span: Duration) -> i64 {
@@ -89,6 +104,14 @@ impl Clocks {
             self.heard.lock().insert(node, heard);
         }
     }
+    /// A peer's wall clock, as it says when it is connected to.
+    pub fn met(&self, node: NodeId, theirs_ms: i64) {
+        let heard = Heard {
+            at: Instant::now(),
+            theirs_ms,
+        };
+        self.met.lock().insert(node, heard);
+    }
     /// At the metadata leader: what is to be told, by its wall clock, which may have jumped since it heard the
     /// others'.
     #[must_use]
@@ -97,13 +120,9 @@ impl Clocks {
         let fresh = heard
             .iter()
             .filter(|(_, said)| said.at.elapsed() < FRESH_FOR);
-        let offset = |(node, said): (&NodeId, &Heard)| {
-            let passed = millis(said.at.elapsed());
-            let theirs = said.theirs_ms.saturating_add(passed);
-            ClockOffset {
-                node_id: node.0,
-                ahead_ms: theirs.saturating_sub(own_ms),
-            }
+        let offset = |(node, said): (&NodeId, &Heard)| ClockOffset {
+            node_id: node.0,
+            ahead_ms: said.now_ms().saturating_sub(own_ms),
         };
         fresh.map(offset).collect()
     }
@@ -151,7 +170,7 @@ impl Clocks {
     #[must_use]
     pub fn append_time(&self, wall_ms: i64) -> i64 {
         let Some((at, common)) = *self.common.lock() else {
-            return wall_ms;
+            return self.among_met(wall_ms);
         };
         let passed = at.elapsed();
         let theirs = common.saturating_add(millis(passed));
@@ -162,6 +181,24 @@ impl Clocks {
         } else {
             // The machine may have slept.
             wall_ms.max(theirs)
+        }
+    }
+    /// The same before the metadata leader has told anything.
+    fn among_met(&self, wall_ms: i64) -> i64 {
+        let met = self.met.lock();
+        if met.is_empty() {
+            return wall_ms;
+        }
+        let is_fresh = met.values().all(|said| said.at.elapsed() < FRESH_FOR);
+        let mut clocks: Vec<i64> = met.values().map(Heard::now_ms).collect();
+        drop(met);
+        clocks.push(wall_ms);
+        match later_median(clocks) {
+            Some(theirs) if wall_ms.abs_diff(theirs) <= TOLERANCE_MS => wall_ms,
+            Some(theirs) if is_fresh => theirs,
+            // The machine may have slept.
+            Some(theirs) => wall_ms.max(theirs),
+            None => wall_ms,
         }
     }
     /// Takes note of whether retention stands still. Whether that is news.

@@ -101,6 +101,42 @@ async fn appends_are_stamped_with_the_time_that_most_have() {
     assert_eq!(mine.append_time(at - HOUR), at);
 }
 
+/// A broker that has just started and leads already, by votes of those it was connected to.
+#[tokio::test(start_paused = true)]
+async fn before_the_metadata_leader_says_anything_peers_clocks_count() {
+    let (at, year) = (1_700_000_000_000, HOUR * 8_760);
+    let clocks = Clocks::default();
+    clocks.met(NodeId(1), at);
+    tokio::time::advance(Duration::from_secs(3)).await;
+    let now = at + 3_000;
+    assert_eq!(clocks.append_time(now - year), now, "the later one of two");
+    assert_eq!(clocks.append_time(now + year), now + year);
+    assert_eq!(
+        clocks.append_time(now + 200),
+        now + 200,
+        "its own, while it agrees"
+    );
+    clocks.met(NodeId(3), now);
+    assert_eq!(clocks.append_time(now - year), now);
+    assert_eq!(clocks.append_time(now + year), now, "most of three");
+
+    tokio::time::advance(FRESH_FOR).await;
+    assert_eq!(
+        clocks.append_time(now + year),
+        now + year,
+        "it may have slept"
+    );
+
+    // What the metadata leader says counts from then on.
+    let (told_at, me) = (now + HOUR, NodeId(2));
+    let leader = Clocks::default();
+    for node in NODES {
+        leader.heard(node, told_at);
+    }
+    clocks.told(me, &leader.to_tell(told_at), told_at, told_at);
+    assert_eq!(clocks.append_time(told_at - year), told_at);
+}
+
 /// Whoever the metadata leader tells, itself included, just after its clock was set back.
 #[tokio::test(start_paused = true)]
 async fn a_metadata_leader_whose_clock_jumps_does_not_make_others_stamp_wrongly() {

@@ -16,6 +16,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
+use super::clocks::Clocks;
 use super::cluster::Cluster;
 use crate::node::channel::lazy_channel;
 use crate::node::identity::Founder;
@@ -76,15 +77,17 @@ const MAX_MESSAGE_BYTES: usize = 128 << 20;
 pub struct Addresses {
     cluster: Arc<Cluster>,
     founders: Mutex<Vec<Founder>>,
+    clocks: Arc<Clocks>,
 }
 
 impl Addresses {
     /// Addresses of the image, over those of `founders`.
     #[must_use]
-    pub fn new(cluster: Arc<Cluster>, founders: Vec<Founder>) -> Self {
+    pub fn new(cluster: Arc<Cluster>, founders: Vec<Founder>, clocks: Arc<Clocks>) -> Self {
         Self {
             cluster,
             founders: Mutex::new(founders),
+            clocks,
         }
     }
     /// Replaces the founders once they are known.
@@ -103,6 +106,9 @@ impl Peers for Addresses {
             .iter()
             .find(|f| f.node_id == node.0)
             .map(|f| f.address.clone())
+    }
+    fn heard_clock(&self, node: NodeId, wall_ms: i64) {
+        self.clocks.met(node, wall_ms);
     }
 }
 

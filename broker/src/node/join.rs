@@ -223,6 +223,7 @@ async fn finish_founding<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The founders of a cluster are of one release: nothing else is written down before it exists.
 fn founder(founder: &Founder) -> NewBroker {
     NewBroker {
         id: NodeId(founder.node_id),

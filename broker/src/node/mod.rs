@@ -101,7 +101,7 @@ pub struct Broker<E: Env> {
     /// Who was heard from, when this broker leads the metadata group.
     pub liveness: Liveness,
     /// Whether this broker's wall clock agrees with the others'.
-    pub clocks: Clocks,
+    pub clocks: Arc<Clocks>,
     /// Ranges that cannot be read here.
     pub damage: DamageNotes,
     /// Ranges of shards led here that another replica has otherwise.

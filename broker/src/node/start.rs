@@ -18,6 +18,7 @@ use super::identity::Identity;
 use super::membership::Membership;
 use super::{Broker, join, log, serve};
 use crate::config::Config;
+use crate::control::clocks::Clocks;
 use crate::control::cluster::Cluster;
 use crate::control::machine::MetadataMachine;
 use crate::control::moves::Moves;
@@ -127,7 +128,9 @@ async fn assemble<E: Env>(
     let dir = config.node.data_dir.clone();
     let cluster: Arc<Cluster> = Arc::default();
     let founders = identity.founders.clone();
-    let addresses = Arc::new(Addresses::new(Arc::clone(&cluster), founders));
+    let clocks = Arc::<Clocks>::default();
+    let (of_cluster, of_peers) = (Arc::clone(&cluster), Arc::clone(&clocks));
+    let addresses = Arc::new(Addresses::new(of_cluster, founders, of_peers));
     let membership = Arc::new(Membership::new(identity.clone(), Arc::clone(&cluster)));
     let peers = Arc::new(PeerClients::new(
         env.clone(),
@@ -159,7 +162,7 @@ async fn assemble<E: Env>(
         metadata: Proposer::new(group, Arc::clone(&peers), Arc::clone(&cluster)),
         producer_ids: ProducerIds::default(),
         liveness: crate::control::heartbeat::Liveness::default(),
-        clocks: crate::control::clocks::Clocks::default(),
+        clocks,
         damage: log::noted(damage, &recovery),
         divergences: Divergences::default(),
         reports: Reports::default(),

@@ -1,4 +1,5 @@
-//! A leader's wall clock jumps. Nothing but retention may go by it, and retention must halt.
+//! A leader's wall clock is wrong: it jumps, or was wrong when the broker started. Nothing but retention
+//! may go by it, and retention must halt.
 
 use std::time::Duration;
 
@@ -38,6 +39,14 @@ impl ClockJump {
         }
     }
 
+    fn started(&self, node: u32) -> Started {
+        Started {
+            nodes: vec![node],
+            detail: json!({"ahead-s": self.ahead()}),
+            at_ns: None,
+        }
+    }
+
     /// How far ahead the clock is, in seconds.
     fn ahead(&self) -> i64 {
         let jump = JUMPS[usize::try_from(self.pick % 4).unwrap_or(0)];
@@ -57,11 +66,7 @@ impl Nemesis for ClockJump {
         };
         site.cluster()?.set_clock(node, self.ahead())?;
         self.node = Some(node);
-        Ok(Some(Started {
-            nodes: vec![node],
-            detail: json!({"ahead-s": self.ahead()}),
-            at_ns: None,
-        }))
+        Ok(Some(self.started(node)))
     }
 
     async fn hold(&mut self, site: &Site, until: Instant) -> anyhow::Result<()> {
@@ -98,5 +103,76 @@ impl Nemesis for ClockJump {
                 "ahead-s": self.ahead(), "noticed": self.noticed, "whole-s": whole.as_secs_f64(),
             }),
         })
+    }
+}
+
+/// A leader dies and starts with another clock, and later again with the right one. Before it has heard of
+/// the others' clocks it may lead again.
+pub(super) struct WrongStart {
+    jump: ClockJump,
+    /// Processes with the right clock, and with the wrong one.
+    killed: Vec<u32>,
+}
+
+impl WrongStart {
+    pub(super) fn new(pick: u64) -> Self {
+        Self {
+            jump: ClockJump::new(pick),
+            killed: Vec::new(),
+        }
+    }
+
+    /// Killed, unless it is dead already, and started with another clock.
+    async fn restart(&mut self, site: &Site, node: u32, ahead_s: i64) -> anyhow::Result<u32> {
+        let cluster = site.cluster()?;
+        let mut broker = cluster.node(node).await?;
+        if broker.pid().is_some() {
+            self.killed.push(broker.kill().await?);
+        }
+        cluster.set_clock(node, ahead_s)?;
+        broker.start()
+    }
+}
+
+#[async_trait]
+impl Nemesis for WrongStart {
+    async fn start(&mut self, site: &Site) -> anyhow::Result<Option<Started>> {
+        let Some((_, node)) = site.leader(self.jump.pick) else {
+            return Ok(None);
+        };
+        self.jump.node = Some(node);
+        let at_ns = site.recorder.now_ns();
+        self.restart(site, node, self.jump.ahead()).await?;
+        Ok(Some(Started {
+            at_ns: Some(at_ns),
+            ..self.jump.started(node)
+        }))
+    }
+
+    async fn hold(&mut self, site: &Site, until: Instant) -> anyhow::Result<()> {
+        self.jump.hold(site, until).await
+    }
+
+    async fn heal(&mut self, site: &Site) -> anyhow::Result<Proof> {
+        let proof = self.jump.heal(site).await?;
+        let Some(node) = self.jump.node else {
+            return Ok(proof);
+        };
+        let pid = self.restart(site, node, 0).await?;
+        let mut detail = proof.detail;
+        detail["killed-pids"] = json!(self.killed);
+        detail["new-pid"] = json!(pid);
+        // That others told it of its clock is the jump's to show; that it started with it is shown by this.
+        let restarted = self.killed.len() == 2 && !self.killed.contains(&pid);
+        Ok(Proof {
+            active: restarted,
+            refused: false,
+            finding: proof.finding,
+            detail,
+        })
+    }
+
+    fn restarted(&self) -> Vec<u32> {
+        self.jump.node.into_iter().collect()
     }
 }

@@ -228,6 +228,7 @@ fn of(planned: &Planned) -> Box<dyn Nemesis> {
         Kind::RottenStart => Box::new(rotten_start::RottenStart::new(pick)),
         Kind::RollingRestart => Box::new(restart::RollingRestart::new(pick)),
         Kind::ClockJump => Box::new(clock::ClockJump::new(pick)),
+        Kind::WrongStart => Box::new(clock::WrongStart::new(pick)),
         Kind::RebalanceStorm => Box::new(storm::RebalanceStorm::new(pick)),
         Kind::TransferLeaders => Box::new(transfer::TransferLeaders::new(pick)),
     }

@@ -93,7 +93,7 @@ fn sums(entries: &[Entry]) -> (Counts<'_>, Counts<'_>) {
     (proven, pairs)
 }
 
-/// Kinds down and across; a pair stands once, below the diagonal. Kinds of one lane never overlap:
+/// Kinds down and across; a pair stands once, below the diagonal. Kinds of one lane, and those of clocks, never overlap:
 /// their fields are empty.
 fn matrix(html: &mut String, pairs: &Counts<'_>) {
     html.push_str("<table class=matrix><tr><th>");

@@ -17,6 +17,10 @@ const KILLS: u64 = 30;
 const ORDERS_PER_KILL: u64 = 10_000;
 /// Pairs of runs with and without a notifier.
 const PAIRS: u64 = 5;
+/// What a burst has to leave uncommitted in the group of a service without state, on average over a second,
+/// before it gets a further worker: low, as two processors are short for everybody before such a service is
+/// far behind.
+const BURST_LAG: u64 = 80;
 /// The first rate that is tried, in orders per second.
 const FIRST_RATE: f64 = 100.0;
 /// How long each rate is tried, in seconds.
@@ -78,6 +82,8 @@ pub struct Block {
     pub partitions: Option<u32>,
     /// Workers of a stateless service at the most, started on lag.
     pub workers: u32,
+    /// The lag that starts one, in messages; none: as usual.
+    pub scale_lag: Option<u64>,
 }
 
 impl Block {
@@ -98,6 +104,7 @@ impl Block {
             modes: vec![Mode::Event],
             partitions: None,
             workers: 1,
+            scale_lag: None,
         }
     }
 
@@ -118,6 +125,12 @@ impl Block {
         };
         self.faults = kinds.iter().map(fault).collect();
         self
+    }
+
+    fn begin_faults(&mut self, at: Duration) {
+        for fault in &mut self.faults {
+            fault.at = Some(at);
+        }
     }
 }
 
@@ -187,7 +200,7 @@ fn paced(peak: f64) -> Vec<Block> {
         let name = format!("burst-{times}x");
         let seconds = 25.0 + 5.0 * factor;
         let mut block = Block::new(Kind::Burst(times), name, peak / 3.0, seconds);
-        block.workers = 2;
+        (block.workers, block.scale_lag) = (2, Some(BURST_LAG));
         block.bursts = vec![Burst {
             factor,
             at: Duration::from_secs(15),
@@ -197,7 +210,10 @@ fn paced(peak: f64) -> Vec<Block> {
     let name = "payment-errors".to_owned();
     let mut payments = Block::new(Kind::Payments, name, peak / 3.0, 60.0);
     payments.fault_lasts = Duration::from_secs(30);
-    blocks.push(payments.breaking(&[FaultKind::PaymentErrors]));
+    payments = payments.breaking(&[FaultKind::PaymentErrors]);
+    // Before many calls have succeeded: those of the last minute count for the circuit, too.
+    payments.begin_faults(Duration::from_secs(1));
+    blocks.push(payments);
     let mut poison = Block::new(Kind::Poison, "poison-1000".to_owned(), peak / 2.0, 1.0);
     (poison.count, poison.poison) = (5_000, 1_000);
     blocks.push(poison.breaking(&[FaultKind::Poison]));
@@ -228,9 +244,7 @@ fn pairs(peak: f64) -> Vec<Block> {
             if without {
                 block = block.breaking(&[FaultKind::NotifierOutage]);
                 block.fault_lasts = Duration::from_secs(60);
-                for fault in &mut block.faults {
-                    fault.at = Some(Duration::from_secs(5));
-                }
+                block.begin_faults(Duration::from_secs(5));
             }
             blocks.push(block);
         }

@@ -60,7 +60,13 @@ pub type Admission = Arc<dyn Fn(&Caller) -> Result<(), String> + Send + Sync>;
 pub trait Peers: Send + Sync + 'static {
     /// `host:port` of a broker's internal door, if it is known. Must not block.
     fn address(&self, node: NodeId) -> Option<String>;
+    /// What a broker's wall clock shows, ms since the Unix epoch, as it said when a lane to it was opened. So
+    /// who is elected has heard the clocks of those who voted. Must not block.
+    fn heard_clock(&self, _node: NodeId, _wall_ms: i64) {}
 }
+
+/// This broker's wall clock, ms since the Unix epoch.
+pub(crate) type WallClock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// Settings of all groups of a broker.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Once};
 
-use highwater_env::Env;
+use highwater_env::{Clock as _, Env};
 use highwater_proto::{NodeId, ShardId};
 use highwater_wal::{GroupId, Op, Wal};
 use openraft::Raft;
@@ -75,6 +75,11 @@ impl<E: Env> Peers for WithHints<E> {
                 .filter(|hint| !hint.is_empty())
                 .cloned()
         })
+    }
+    fn heard_clock(&self, node: NodeId, wall_ms: i64) {
+        if let Some(set) = self.0.upgrade() {
+            set.peers.heard_clock(node, wall_ms);
+        }
     }
 }
 
@@ -157,9 +162,11 @@ impl<E: Env> Groups<E> {
     /// The service for the lanes of peers, to be put in the broker's internal server.
     #[must_use]
     pub fn service(&self) -> RaftService {
+        let env = self.lanes.env.clone();
         RaftService::new(
             Arc::clone(&self.registry),
             Arc::clone(&self.config.admission),
+            Arc::new(move || env.clock().now_ms()),
         )
     }
 

@@ -303,6 +303,11 @@ impl Settings {
         let address = |name: &str| Address::parse(&address(name)).context("a node's address");
         let mut config = self.broker.clone();
         config.node.id = NodeId(id);
+        // Half of the clusters were founded before that was asked; how many there are is not decided by it here.
+        if StdRng::seed_from_u64(self.seed ^ 0x51_2ed).random_ratio(1, 2) {
+            let [replicated, _, _] = self.shards;
+            config.node.shards_per_broker = u32::try_from(replicated).unwrap_or(0);
+        }
         config.node.data_dir = PathBuf::from(DATA);
         let all = self.names().iter().map(|name| address(name));
         config.node.join = all.collect::<Result<_, _>>()?;

@@ -128,7 +128,11 @@ impl<N: Net> Task<N> {
         let address = peers.address(*peer);
         let address = address.ok_or_else(|| format!("nobody knows where broker {peer} is"))?;
         let opened = open(net, &address, *kind, &identity()).await;
-        opened.map_err(|error| format!("broker {peer} at {address}: {error}"))
+        let opened = opened.map_err(|error| format!("broker {peer} at {address}: {error}"))?;
+        if let Some(wall_ms) = opened.clock_ms {
+            peers.heard_clock(*peer, wall_ms);
+        }
+        Ok(opened)
     }
 
     /// Carries calls until the connection breaks; says why.
@@ -136,6 +140,7 @@ impl<N: Net> Task<N> {
         let Connection {
             requests,
             mut responses,
+            clock_ms: _,
         } = connection;
         let mut pending = Pending::default();
         let mut next = Some(first);

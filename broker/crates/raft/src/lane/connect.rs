@@ -12,7 +12,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Streaming};
 
-use super::{CLUSTER, INCARNATION, LaneKind, MAX_MESSAGE_BYTES, NODE};
+use super::{CLOCK, CLUSTER, INCARNATION, LaneKind, MAX_MESSAGE_BYTES, NODE};
 use crate::config::Caller;
 
 /// Connecting and opening the call take no longer than this.
@@ -26,6 +26,8 @@ const WINDOW_BYTES: u32 = 32 << 20;
 pub(super) struct Connection {
     pub(super) requests: mpsc::Sender<RaftRequest>,
     pub(super) responses: Streaming<RaftResponse>,
+    /// The peer's wall clock, ms since the Unix epoch; none from a release that does not say.
+    pub(super) clock_ms: Option<i64>,
 }
 
 /// Connects to `address` and opens the lane. Cancellation-safe.
@@ -59,8 +61,11 @@ async fn attempt<N: Net>(
         .lane(request)
         .await
         .map_err(|status| status.message().to_owned())?;
+    let clock = response.metadata().get(CLOCK);
+    let clock_ms = clock.and_then(|ms| ms.to_str().ok()?.parse().ok());
     Ok(Connection {
         requests,
+        clock_ms,
         responses: response.into_inner(),
     })
 }

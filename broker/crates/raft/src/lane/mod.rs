@@ -14,6 +14,8 @@ use std::time::Duration;
 pub(crate) const CLUSTER: &str = "highwater-cluster";
 pub(crate) const NODE: &str = "highwater-node";
 pub(crate) const INCARNATION: &str = "highwater-incarnation";
+/// And the one under which the called side says what its wall clock shows, ms since the Unix epoch.
+pub(crate) const CLOCK: &str = "highwater-clock-ms";
 
 /// The largest message: a batch of 64 MiB, or an append that one such batch is part of.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 128 << 20;

@@ -17,9 +17,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{CLUSTER, INCARNATION, MAX_MESSAGE_BYTES, NODE, PIPELINE, worker};
+use super::{CLOCK, CLUSTER, INCARNATION, MAX_MESSAGE_BYTES, NODE, PIPELINE, worker};
 use crate::coalesced;
-use crate::config::{Admission, Caller};
+use crate::config::{Admission, Caller, WallClock};
 use crate::registry::Registry;
 
 /// Responses of all groups waiting for the connection.
@@ -30,6 +30,7 @@ const RESPONSES: usize = 1024;
 pub struct RaftService {
     registry: Arc<Registry>,
     admission: Admission,
+    wall_clock: WallClock,
 }
 
 impl fmt::Debug for RaftService {
@@ -39,10 +40,15 @@ impl fmt::Debug for RaftService {
 }
 
 impl RaftService {
-    pub(crate) fn new(registry: Arc<Registry>, admission: Admission) -> Self {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        admission: Admission,
+        wall_clock: WallClock,
+    ) -> Self {
         Self {
             registry,
             admission,
+            wall_clock,
         }
     }
     /// The service for a tonic server, with its message sizes set.
@@ -78,7 +84,10 @@ impl Raft for RaftService {
             let _owned = &task;
             Ok(response)
         });
-        Ok(Response::new(Box::pin(outgoing)))
+        let mut response: Response<Self::LaneStream> = Response::new(Box::pin(outgoing));
+        let metadata = response.metadata_mut();
+        metadata.insert(CLOCK, (self.wall_clock)().into());
+        Ok(response)
     }
 }
 
