@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use highwater_env::{Clock as _, SystemClock};
 use highwater_proto::NodeId;
 
 use crate::testing::{Cluster, command, numbers};
@@ -42,6 +43,19 @@ async fn many_writers_keep_their_own_order() {
             );
         }
         assert_eq!(commands, cluster.commands(leader));
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_elected_has_heard_the_clocks_of_those_who_voted() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    let clocks = cluster.brokers[&leader].peers.clocks.lock().clone();
+    assert!(!clocks.is_empty(), "one of two others is a majority");
+    for (node, wall_ms) in clocks {
+        let apart_ms = SystemClock.now_ms() - wall_ms;
+        assert!((0..60_000).contains(&apart_ms), "{node}: {apart_ms}");
     }
     cluster.stop_all().await;
 }

@@ -122,11 +122,18 @@ fn wal_config() -> WalConfig {
     }
 }
 
-struct Addresses(BTreeMap<NodeId, String>);
+/// Where peers are, and what they said of their clocks.
+pub(crate) struct Addresses {
+    known: BTreeMap<NodeId, String>,
+    pub(crate) clocks: Mutex<BTreeMap<NodeId, i64>>,
+}
 
 impl Peers for Addresses {
     fn address(&self, node: NodeId) -> Option<String> {
-        self.0.get(&node).cloned()
+        self.known.get(&node).cloned()
+    }
+    fn heard_clock(&self, node: NodeId, wall_ms: i64) {
+        self.clocks.lock().insert(node, wall_ms);
     }
 }
 
@@ -135,6 +142,7 @@ pub(crate) struct Broker {
     pub(crate) env: TestEnv,
     pub(crate) group: Group,
     pub(crate) state: Arc<Mutex<ToyState>>,
+    pub(crate) peers: Arc<Addresses>,
     groups: Groups<TestEnv>,
     wal: Wal<TestEnv>,
     server: JoinSet<()>,
@@ -206,8 +214,12 @@ impl Cluster {
             timings: Timings::default(),
             cache_bytes: 64 << 10,
         };
-        let peers = Arc::new(Addresses(self.addresses.clone()));
-        let groups = Groups::new(config, env.clone(), wal.clone(), peers);
+        let peers = Arc::new(Addresses {
+            known: self.addresses.clone(),
+            clocks: Mutex::default(),
+        });
+        let known = Arc::clone(&peers) as Arc<dyn Peers>;
+        let groups = Groups::new(config, env.clone(), wal.clone(), known);
         let service = groups.service().into_server();
         let mut server = JoinSet::new();
         server.spawn(async move {
@@ -224,6 +236,7 @@ impl Cluster {
                 env,
                 group,
                 state,
+                peers,
                 groups,
                 wal,
                 server,
