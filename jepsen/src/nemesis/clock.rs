@@ -162,13 +162,12 @@ impl Nemesis for WrongStart {
         let mut detail = proof.detail;
         detail["killed-pids"] = json!(self.killed);
         detail["new-pid"] = json!(pid);
-        // That others told it of its clock is the jump's to show; that it started with it is shown by this.
         let restarted = self.killed.len() == 2 && !self.killed.contains(&pid);
         Ok(Proof {
-            active: restarted,
-            refused: false,
-            finding: proof.finding,
+            // Two kills alone are not this fault: that the clock was wrong has to be shown, too.
+            active: restarted && proof.active,
             detail,
+            ..proof
         })
     }
 
