@@ -109,6 +109,39 @@ fn a_fault_must_be_proven_and_survived() {
 }
 
 #[test]
+fn what_hardly_ever_fails_makes_up_for_neither_sends_nor_polls() {
+    let path = format!("{}/tests/fixtures/vacuous.edn", env!("CARGO_MANIFEST_DIR"));
+    let mut text = std::fs::read_to_string(path).expect("a fixture");
+    for place in 0..100 {
+        let (begin, end) = (1_000 + place * 2, 1_001 + place * 2);
+        text.push_str(&format!(
+            "{{:index {begin} :time {begin} :type :invoke :process 900 :f :assign :value [0]}}\n\
+             {{:index {end} :time {end} :type :ok :process 900 :f :assign :value [0]}}\n"
+        ));
+    }
+    let history = read(text.as_bytes(), Notation::Edn).expect("readable");
+    let verdict = check(&history, &Options::default()).expect("well-formed");
+    assert_eq!(verdict.conclusion, Conclusion::Unknown, "{verdict}");
+    assert!(
+        verdict.to_string().contains("1 of 6 sends ended ok"),
+        "{verdict}"
+    );
+    // Only its sends lie within the fault.
+    let fault = Fault {
+        name: "kill".into(),
+        from_ns: 0,
+        to_ns: 12_500,
+        proven: true,
+    };
+    let options = Options {
+        faults: vec![fault],
+        ..Options::default()
+    };
+    let verdict = check(&load("clean"), &options).expect("well-formed");
+    assert_eq!(verdict.vacuous, ["no poll under fault brought a record"]);
+}
+
+#[test]
 fn what_nobody_polled_is_tolerated_without_final_reads() {
     let options = Options {
         final_reads: false,

@@ -3,10 +3,10 @@
 
 use serde::Serialize;
 
-use crate::history::Function;
+use crate::history::{Action, Function};
 use crate::model::{Ended, Model, Op};
 
-/// Of the operations begun under a fault, at least this many in a hundred must end ok.
+/// Of the sends begun under a fault, and of the polls, at least this many in a hundred must end ok.
 pub const LEAST_OK_PERCENT: u64 = 30;
 
 /// A time in which something was broken on purpose.
@@ -43,16 +43,52 @@ pub(crate) fn reasons(model: &Model<'_>, faults: &[Fault]) -> Vec<String> {
     {
         reasons.push("no record was polled".to_owned());
     }
-    if let Some(reason) = too_few_ok(model, faults) {
-        reasons.push(reason);
+    reasons.extend(too_few_ok(model, faults));
+    reasons
+}
+
+/// Operations of one function that were begun, and those of them that ended ok.
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    begun: u64,
+    ok: u64,
+}
+
+/// Without faults the whole history is measured. Sends and polls are measured apart, and nothing else is: what
+/// hardly ever fails, such as an assignment, must not make up for them.
+fn too_few_ok(model: &Model<'_>, faults: &[Fault]) -> Vec<String> {
+    let (sends, polls) = count(model, faults);
+    let whole = if faults.is_empty() {
+        ""
+    } else {
+        " under fault"
+    };
+    if sends.begun + polls.begun == 0 {
+        return vec![format!("no send and no poll was begun{whole}")];
+    }
+    let mut reasons = Vec::new();
+    for (name, count) in [("sends", sends), ("polls", polls)] {
+        let Count { begun, ok } = count;
+        if ok * 100 < begun * LEAST_OK_PERCENT {
+            reasons.push(format!(
+                "{ok} of {begun} {name}{whole} ended ok, less than {LEAST_OK_PERCENT} %"
+            ));
+        }
+    }
+    // Without faults it has been said already that nothing was polled.
+    if polls.begun == 0 && !faults.is_empty() {
+        reasons.push(format!("no poll{whole} brought a record"));
+    }
+    if sends.begun == 0 && !faults.is_empty() {
+        reasons.push(format!("no send was begun{whole}"));
     }
     reasons
 }
 
-/// Without faults the whole history is measured.
-fn too_few_ok(model: &Model<'_>, faults: &[Fault]) -> Option<String> {
+/// Sends and polls that were begun under a fault.
+fn count(model: &Model<'_>, faults: &[Fault]) -> (Count, Count) {
     let spans = merge(faults);
-    let (mut begun, mut ok) = (0_u64, 0_u64);
+    let (mut sends, mut polls) = (Count::default(), Count::default());
     let mut span = 0;
     let mut latest = 0;
     for op in &model.ops {
@@ -68,29 +104,32 @@ fn too_few_ok(model: &Model<'_>, faults: &[Fault]) -> Option<String> {
         if !faults.is_empty() && spans.get(span).is_none_or(|&(from, _)| at < from) {
             continue;
         }
-        if is_empty_poll(model, op) {
-            continue;
+        let ok = u64::from(op.ended == Ended::Ok);
+        // A transaction may be both.
+        let all = [
+            (sends_any(model, op), &mut sends),
+            (polls_any(model, op), &mut polls),
+        ];
+        for (_, count) in all.into_iter().filter(|(counts, _)| *counts) {
+            count.begun += 1;
+            count.ok += ok;
         }
-        begun += 1;
-        ok += u64::from(op.ended == Ended::Ok);
     }
-    let whole = if faults.is_empty() {
-        ""
-    } else {
-        " under fault"
-    };
-    if begun == 0 {
-        return Some(format!("no operation was begun{whole}"));
-    }
-    (ok * 100 < begun * LEAST_OK_PERCENT).then(|| {
-        format!("{ok} of {begun} operations{whole} ended ok, less than {LEAST_OK_PERCENT} %")
-    })
+    (sends, polls)
+}
+
+fn sends_any(model: &Model<'_>, op: &Op) -> bool {
+    let mut actions = model.entry(op.invoke).actions.iter();
+    actions.any(|action| matches!(action, Action::Send { .. }))
 }
 
 /// A poll that returned nothing says as little of a cluster as no poll at all.
-fn is_empty_poll(model: &Model<'_>, op: &Op) -> bool {
-    let poll = model.entry(op.invoke).function == Function::Poll;
-    poll && op.ended == Ended::Ok && model.entry(op.complete).actions.is_empty()
+fn polls_any(model: &Model<'_>, op: &Op) -> bool {
+    if op.ended != Ended::Ok {
+        return model.entry(op.invoke).function == Function::Poll;
+    }
+    let mut actions = model.entry(op.complete).actions.iter();
+    actions.any(|action| matches!(action, Action::Read { .. }))
 }
 
 /// Overlapping faults joined, ascending.
