@@ -99,6 +99,7 @@ impl<E: Env> Frozen for FrozenImage<E> {
 
 impl<E: Env> StateMachine for MetadataMachine<E> {
     type Frozen = FrozenImage<E>;
+    type Prepared = Image;
 
     async fn apply(&mut self, at: Position, command: Payload) -> Bytes {
         let reply = match MetadataCommand::decode(&command.to_contiguous()) {
@@ -143,9 +144,17 @@ impl<E: Env> StateMachine for MetadataMachine<E> {
         }))
     }
 
-    async fn install(&mut self, _from: NodeId, stored: StoredCheckpoint) -> io::Result<()> {
+    async fn prepare_install(
+        &mut self,
+        _from: NodeId,
+        stored: StoredCheckpoint,
+    ) -> io::Result<Image> {
         let image = Image::decode_snapshot(&stored.manifest).map_err(io::Error::other)?;
         self.file.write(stored.raft_meta, stored.manifest).await?;
+        Ok(image)
+    }
+
+    async fn finish_install(&mut self, image: Image) -> io::Result<()> {
         self.replace(image);
         Ok(())
     }

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 use super::{RESPONSES_IN_FLIGHT, describe, groups};
 use crate::control::{controller, heartbeat, leaving, peers, transfer};
 use crate::node::{Broker, hello};
-use crate::runtime::install;
+use crate::runtime::pull;
 use crate::upkeep::compare;
 
 /// The service over one broker.
@@ -193,7 +193,7 @@ impl<E: Env> Peer for PeerService<E> {
     ) -> Result<Response<Self::PullSnapshotStream>, Status> {
         self.admit(&request)?;
         let (sender, receiver) = mpsc::channel(RESPONSES_IN_FLIGHT.min(4));
-        tokio::spawn(install::serve(
+        tokio::spawn(pull::serve(
             Arc::clone(&self.0),
             request.into_inner(),
             sender,

@@ -12,7 +12,7 @@ use highwater_proto::{NodeId, Offset, ShardId, TimestampMs, TopicPartition};
 use highwater_segment::Compacted;
 use highwater_shard::ImportedBatch;
 
-use super::install::{Piece, Range, SnapshotSource, Taken};
+use super::pull::{Piece, Range, SnapshotSource, Taken};
 
 /// An entry is closed when it holds this much.
 const ENTRY_BYTES: usize = 1 << 20;

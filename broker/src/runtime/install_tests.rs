@@ -1,7 +1,20 @@
 //! What a pulled piece brings.
 
-use highwater_proto::LeaderEpoch;
+use highwater_env::{OsEnv, Workers};
 use highwater_proto::batch::{BatchBuilder, Compression, RecordBatch};
+use highwater_proto::{LeaderEpoch, PartitionId, ShardId, TopicId};
+use highwater_raft::{Position, StateMachine as _};
+use highwater_segment::{SegmentStore, SegmentStoreConfig};
+use highwater_shard::{AppendRequest, PartitionConfig, ShardCommand};
+
+use crate::control::cluster::Cluster;
+use crate::control::peers::{Addresses, PeerClients};
+use crate::node::identity::Identity;
+use crate::node::membership::Membership;
+use crate::runtime::compaction::CompactionQueue;
+use crate::runtime::machine::ShardContext;
+use crate::runtime::pull::SnapshotSource;
+use crate::runtime::tail::TailBudget;
 
 use super::*;
 
@@ -35,24 +48,6 @@ fn the_batch_that_the_start_lies_in_is_kept() {
         let appended = batches.last().map(|batch| batch.append_time);
         assert_eq!(appended, Some(TimestampMs(900)));
     }
-}
-
-#[test]
-fn only_a_log_with_a_hole_begins_anew() {
-    let pulled = |base: u64| {
-        let piece = Bytes::from(batch(base));
-        stored_batches(piece, Offset(base), &BTreeMap::new())
-            .expect("a whole batch")
-            .0
-    };
-    let start = |held: Option<u64>, next, base| {
-        start_over(held.map(Offset), Offset(next), &pulled(base)).map(|start| start.0)
-    };
-    assert_eq!(start(Some(3), 7, 6), Some(6), "their start lies in a batch");
-    assert_eq!(start(Some(3), 6, 6), Some(6));
-    assert_eq!(start(Some(6), 6, 6), None, "it continues what is held");
-    assert_eq!(start(None, 6, 6), None, "nothing is held");
-    assert_eq!(start(Some(3), 6, 9), None, "a later piece");
 }
 
 /// A piece of a source that is compacted below 10.
@@ -93,14 +88,15 @@ async fn what_a_source_has_compacted_comes_as_a_whole_or_not_at_all() {
         segments: &mut segments,
         starts,
         range: range(3),
-        held: Some(Offset(3)),
+        target: Where::Behind(Offset(3)),
         compacted: Compacted::default(),
         superseded: false,
     };
     // What is held may contain what a record superseded that is gone there.
     let taken = pulling.take(piece(batch(3), 0, 6)).await.expect("taken");
     assert_eq!((taken, pulling.superseded), (Taken::Enough, true));
-    (pulling.held, pulling.range, pulling.superseded) = (None, range(0), false);
+    pulling.segments.begin_aside(tp, 0).await.expect("begun");
+    (pulling.target, pulling.range, pulling.superseded) = (Where::Aside, range(0), false);
     for (sent, after) in [
         (piece(batch(0), 0, 3), 3),
         (piece(batch(6), 0, 9), 9),
@@ -111,6 +107,12 @@ async fn what_a_source_has_compacted_comes_as_a_whole_or_not_at_all() {
         let taken = pulling.take(sent).await.expect("taken");
         assert_eq!(taken, Taken::Upto(Offset(after)));
     }
+    let own = segments.freeze().wait().await.expect("frozen");
+    assert!(own[0].1.segments.is_empty(), "{own:?}");
+    segments
+        .take_aside(Vec::new(), Vec::new())
+        .await
+        .expect("taken");
     let manifests = segments.freeze().wait().await.expect("frozen");
     let found: Vec<_> = manifests[0]
         .1
@@ -120,4 +122,120 @@ async fn what_a_source_has_compacted_comes_as_a_whole_or_not_at_all() {
         .collect();
     assert_eq!(found, [(0, 9, 500), (10, 13, 900)]);
     store.close().await.expect("closed");
+}
+
+/// The state machine of a shard whose other replicas nobody can reach.
+fn alone(dir: &std::path::Path) -> ShardMachine<OsEnv> {
+    let env = OsEnv::default();
+    let config = SegmentStoreConfig::new(dir.join("partitions"));
+    let hook = Arc::new(|fault: &highwater_segment::SegmentFault| panic!("{fault}"));
+    let store = SegmentStore::start(env.disk(), Workers::Threads, config, hook).expect("started");
+    let cluster: Arc<Cluster> = Arc::default();
+    let identity = Identity {
+        format_version: 1,
+        node_id: 1,
+        incarnation: "one".to_owned(),
+        cluster_id: None,
+        founders: Vec::new(),
+        initiator: false,
+    };
+    let addresses = Addresses::new(Arc::clone(&cluster), Vec::new(), Arc::default());
+    let membership = Arc::new(Membership::new(identity, cluster));
+    let peers = Arc::new(PeerClients::new(
+        env.clone(),
+        Arc::new(addresses),
+        membership,
+    ));
+    let context = ShardContext {
+        env,
+        store,
+        tail: TailBudget::new(1 << 20),
+        dir: dir.to_owned(),
+        snapshots: SnapshotSource::new(peers),
+        compactions: CompactionQueue::default(),
+    };
+    ShardMachine::new(ShardId(1), Arc::new(context))
+}
+
+async fn apply(machine: &mut ShardMachine<OsEnv>, index: u64, command: ShardCommand) {
+    let at = Position { term: 1, index };
+    machine.apply(at, command.encode()).await;
+}
+
+/// An entry that appends a batch of three records.
+fn appended(tp: TopicPartition) -> ShardCommand {
+    let batch = Bytes::from(batch(0));
+    let append_time = TimestampMs(1_000);
+    let batches = vec![AppendRequest {
+        tp,
+        append_time,
+        batch,
+    }];
+    ShardCommand::Append { batches }
+}
+
+/// Offsets of the batches that readers find.
+async fn read(machine: &ShardMachine<OsEnv>, tp: TopicPartition) -> Vec<u64> {
+    let view = machine.views.get(tp).expect("there");
+    let range = (Offset(0), view.high_watermark());
+    let pieces = view.read(range, 1 << 20, Workers::Threads).await;
+    let bytes = pieces
+        .expect("read")
+        .pieces
+        .into_iter()
+        .collect::<highwater_proto::Payload>();
+    let batches = split_batches(bytes.to_contiguous());
+    let bases = batches.map(|batch| batch.expect("whole").header().base_offset.0);
+    bases.collect()
+}
+
+/// Who sends may die at any time, and the next leader may have the log that was lacking.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_here_stays_whole_until_all_of_a_checkpoint_has_come() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let mut machine = alone(dir.path());
+    let place = |partition| TopicPartition::new(TopicId(1), PartitionId(partition));
+    for partition in 0..2 {
+        let config = PartitionConfig::default();
+        let (tp, index) = (place(partition), 2 * u64::from(partition));
+        apply(
+            &mut machine,
+            index,
+            ShardCommand::CreatePartition { tp, config },
+        )
+        .await;
+        apply(&mut machine, index + 1, appended(tp)).await;
+    }
+    let ours = machine.segments.freeze().wait().await.expect("frozen");
+    let mut theirs = ours.clone();
+    // One has gone to another shard and has come back, one is trimmed there beyond what is here.
+    theirs[0].1.arrival = 7;
+    theirs[1].1.log_start = Offset(9);
+    for (_, manifest) in &mut theirs {
+        manifest.next_offset = Offset(12);
+    }
+    let checkpoint = Checkpoint {
+        raft_meta: Bytes::new(),
+        state: machine.state.encode_snapshot(),
+        partitions: theirs,
+    };
+    for partitions in [0..1, 1..2] {
+        let part = Checkpoint {
+            partitions: checkpoint.partitions[partitions].to_vec(),
+            ..checkpoint.clone()
+        };
+        let stored = StoredCheckpoint {
+            raft_meta: Bytes::new(),
+            manifest: part.encode(),
+        };
+        let came = machine.prepare_install(NodeId(9), stored).await;
+        assert!(came.is_err(), "nobody knows broker 9");
+    }
+    let after = machine.segments.freeze().wait().await.expect("frozen");
+    assert_eq!(after, ours);
+    for partition in 0..2 {
+        let index = 4 + u64::from(partition);
+        apply(&mut machine, index, appended(place(partition))).await;
+        assert_eq!(read(&machine, place(partition)).await, [0, 3]);
+    }
 }

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use highwater_env::Env;
 use highwater_proto::{LeaderEpoch, NodeId, Offset, Payload, ShardId, TopicPartition};
 use highwater_raft::{Position, StateMachine, StoredCheckpoint};
-use highwater_segment::{AppendBatch, Checkpoint, SegmentStore, ShardSegments};
+use highwater_segment::{AppendBatch, SegmentStore, ShardSegments};
 use highwater_shard::{
     CompactionFacts, Effect, EntryContext, PartitionConfig, PartitionFacts, ShardCommand,
     ShardReply, ShardState,
@@ -21,7 +21,8 @@ use highwater_shard::{
 use super::checkpoint::{self, CheckpointFiles, FrozenShard};
 use super::compaction::CompactionQueue;
 use super::groups::GroupViews;
-use super::install::SnapshotSource;
+use super::install::PreparedShard;
+use super::pull::SnapshotSource;
 use super::standing::Standing;
 use super::tail::{ShardTail, TailBudget};
 use super::view::{PartitionView, Views};
@@ -254,6 +255,7 @@ impl<E: Env> ShardMachine<E> {
 
 impl<E: Env> StateMachine for ShardMachine<E> {
     type Frozen = FrozenShard<E::Disk>;
+    type Prepared = PreparedShard;
 
     async fn apply(&mut self, at: Position, command: Payload) -> Bytes {
         let command = match ShardCommand::decode(&command) {
@@ -321,38 +323,15 @@ impl<E: Env> StateMachine for ShardMachine<E> {
         Ok(Some(stored))
     }
 
-    async fn install(&mut self, from: NodeId, stored: StoredCheckpoint) -> io::Result<()> {
-        let theirs = Checkpoint::decode(&stored.manifest).map_err(io::Error::other)?;
-        let state = ShardState::decode_snapshot(&theirs.state).map_err(io::Error::other)?;
-        self.drop_earlier(&theirs.partitions).await?;
-        for (tp, manifest) in &theirs.partitions {
-            self.pull(from, *tp, manifest).await?;
-        }
-        let gone = self
-            .views
-            .all()
-            .into_iter()
-            .filter(|tp| !state.has_partition(*tp));
-        for tp in gone.collect::<Vec<_>>() {
-            self.segments
-                .delete(tp)
-                .await
-                .map_err(checkpoint::store_error)?;
-        }
-        let ticket = self.segments.freeze();
-        let partitions = ticket.wait().await.map_err(checkpoint::store_error)?;
-        let ours = Checkpoint {
-            raft_meta: stored.raft_meta,
-            state: theirs.state,
-            partitions,
-        };
-        self.files().store_durably(self.id, ours).await?;
-        self.adopt(state);
-        tracing::info!(
-            shard = self.id.0,
-            from = from.0,
-            "the log that this replica lacked is gone; took a checkpoint instead"
-        );
-        Ok(())
+    async fn prepare_install(
+        &mut self,
+        from: NodeId,
+        stored: StoredCheckpoint,
+    ) -> io::Result<PreparedShard> {
+        self.pull_all(from, stored).await
+    }
+
+    async fn finish_install(&mut self, prepared: PreparedShard) -> io::Result<()> {
+        self.take_over(prepared).await
     }
 }

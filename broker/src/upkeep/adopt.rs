@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use super::{compact, compare};
 use crate::node::Broker;
 use crate::runtime::damage::Place;
-use crate::runtime::install::{Piece, Range, Taken};
+use crate::runtime::pull::{Piece, Range, Taken};
 
 /// Takes over what `node` has compacted, which was seen to be this far. Nothing else is bad in all of that
 /// range then.

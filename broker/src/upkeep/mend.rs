@@ -21,7 +21,7 @@ use crate::control::{host, transfer};
 use crate::node::Broker;
 use crate::runtime::Shard;
 use crate::runtime::damage::Place;
-use crate::runtime::install::{Piece, Range, Taken};
+use crate::runtime::pull::{Piece, Range, Taken};
 
 /// Between two looks while nothing is noted.
 const INTERVAL: Duration = Duration::from_secs(1);

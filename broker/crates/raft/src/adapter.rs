@@ -76,6 +76,12 @@ pub(crate) struct FrozenState<F> {
     pub submission: u64,
 }
 
+/// A checkpoint of another replica that is durable here.
+pub(crate) struct Prepared<P> {
+    content: P,
+    current: Current,
+}
+
 /// A state machine under openraft.
 pub(crate) struct Adapter<S: StateMachine> {
     node: NodeId,
@@ -154,24 +160,30 @@ impl<S: StateMachine> Adapter<S> {
             submission: self.log.submitted(),
         })
     }
-    /// Replaces the state by a checkpoint that is ahead of it. Nothing happens if it is not.
-    pub(crate) async fn install(
+    /// Fetches a checkpoint that is ahead of the state; `None`: it is not. May be given up at any time.
+    pub(crate) async fn prepare_install(
         &mut self,
-        meta: &SnapshotMeta,
+        meta: SnapshotMeta,
         handle: SnapshotHandle,
-    ) -> io::Result<()> {
+    ) -> io::Result<Option<Prepared<S::Prepared>>> {
         if self.applied >= meta.last_log_id {
-            return Ok(());
+            return Ok(None);
         }
-        self.machine
-            .install(handle.from, handle.stored.clone())
-            .await?;
-        self.applied = meta.last_log_id;
-        self.membership = meta.last_membership.clone();
-        self.current.lock().current = Some(Current {
-            meta: meta.clone(),
-            stored: handle.stored,
-        });
+        let SnapshotHandle { from, stored } = handle;
+        let content = self.machine.prepare_install(from, stored.clone()).await?;
+        let current = Current { meta, stored };
+        Ok(Some(Prepared { content, current }))
+    }
+    /// Replaces the state. To be waited for to its end.
+    pub(crate) async fn finish_install(
+        &mut self,
+        prepared: Prepared<S::Prepared>,
+    ) -> io::Result<()> {
+        let Prepared { content, current } = prepared;
+        self.machine.finish_install(content).await?;
+        self.applied = current.meta.last_log_id;
+        self.membership = current.meta.last_membership.clone();
+        self.current.lock().current = Some(current);
         Ok(())
     }
     async fn apply_one(&mut self, id: &LogId, payload: crate::types::Content) -> io::Result<Reply> {
@@ -256,7 +268,10 @@ impl<S: StateMachine> RaftStateMachine<TypeConfig> for Adapter<S> {
         meta: &SnapshotMeta,
         snapshot: SnapshotHandle,
     ) -> Result<(), io::Error> {
-        self.install(meta, snapshot).await
+        match self.prepare_install(meta.clone(), snapshot).await? {
+            Some(prepared) => self.finish_install(prepared).await,
+            None => Ok(()),
+        }
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {

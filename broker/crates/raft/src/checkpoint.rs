@@ -110,13 +110,16 @@ async fn install<S: StateMachine>(
     let deadline: Duration = replica.timings.install_deadline;
     let done = replica.raft.with_state_machine(move |machine| {
         Box::pin(async move {
-            tokio::select! {
+            let prepared = tokio::select! {
                 biased;
-                _ = &mut unwanted => Err("given up by its leader".to_owned()),
-                done = tokio::time::timeout(deadline, machine.install(&meta, handle)) => match done {
-                    Ok(done) => done.map_err(|error| error.to_string()),
-                    Err(_) => Err(format!("not installed within {deadline:?}")),
-                },
+                _ = &mut unwanted => return Err("given up by its leader".to_owned()),
+                done = tokio::time::timeout(deadline, machine.prepare_install(meta, handle)) => done,
+            };
+            let prepared = prepared.map_err(|_| format!("not there within {deadline:?}"))?;
+            match prepared.map_err(|error| error.to_string())? {
+                // From here on nobody gives it up: half of it would be no state at all.
+                Some(prepared) => machine.finish_install(prepared).await.map_err(|e| e.to_string()),
+                None => Ok(()),
             }
         })
     });

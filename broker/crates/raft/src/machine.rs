@@ -31,6 +31,8 @@ pub struct StoredCheckpoint {
 pub trait StateMachine: Send + Sync + 'static {
     /// A frozen state on its way to the disk.
     type Frozen: Frozen;
+    /// A checkpoint of another replica that is durable here and is to replace the state.
+    type Prepared: Send;
 
     /// Applies a committed command and says what came of it. A command may be applied again after
     /// a restart, from the last durable checkpoint on, in the same order.
@@ -47,15 +49,23 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Reads the last durable checkpoint at start; afterwards the state equals it. `None`: there
     /// is none, the state is empty.
     fn load(&mut self) -> impl Future<Output = io::Result<Option<StoredCheckpoint>>> + Send;
-    /// Replaces the state with a checkpoint of `from`: pulls what is missing and makes it durable
-    /// (together with `checkpoint.raft_meta`, as [`Frozen::persist`] does) before `Ok`.
+    /// Pulls what is missing of a checkpoint of `from` and makes it durable (together with
+    /// `checkpoint.raft_meta`, as [`Frozen::persist`] does) before `Ok`.
     ///
-    /// The future is dropped when the sender goes away or the deadline passes: until the state is
-    /// replaced, the old state must stay whole, and replacing it must not await.
-    fn install(
+    /// The future is dropped when the sender goes away or the deadline passes, and the state machine goes
+    /// on from where it is: the old state must stay whole, on the disk as well.
+    fn prepare_install(
         &mut self,
         from: NodeId,
         checkpoint: StoredCheckpoint,
+    ) -> impl Future<Output = io::Result<Self::Prepared>> + Send;
+    /// Replaces the state. It is not dropped, and nothing comes in between.
+    ///
+    /// # Errors
+    /// Those after which nothing more is applied here: the process stops.
+    fn finish_install(
+        &mut self,
+        prepared: Self::Prepared,
     ) -> impl Future<Output = io::Result<()>> + Send;
 }
 

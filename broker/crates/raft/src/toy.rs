@@ -94,6 +94,7 @@ impl Toy {
 
 impl StateMachine for Toy {
     type Frozen = ToyFrozen;
+    type Prepared = Bytes;
 
     async fn apply(&mut self, at: Position, command: Payload) -> Bytes {
         let mut state = self.state.lock();
@@ -133,15 +134,22 @@ impl StateMachine for Toy {
             manifest: bytes,
         }))
     }
-    async fn install(&mut self, _: NodeId, checkpoint: StoredCheckpoint) -> io::Result<()> {
+    async fn prepare_install(
+        &mut self,
+        _: NodeId,
+        checkpoint: StoredCheckpoint,
+    ) -> io::Result<Bytes> {
         self.state.lock().fails()?;
         store(&self.path, &checkpoint.raft_meta, &checkpoint.manifest)?;
+        Ok(checkpoint.manifest)
+    }
+    async fn finish_install(&mut self, prepared: Bytes) -> io::Result<()> {
         let mut state = self.state.lock();
         let installs = state.installs + 1;
         *state = ToyState {
             installs,
             last: state.last,
-            ..decode(checkpoint.manifest)
+            ..decode(prepared)
         };
         Ok(())
     }

@@ -13,6 +13,7 @@
 //! Formats: `FORMAT.md`.
 
 mod append;
+mod aside;
 mod check;
 mod checkpoint;
 mod compact;

@@ -121,6 +121,16 @@ impl PartitionManifest {
         }
         Ok(())
     }
+    /// Moves the log's start up, as [`crate::PartitionLog::set_log_start`] does.
+    pub fn trim(&mut self, log_start: Offset) {
+        if log_start <= self.log_start {
+            return;
+        }
+        self.segments
+            .retain(|segment| segment.next_offset > log_start);
+        self.log_start = log_start;
+        self.next_offset = self.next_offset.max(log_start);
+    }
     /// Bytes of all segments.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {

@@ -81,7 +81,7 @@ impl<D: Disk> PartitionLog<D> {
         let log = Self::with_view(files, owner, (dir, config), (view, manifest.next_offset));
         Ok(Self { growing, ..log })
     }
-    fn with_view(
+    pub(crate) fn with_view(
         files: &Arc<FileCache<D>>,
         owner: LogIdentity,
         (dir, config): (Arc<Path>, SegmentConfig),

@@ -50,24 +50,8 @@ impl<D: Disk> PartitionLog<D> {
             .next_offset
             .fetch_max(log_start.0, Ordering::AcqRel);
     }
-    /// Begins the log anew, empty, at `log_start`, which may lie below its end: what another replica
-    /// has of it is about to take its place. Files wait for [`Self::take_unlinkable`]; nothing that a
-    /// durable manifest names is written over, because the new ones have another version.
-    pub fn begin_anew(&mut self, log_start: Offset) {
-        let mut view = self.shared.view.write();
-        let gone = std::mem::take(&mut view.segments);
-        self.retired.extend(gone.into_values());
-        view.log_start = log_start;
-        view.compacted = Compacted::default();
-        view.resets += 1;
-        self.growing = None;
-        self.version = self.shared.versions.fresh();
-        self.shared
-            .next_offset
-            .store(log_start.0, Ordering::Release);
-    }
-    /// Says how far a log that was begun anew, and filled, is compacted, and where it ends: behind its
-    /// last batch there may have been others.
+    /// Says how far a log that was filled from another replica is compacted, and where it ends: behind
+    /// its last batch there may have been others.
     pub fn set_compacted(&mut self, compacted: Compacted, next_offset: Offset) {
         self.shared.view.write().compacted = compacted;
         self.shared

@@ -28,6 +28,24 @@ pub(super) struct ShardJob {
     pub permit: OwnedSemaphorePermit,
 }
 
+/// Which of a partition's logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Place {
+    /// The one that is read.
+    Own,
+    /// The one that is to take its place.
+    Aside,
+}
+
+/// What becomes of a shard's partitions when its state is replaced, beside what lies aside.
+#[derive(Debug, Default)]
+pub(super) struct NewContent {
+    /// Where logs begin.
+    pub log_starts: Vec<(TopicPartition, Offset)>,
+    /// Partitions that are no more.
+    pub gone: Vec<TopicPartition>,
+}
+
 pub(super) enum Step {
     Open {
         partitions: Manifests,
@@ -41,6 +59,7 @@ pub(super) enum Step {
     },
     Append {
         partition: TopicPartition,
+        place: Place,
         batches: Vec<AppendBatch>,
     },
     Trim {
@@ -50,15 +69,26 @@ pub(super) enum Step {
     Delete {
         partition: TopicPartition,
     },
-    BeginAnew {
+    /// Begins an empty log beside the partition's own.
+    BeginAside {
         partition: TopicPartition,
-        log_start: Offset,
+        arrival: u64,
     },
+    /// Says how far the log aside is compacted, and where it ends.
     SetCompacted {
         partition: TopicPartition,
         compacted: Compacted,
         next_offset: Offset,
     },
+    /// Asks for the manifests that the shard will have when what lies aside has taken its place.
+    FreezeAside {
+        done: oneshot::Sender<Manifests>,
+    },
+    TakeAside {
+        new: NewContent,
+        done: oneshot::Sender<()>,
+    },
+    GiveUpAside,
     /// The shard leaves this broker, or its state is replaced: forget its logs, keep the files.
     Release,
 }

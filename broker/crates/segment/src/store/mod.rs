@@ -5,6 +5,7 @@
 //! order. Checkpoints: [`ShardSegments::freeze`] at the applied index, wait for the ticket, then
 //! [`SegmentStore::sync`], store the checkpoint file, and [`SegmentStore::unlink`].
 
+mod aside;
 mod barrier;
 mod call_worker;
 mod job;
@@ -426,6 +427,10 @@ fn make_root<D: Disk>(disk: &D, root: &Path) -> io::Result<()> {
 #[cfg(test)]
 #[path = "store_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "aside_tests.rs"]
+mod aside_tests;
 
 #[cfg(test)]
 #[path = "gather_tests.rs"]

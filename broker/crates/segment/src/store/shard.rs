@@ -8,10 +8,10 @@ use highwater_proto::{Offset, ShardId, TopicPartition};
 use tokio::sync::oneshot;
 
 use super::barrier::FreezeTicket;
-use super::job::{Manifests, ShardJob, Step, WriteJob};
+use super::job::{Manifests, NewContent, Place, ShardJob, Step, WriteJob};
 use super::{MAX_QUEUE_BYTES, Shared, StoreError};
 use crate::append::AppendBatch;
-use crate::manifest::Compacted;
+use crate::manifest::{Compacted, PartitionManifest};
 
 /// What a job weighs beside its batches, in bytes: jobs without batches are bounded too.
 const JOB_WEIGHT: usize = 256;
@@ -91,9 +91,21 @@ impl<D: Disk> ShardSegments<D> {
         partition: TopicPartition,
         batches: Vec<AppendBatch>,
     ) -> Result<(), StoreError> {
+        self.append_to(Place::Own, partition, batches).await
+    }
+    async fn append_to(
+        &mut self,
+        place: Place,
+        partition: TopicPartition,
+        batches: Vec<AppendBatch>,
+    ) -> Result<(), StoreError> {
         let weight = batches.iter().map(AppendBatch::len).sum::<usize>() + JOB_WEIGHT;
-        self.hand_over(weight, Step::Append { partition, batches })
-            .await
+        let step = Step::Append {
+            partition,
+            place,
+            batches,
+        };
+        self.hand_over(weight, step).await
     }
     /// Moves the partition's start up. Files go with [`super::SegmentStore::unlink`].
     ///
@@ -120,23 +132,31 @@ impl<D: Disk> ShardSegments<D> {
     pub async fn delete(&mut self, partition: TopicPartition) -> Result<(), StoreError> {
         self.hand_over(JOB_WEIGHT, Step::Delete { partition }).await
     }
-    /// Empties a partition and continues it at `log_start`, because what another replica has of it is
-    /// to take its place. Its files go with [`super::SegmentStore::unlink`].
+    /// Begins an empty log beside the partition's own, which need not exist: what another replica has of
+    /// it is to take its place. `arrival` is the move that brought it to that replica (0: none).
     ///
     /// # Errors
     /// [`StoreError::Closed`] or the fault.
-    pub async fn begin_anew(
+    pub async fn begin_aside(
         &mut self,
         partition: TopicPartition,
-        log_start: Offset,
+        arrival: u64,
     ) -> Result<(), StoreError> {
-        let step = Step::BeginAnew {
-            partition,
-            log_start,
-        };
+        let step = Step::BeginAside { partition, arrival };
         self.hand_over(JOB_WEIGHT, step).await
     }
-    /// Says how far a partition that was begun anew is compacted, and where it ends.
+    /// As [`Self::append`], into the log aside.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or the fault.
+    pub async fn append_aside(
+        &mut self,
+        partition: TopicPartition,
+        batches: Vec<AppendBatch>,
+    ) -> Result<(), StoreError> {
+        self.append_to(Place::Aside, partition, batches).await
+    }
+    /// Says how far a log aside is compacted, and where it ends.
     ///
     /// # Errors
     /// [`StoreError::Closed`] or the fault.
@@ -152,6 +172,44 @@ impl<D: Disk> ShardSegments<D> {
             next_offset,
         };
         self.hand_over(JOB_WEIGHT, step).await
+    }
+    /// The manifests that the shard will have when what lies aside has taken its place. Not durable before
+    /// a sync that begins after this.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or the fault.
+    pub async fn freeze_aside(
+        &mut self,
+    ) -> Result<Vec<(TopicPartition, PartitionManifest)>, StoreError> {
+        let (done, answer) = oneshot::channel();
+        self.hand_over(JOB_WEIGHT, Step::FreezeAside { done })
+            .await?;
+        answer.await.map_err(|_| self.shared.stopped())
+    }
+    /// What lies aside takes its place, logs move their starts up to `log_starts`, and the partitions
+    /// `gone` end: all of it, in one step of the shard's order. To be waited for to its end, and followed
+    /// by the state that it belongs to.
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or the fault.
+    pub async fn take_aside(
+        &mut self,
+        log_starts: Vec<(TopicPartition, Offset)>,
+        gone: Vec<TopicPartition>,
+    ) -> Result<(), StoreError> {
+        let (done, answer) = oneshot::channel();
+        let new = NewContent { log_starts, gone };
+        let weight = JOB_WEIGHT + 32 * (new.log_starts.len() + new.gone.len());
+        self.hand_over(weight, Step::TakeAside { new, done })
+            .await?;
+        answer.await.map_err(|_| self.shared.stopped())
+    }
+    /// What lies aside goes. Its files go with [`super::SegmentStore::unlink`].
+    ///
+    /// # Errors
+    /// [`StoreError::Closed`] or the fault.
+    pub async fn give_up_aside(&mut self) -> Result<(), StoreError> {
+        self.hand_over(JOB_WEIGHT, Step::GiveUpAside).await
     }
     /// Forgets all partitions of the shard and keeps their files.
     ///

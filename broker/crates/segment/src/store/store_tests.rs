@@ -19,7 +19,7 @@ fn settings(root: &Path) -> SegmentStoreConfig {
     settings
 }
 
-fn start<D: Disk>(disk: &D, root: &Path) -> SegmentStore<D> {
+pub(super) fn start<D: Disk>(disk: &D, root: &Path) -> SegmentStore<D> {
     let hook: OnFatal = Arc::new(|fault| panic!("{fault}"));
     SegmentStore::start(disk, Workers::Threads, settings(root), hook).expect("start")
 }

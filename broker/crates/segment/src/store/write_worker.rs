@@ -15,7 +15,7 @@ use highwater_proto::{ShardId, TopicPartition};
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
-use super::job::{Manifests, Removal, ShardJob, Step, WriteJob};
+use super::job::{Manifests, Place, Removal, ShardJob, Step, WriteJob};
 use crate::append::AppendBatch;
 use crate::compact::Replaced;
 use crate::error::{AppendError, OpenError};
@@ -23,9 +23,9 @@ use crate::layout::{LogIdentity, parse_partition_dir};
 use crate::log::PartitionLog;
 use crate::manifest::PartitionManifest;
 
-type Key = (ShardId, TopicPartition);
+pub(super) type Key = (ShardId, TopicPartition);
 
-/// Appends to one partition that are written together.
+/// Appends to one log that are written together.
 struct Pending {
     sequence: u64,
     batches: Vec<AppendBatch>,
@@ -33,12 +33,17 @@ struct Pending {
 }
 
 pub(super) struct WriteWorker<D: Disk> {
-    shared: Arc<Shared<D>>,
-    logs: BTreeMap<Key, PartitionLog<D>>,
+    pub(super) shared: Arc<Shared<D>>,
+    pub(super) logs: BTreeMap<Key, PartitionLog<D>>,
+    /// On their way here from another replica (`aside.rs`).
+    pub(super) aside: BTreeMap<Key, PartitionLog<D>>,
+    /// Of those that were given up, the ones that lay beside nothing, by the move that brought them to
+    /// that replica: the next attempt goes on in their directories.
+    pub(super) given_up: BTreeMap<(Key, u64), PartitionLog<D>>,
     /// Deleted, but a durable checkpoint may still name them; by the move that brought them, too: a
     /// partition may have left the shard and come back.
-    deleted: BTreeMap<(Key, u64), PartitionLog<D>>,
-    pending: BTreeMap<Key, Pending>,
+    pub(super) deleted: BTreeMap<(Key, u64), PartitionLog<D>>,
+    pending: BTreeMap<(Key, Place), Pending>,
     /// Bytes of the appends that are gathered.
     pending_bytes: usize,
     /// Waiting for space, in order. Bounded by the permits that the jobs hold.
@@ -89,6 +94,8 @@ impl<D: Disk> WriteWorker<D> {
         Self {
             shared,
             logs: BTreeMap::new(),
+            aside: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             deleted: BTreeMap::new(),
             pending: BTreeMap::new(),
             pending_bytes: 0,
@@ -115,9 +122,14 @@ impl<D: Disk> WriteWorker<D> {
             step,
             permit,
         } = job;
-        if let Step::Append { partition, batches } = step {
+        if let Step::Append {
+            partition,
+            place,
+            batches,
+        } = step
+        {
             self.gather(
-                (shard, partition),
+                ((shard, partition), place),
                 Pending {
                     sequence,
                     batches,
@@ -139,7 +151,7 @@ impl<D: Disk> WriteWorker<D> {
             });
         }
     }
-    fn gather(&mut self, key: Key, new: Pending) {
+    fn gather(&mut self, key: (Key, Place), new: Pending) {
         self.pending_bytes += new.batches.iter().map(AppendBatch::len).sum::<usize>();
         match self.pending.entry(key) {
             std::collections::btree_map::Entry::Vacant(vacant) => {
@@ -156,8 +168,8 @@ impl<D: Disk> WriteWorker<D> {
     /// Writes what was gathered.
     fn flush(&mut self) {
         self.pending_bytes = 0;
-        for (key, pending) in std::mem::take(&mut self.pending) {
-            match self.append(key, &pending.batches) {
+        for ((key, place), pending) in std::mem::take(&mut self.pending) {
+            match self.append(key, place, &pending.batches) {
                 Ok(()) => {
                     let done = self.done.entry(key.0).or_default();
                     *done = pending.sequence.max(*done);
@@ -168,6 +180,7 @@ impl<D: Disk> WriteWorker<D> {
                     }
                     let step = Step::Append {
                         partition: key.1,
+                        place,
                         batches: pending.batches,
                     };
                     let Pending {
@@ -185,8 +198,17 @@ impl<D: Disk> WriteWorker<D> {
             }
         }
     }
-    fn append(&mut self, key: Key, batches: &[AppendBatch]) -> Result<(), AppendError> {
-        match self.logs.get_mut(&key) {
+    fn append(
+        &mut self,
+        key: Key,
+        place: Place,
+        batches: &[AppendBatch],
+    ) -> Result<(), AppendError> {
+        let logs = match place {
+            Place::Own => &mut self.logs,
+            Place::Aside => &mut self.aside,
+        };
+        match logs.get_mut(&key) {
             Some(log) => log.append_all(batches),
             None => {
                 let source = io::Error::other("the partition is not open");
@@ -248,29 +270,29 @@ impl<D: Disk> WriteWorker<D> {
                     log.set_log_start(log_start);
                 }
             }
-            Step::BeginAnew {
-                partition,
-                log_start,
-            } => {
-                if let Some(log) = self.logs.get_mut(&(shard, partition)) {
-                    log.begin_anew(log_start);
-                }
+            Step::BeginAside { partition, arrival } => {
+                self.begin_aside((shard, partition), arrival)
             }
             Step::SetCompacted {
                 partition,
                 compacted,
                 next_offset,
             } => {
-                if let Some(log) = self.logs.get_mut(&(shard, partition)) {
+                if let Some(log) = self.aside.get_mut(&(shard, partition)) {
                     log.set_compacted(compacted, next_offset);
                 }
             }
+            Step::FreezeAside { done } => {
+                // Nobody waits any more: it was given up.
+                let _ = done.send(self.freeze_aside(shard));
+            }
+            Step::TakeAside { new, done } => {
+                self.take_aside(shard, new);
+                let _ = done.send(());
+            }
+            Step::GiveUpAside => self.give_up_aside(shard),
             Step::Delete { partition } => {
-                if let Some(log) = self.logs.remove(&(shard, partition)) {
-                    self.shared.readers.write().remove(&(shard, partition));
-                    let arrival = log.owner().arrival;
-                    self.deleted.insert(((shard, partition), arrival), log);
-                }
+                self.delete((shard, partition));
             }
             Step::Release => self.release(shard),
         }
@@ -297,7 +319,14 @@ impl<D: Disk> WriteWorker<D> {
         }
         Ok(())
     }
-    fn add(&mut self, log: PartitionLog<D>) {
+    /// Ends a partition; its files stay while a durable checkpoint may name them.
+    pub(super) fn delete(&mut self, key: Key) {
+        if let Some(log) = self.logs.remove(&key) {
+            self.shared.readers.write().remove(&key);
+            self.deleted.insert((key, log.owner().arrival), log);
+        }
+    }
+    pub(super) fn add(&mut self, log: PartitionLog<D>) {
         let LogIdentity {
             shard, partition, ..
         } = log.owner();
@@ -312,6 +341,9 @@ impl<D: Disk> WriteWorker<D> {
             readers.remove(&key);
             self.logs.remove(&key);
         }
+        drop(readers);
+        self.aside.retain(|(of, _), _| *of != shard);
+        self.given_up.retain(|((of, _), _), _| *of != shard);
         self.deleted.retain(|((of, _), _), _| *of != shard);
     }
 
@@ -426,6 +458,8 @@ impl<D: Disk> WriteWorker<D> {
         let used: BTreeSet<(TopicPartition, u64)> = self
             .logs
             .values()
+            .chain(self.aside.values())
+            .chain(self.given_up.values())
             .chain(self.deleted.values())
             .map(|log| (log.owner().partition, log.owner().arrival))
             .collect();
@@ -447,7 +481,10 @@ impl<D: Disk> WriteWorker<D> {
 }
 
 /// The entries of one shard.
-fn range_of<V>(map: &BTreeMap<Key, V>, shard: ShardId) -> impl Iterator<Item = (&Key, &V)> {
+pub(super) fn range_of<V>(
+    map: &BTreeMap<Key, V>,
+    shard: ShardId,
+) -> impl Iterator<Item = (&Key, &V)> {
     map.range((shard, TopicPartition::default())..)
         .take_while(move |(key, _)| key.0 == shard)
 }
