@@ -99,7 +99,9 @@ impl<D: Disk> Router<D> {
     pub fn route(&self, tp: TopicPartition) -> Route<D> {
         match self.locate(tp) {
             Ok((shard_id, topic)) => match self.shards.get(shard_id) {
-                Some(shard) if shard.group.is_leader() => Route::Here { shard, topic },
+                Some(shard) if shard.group.is_leader() && is_meant(&shard, &topic, tp) => {
+                    Route::Here { shard, topic }
+                }
                 _ => Route::Elsewhere(shard_id),
             },
             Err(route) => route,
@@ -111,8 +113,8 @@ impl<D: Disk> Router<D> {
     pub fn replica(&self, tp: TopicPartition) -> Route<D> {
         match self.locate(tp) {
             Ok((shard_id, topic)) => match self.shards.get(shard_id) {
-                Some(shard) => Route::Here { shard, topic },
-                None => Route::Elsewhere(shard_id),
+                Some(shard) if is_meant(&shard, &topic, tp) => Route::Here { shard, topic },
+                _ => Route::Elsewhere(shard_id),
             },
             Err(route) => route,
         }
@@ -182,4 +184,12 @@ impl<D: Disk> Router<D> {
             ..self.hint(shard)?
         })
     }
+}
+
+/// Whether what the shard has of a partition, if anything yet, is what the image means. Where a partition has
+/// gone and come back, one of the two may be behind: an image of before it went names the copy that a later
+/// move is still to make good, or to give up again.
+fn is_meant<D: Disk>(shard: &Shard<D>, topic: &Topic, tp: TopicPartition) -> bool {
+    let view = shard.views.get(tp);
+    view.is_none_or(|view| view.arrival() == topic.arrival(tp.partition))
 }

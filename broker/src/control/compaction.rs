@@ -9,13 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use highwater_env::{Clock, Env};
+use highwater_env::Env;
 use highwater_proto::{Offset, ShardId, TimestampMs};
 use highwater_segment::{Compacted, SegmentManifest};
 use highwater_shard::{FeatureLevel, PartitionConfig, ShardCommand, ShardReply};
 
 use super::controller::propose_here;
-use super::retention::may_go_on;
+use super::retention::trusted_time_ms;
 use crate::node::Broker;
 use crate::runtime::Shard;
 
@@ -33,19 +33,19 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
             () = tokio::time::sleep(interval) => {}
             () = broker.stop.cancelled() => return,
         }
-        if !may_go_on(&broker) {
-            continue;
-        }
         for shard in broker.shards.all() {
+            // Asked for each: the clock may jump while commands are waited for.
+            let Some(now_ms) = trusted_time_ms(&broker) else {
+                break;
+            };
             if shard.group.is_leader() && shard.groups.rules() >= FeatureLevel::COMPACTION {
-                decide(&broker, &shard).await;
+                decide(&broker, &shard, TimestampMs(now_ms)).await;
             }
         }
     }
 }
 
-async fn decide<E: Env>(broker: &Arc<Broker<E>>, shard: &Arc<Shard<E::Disk>>) {
-    let now = TimestampMs(broker.env.clock().now_ms());
+async fn decide<E: Env>(broker: &Arc<Broker<E>>, shard: &Arc<Shard<E::Disk>>, now: TimestampMs) {
     let due = shard.views.list().into_iter().filter_map(|view| {
         let config = view.config();
         let tp = view.topic_partition();

@@ -35,20 +35,24 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
             () = tokio::time::sleep(INTERVAL.min(interval)) => {}
             () = broker.stop.cancelled() => return,
         }
-        if !may_go_on(&broker) || last.elapsed() < interval {
+        if trusted_time_ms(&broker).is_none() || last.elapsed() < interval {
             continue;
         }
         last = Instant::now();
         for shard in broker.shards.all() {
+            // Asked for each: the clock may jump while commands are waited for.
+            let Some(now_ms) = trusted_time_ms(&broker) else {
+                break;
+            };
             if shard.group.is_leader() && shard.groups.rules() >= FeatureLevel::TOPICS {
-                retain(&broker, &shard).await;
+                retain(&broker, &shard, now_ms).await;
             }
         }
     }
 }
 
-/// Whether the clock can be trusted; says so when that changes.
-pub(super) fn may_go_on<E: Env>(broker: &Broker<E>) -> bool {
+/// The time in ms since the Unix epoch, if this broker's clock can be trusted; says so when that changes.
+pub(super) fn trusted_time_ms<E: Env>(broker: &Broker<E>) -> Option<i64> {
     let image = broker.cluster.image();
     let members: Vec<NodeId> = image
         .brokers()
@@ -62,7 +66,7 @@ pub(super) fn may_go_on<E: Env>(broker: &Broker<E>) -> bool {
         Verdict::Agrees => None,
         // Nobody contradicts it, but nobody confirms it either: it waits, and the alarm stays as
         // it is.
-        Verdict::Unknown => return false,
+        Verdict::Unknown => return None,
     };
     metrics::gauge!("highwater_retention_halted").set(f64::from(u8::from(why.is_some())));
     let is_news = broker.clocks.halt(why.clone());
@@ -71,7 +75,7 @@ pub(super) fn may_go_on<E: Env>(broker: &Broker<E>) -> bool {
         None if is_news => tracing::info!("this broker's clock agrees with the others' again"),
         _ => {}
     }
-    why.is_none()
+    why.is_none().then_some(now_ms)
 }
 
 fn sentence(apart_ms: i64) -> String {
@@ -83,8 +87,7 @@ fn sentence(apart_ms: i64) -> String {
     )
 }
 
-async fn retain<E: Env>(broker: &Arc<Broker<E>>, shard: &Arc<Shard<E::Disk>>) {
-    let now_ms = broker.env.clock().now_ms();
+async fn retain<E: Env>(broker: &Arc<Broker<E>>, shard: &Arc<Shard<E::Disk>>, now_ms: i64) {
     let serving = |view: &Arc<_>| PartitionView::is_serving(view);
     let views = shard.views.list().into_iter().filter(serving);
     let due = views.filter_map(|view| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use highwater_env::{Clock, Env};
+use highwater_env::Env;
 use highwater_metadata::{Image, release};
 use highwater_proto::internal::GroupSweep;
 use highwater_proto::internal::group_command::Action;
@@ -131,7 +131,8 @@ pub async fn propose<E: Env>(
     }
     let command = GroupCommand {
         group: group.to_owned(),
-        time_ms: broker.env.clock().now_ms(),
+        // The shard's clock counts it: it must be the one that batches are stamped with.
+        time_ms: broker.append_time_ms(),
         action: Some(action),
     };
     match send(shard, &ShardCommand::Group(Box::new(command)), deadline).await? {

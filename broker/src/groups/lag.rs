@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use highwater_env::{Clock, Env};
+use highwater_env::Env;
 use highwater_proto::batch::BatchHeader;
 use highwater_proto::internal::{
     PartitionPosition, PartitionPositionsRequest, PartitionPositionsResponse, PositionQuery,
@@ -89,7 +89,7 @@ async fn collect<E: Env>(
     queries.dedup_by_key(|query| key(query));
     let answers = ask(broker, queries.clone()).await;
     let known: BTreeMap<_, _> = queries.iter().map(key).zip(answers).collect();
-    let now = broker.env.clock().now_ms();
+    let now = broker.append_time_ms();
     let lag = |group: &Group, tp: &TopicPartition| {
         let committed = group.offsets.get(tp).map(|c| c.offset);
         let at = (tp.topic.0, tp.partition.0, committed.map(|o| o.0));

@@ -9,6 +9,8 @@ use super::failover::Load;
 use super::fleet::{Fleet, PATIENCE, eventually};
 use super::journal::{Journal, make_topic};
 use super::life::{CALM, healthy, patient, told};
+use super::members::{Door, Member, subscription};
+use super::raw::{Raw, acknowledged, batch, numbered};
 
 /// Loaded into a broker, it puts its wall clock, and no other one, ahead.
 const WRONG_CLOCK: &str = "
@@ -25,6 +27,8 @@ int clock_gettime(clockid_t clock, struct timespec *now) {
 /// Many looks for what is too old.
 const LOOKS: Duration = Duration::from_secs(3);
 const HOUR_S: i64 = 3_600;
+/// A shard's clock counts ten minutes of a jump at the most, and a producer is forgotten after a day.
+const ROUNDS: u64 = 150;
 
 /// From its next start on a broker's clock is ahead by so many seconds.
 fn set_clock(fleet: &mut Fleet, node: u32, ahead_s: i64) {
@@ -128,4 +132,55 @@ async fn a_wrong_clock_deletes_nothing_and_is_named() {
         (trimmed(&client).await == used.len()).then_some(())
     })
     .await;
+}
+
+/// A group that this broker coordinates, with one member that has something to commit.
+async fn member_at(fleet: &Fleet, node: u32) -> Member {
+    for name in (0..).map(|n| format!("readers-{n}")) {
+        let door = Door::new(fleet, &name);
+        if door.coordinator().await == node {
+            let mut member = Member::join(&door, "one", subscription(&["events"])).await;
+            member.holds(24).await;
+            return member;
+        }
+    }
+    unreachable!("there is no end of names")
+}
+
+/// What is committed and what is appended in one shard is told apart by one clock. If each had its own, an
+/// hour would seem to pass between any two of them, and after a while all producers would be forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_clock_makes_no_time_pass() {
+    let mut fleet = Fleet::of(3, &CALM).await;
+    set_clock(&mut fleet, 2, -HOUR_S);
+    fleet.start_all().await;
+    let client = patient(&fleet).await;
+    make_topic(&client, NewTopic::named("events").partitions(24)).await;
+    leads_some(&fleet, &client, 2).await;
+    let member = member_at(&fleet, 2).await;
+    let place = *member.assigned.keys().next().expect("one");
+    let mut led = Vec::new();
+    for partition in 0..24 {
+        if fleet.leader(&client, "events", partition).await == 2 {
+            let mut raw = Raw::to(&fleet, &client, "events", (partition, 2)).await;
+            let id = raw.producer().await;
+            let first = acknowledged(&raw.one(numbered(id, 0, 0, 1)).await);
+            led.push((raw, id, first));
+        }
+    }
+    assert!(!led.is_empty(), "broker 2 leads the shard of the group");
+    for round in 0..ROUNDS {
+        let committed = member.commit(&[(place, round)]).await.expect("committed");
+        assert!(
+            committed.results.iter().all(|r| r.error.is_none()),
+            "{committed:?}"
+        );
+        for (raw, ..) in &mut led {
+            acknowledged(&raw.one(batch(&["between"]).build()).await);
+        }
+    }
+    for (raw, id, first) in &mut led {
+        let again = raw.one(numbered(*id, 0, 0, 1)).await;
+        assert_eq!(acknowledged(&again), *first, "a retry is stored once");
+    }
 }
