@@ -13,6 +13,9 @@ use super::{Cluster, POLL};
 
 /// Stored ranges that are not as they were written.
 const DAMAGED: &str = "highwater_damaged_ranges";
+/// What a broker says when it finds that a part of its log is not as it was written, and when that is gone.
+pub(crate) const ROTTED: &str = "a part of the log had rotted";
+const RENEWED: &str = "the log was written anew";
 /// How often everything stored was read again.
 const PASSES: &str = "highwater_scrub_passes_total";
 
@@ -51,7 +54,18 @@ impl Cluster {
     /// # Errors
     /// When a member is not there.
     pub async fn is_whole(&self) -> anyhow::Result<bool> {
+        self.is_whole_but(None).await
+    }
+
+    /// The same of all members but one.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn is_whole_but(&self, one: Option<u32>) -> anyhow::Result<bool> {
         for node in self.members() {
+            if Some(node) == one {
+                continue;
+            }
             let admin = self.admin_address(node).await?;
             if super::caught_up(admin).await.is_err() {
                 return Ok(false);
@@ -84,7 +98,7 @@ impl Cluster {
                 // The pass that goes on now may have begun before the last flip.
                 let wanted = *wanted.entry(node).or_insert(passes + 2);
                 match number(&text, DAMAGED) {
-                    Some(0) if passes >= wanted => {}
+                    Some(0) if passes >= wanted => bad.extend(self.rotten_log(node).await?),
                     Some(0) => bad.push(format!("broker {node} has not read everything again")),
                     Some(count) => bad.push(format!("broker {node}: {count} bad ranges")),
                     None => bad.push(format!("broker {node} does not count bad ranges")),
@@ -95,5 +109,35 @@ impl Cluster {
             }
             sleep(POLL).await;
         }
+    }
+
+    /// A broker that has started on a log of which a part had rotted writes it anew, and says so.
+    async fn rotten_log(&self, node: u32) -> anyhow::Result<Option<String>> {
+        let said = self.node(node).await?.said()?;
+        Ok((!is_renewed(&said)).then(|| {
+            format!("broker {node} has not written its log anew since it found that a part of it had rotted")
+        }))
+    }
+}
+
+/// Whether a process has written its log anew since it found something rotten in it.
+fn is_renewed(said: &str) -> bool {
+    said.rfind(ROTTED)
+        .is_none_or(|at| said[at..].contains(RENEWED))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rotted_is_gone_when_the_log_was_written_anew_since() {
+        assert!(is_renewed("started\n"));
+        assert!(!is_renewed(&format!(
+            "{RENEWED}\n{ROTTED}: nothing of it is needed\n"
+        )));
+        assert!(is_renewed(&format!(
+            "{ROTTED}: nothing of it is needed\n{RENEWED}\n"
+        )));
     }
 }

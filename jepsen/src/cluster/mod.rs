@@ -11,6 +11,7 @@ mod probe;
 pub mod shell;
 pub mod slot;
 pub mod storage;
+pub mod wal;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -28,6 +29,7 @@ use tokio::time::sleep;
 use ground::addresses;
 pub use ground::{can_make_namespaces, can_mount};
 use highwater_powerfs::{Loss, LossReport};
+pub(crate) use members::ROTTED;
 use network::Network;
 use node::{Death, Node, Spec};
 pub use probe::{caught_up, clock_trouble, metrics};

@@ -1,7 +1,8 @@
 //! One broker: how it is started, and the process that runs now.
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
@@ -71,6 +72,8 @@ pub struct Node {
     may_end: bool,
     /// An end that was noticed and not told yet.
     death: Option<Death>,
+    /// How long the log was when the present process, or the last one, was started; bytes.
+    log_from: u64,
 }
 
 impl Spec {
@@ -134,6 +137,7 @@ impl Node {
             paused: false,
             may_end: false,
             death: None,
+            log_from: 0,
         }
     }
 
@@ -160,6 +164,8 @@ impl Node {
             "broker {} runs already",
             self.spec.node
         );
+        // There is none before the first start.
+        self.log_from = fs::metadata(&self.spec.log).map_or(0, |log| log.len());
         let child = self.spec.spawn()?;
         let pid = child.id().context("it ended at once")?;
         self.child = Some(child);
@@ -176,6 +182,19 @@ impl Node {
         let pid = self.start()?;
         self.may_end = true;
         Ok(pid)
+    }
+
+    /// What its present process has said so far, or the last one said.
+    ///
+    /// # Errors
+    /// When its log cannot be read.
+    pub fn said(&self) -> anyhow::Result<String> {
+        let log = &self.spec.log;
+        let mut file = File::open(log).with_context(|| format!("cannot read {}", log.display()))?;
+        file.seek(SeekFrom::Start(self.log_from))?;
+        let mut said = Vec::new();
+        file.read_to_end(&mut said)?;
+        Ok(String::from_utf8_lossy(&said).into_owned())
     }
 
     /// Ends it with SIGKILL and waits until it is gone. Answers with the process id that was.

@@ -113,11 +113,11 @@ impl PowerDisk {
             .await
     }
 
-    /// Flips a bit that was flipped before.
+    /// Flips a bit, or flips it back.
     ///
     /// # Errors
-    /// When its file is gone.
-    pub async fn flip_back(&self, flipped: Flipped) -> anyhow::Result<()> {
+    /// When there is no such file or byte.
+    pub async fn flip(&self, flipped: Flipped) -> anyhow::Result<()> {
         self.ask(move |control| control.flip_bit(&flipped.path, flipped.offset, flipped.bit))
             .await
     }

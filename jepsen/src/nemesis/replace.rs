@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use highwater_client::{NewPlan, NodeId, v1};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::come_and_go::empty;
@@ -22,6 +22,8 @@ const FILLING: Duration = Duration::from_secs(60);
 pub(super) struct Replace {
     pick: u64,
     node: Option<u32>,
+    /// Whether the cluster was asked to give the disk up.
+    asked: bool,
     killed: Option<u32>,
     new: Option<u32>,
     plan: Option<u64>,
@@ -35,6 +37,7 @@ impl Replace {
         Self {
             pick,
             node: None,
+            asked: false,
             killed: None,
             new: None,
             plan: None,
@@ -104,20 +107,10 @@ impl Nemesis for Replace {
         let Some((_, node)) = site.leader(self.pick) else {
             return Ok(None);
         };
-        // A disk that is lost while another one is filled is one too many.
-        let given_up = Instant::now() + WHOLE;
-        let cluster = site.cluster()?;
-        loop {
-            let idle = plans::last(site, given_up).await;
-            let idle = idle.is_some_and(|plan| plan.id == 0 || plan.ended);
-            if idle && cluster.is_whole().await? {
-                break;
-            }
-            if Instant::now() > given_up {
-                return Ok(None);
-            }
-            sleep(LOOK).await;
+        if !can_lose(site, None).await? {
+            return Ok(None);
         }
+        let cluster = site.cluster()?;
         let at_ns = site.recorder.now_ns();
         self.killed = Some(cluster.node(node).await?.kill().await?);
         self.node = Some(node);
@@ -152,19 +145,14 @@ impl Nemesis for Replace {
                 broker.start()?;
             }
         }
-        if self.plan.is_none() {
-            // An answer that was lost may have been a yes: then the old disk is not to come back.
-            self.give_up_or_take_back(site, node, until).await?;
-        }
-        if let Some(plan) = self.plan {
-            self.fill(site, (node, plan), until).await?;
+        if !self.was_given_up(site, node, until).await {
             let mut broker = site.cluster()?.node(node).await?;
             broker.ended();
             if broker.pid().is_none() {
                 broker.start()?;
             }
-            broker.expect_end(false);
         }
+        self.finish(site, node).await?;
         Ok(Proof {
             active: self.new.is_some() && self.plan.is_some(),
             refused: self.plan.is_none(),
@@ -181,29 +169,85 @@ impl Nemesis for Replace {
     }
 }
 
-impl Replace {
-    async fn give_up_or_take_back(
-        &mut self,
-        site: &Site,
-        node: u32,
-        until: Instant,
-    ) -> anyhow::Result<()> {
-        let last = plans::last(site, until).await;
-        let ours = |plan: &v1::Plan| {
-            plan.kind() == v1::PlanKind::Replace && plan.broker == node && !plan.ended
-        };
-        let mut broker = site.cluster()?.node(node).await?;
-        broker.ended();
-        if broker.pid().is_some() {
-            return Ok(());
+/// Whether a disk may be lost for good now, or that of a broker which is gone already: a disk that is lost while
+/// another one is filled is one too many.
+async fn can_lose(site: &Site, gone: Option<u32>) -> anyhow::Result<bool> {
+    let given_up = Instant::now() + WHOLE;
+    let cluster = site.cluster()?;
+    loop {
+        let idle = plans::last(site, given_up).await;
+        let idle = idle.is_some_and(|plan| plan.id == 0 || plan.ended);
+        if idle && cluster.is_whole_but(gone).await? {
+            return Ok(true);
         }
-        if let Some(plan) = last.filter(ours) {
-            self.plan = Some(plan.id);
-            empty(&broker.spec().data_dir.clone())?;
-            self.new = Some(broker.start_to_be_refused()?);
-        } else {
-            broker.start()?;
+        if Instant::now() > given_up {
+            return Ok(false);
+        }
+        sleep(LOOK).await;
+    }
+}
+
+impl Replace {
+    /// Of a broker that does not start on what its disk holds.
+    pub(super) const fn of(node: u32) -> Self {
+        let mut replace = Self::new(0);
+        replace.node = Some(node);
+        replace
+    }
+
+    /// Gives the broker's disk up, as an operator does, if all others are there and it can be told by then.
+    pub(super) async fn begin(&mut self, site: &Site, until: Instant) -> anyhow::Result<()> {
+        let Some(node) = self.node else { return Ok(()) };
+        if can_lose(site, Some(node)).await? {
+            self.asked = true;
+            self.give_up(site, node, until).await?;
         }
         Ok(())
+    }
+
+    /// Fills the empty disk. Nothing: it was not given up, and the disk is as it was.
+    pub(super) async fn end(&mut self, site: &Site) -> anyhow::Result<Option<Json>> {
+        let Some(node) = self.node.filter(|_| self.asked) else {
+            return Ok(None);
+        };
+        let until = Instant::now() + FILLING;
+        if !self.was_given_up(site, node, until).await {
+            return Ok(None);
+        }
+        self.finish(site, node).await?;
+        Ok(Some(
+            json!({"plan": self.plan, "moved": self.moved, "ended": self.ended}),
+        ))
+    }
+
+    /// Fills the empty disk, for as long as that may take. The broker runs then.
+    async fn finish(&mut self, site: &Site, node: u32) -> anyhow::Result<()> {
+        let Some(plan) = self.plan else { return Ok(()) };
+        if self.new.is_none() {
+            let mut broker = site.cluster()?.node(node).await?;
+            empty(&broker.spec().data_dir.clone())?;
+            self.new = Some(broker.start_to_be_refused()?);
+        }
+        let until = Instant::now() + FILLING;
+        self.fill(site, (node, plan), until).await?;
+        let mut broker = site.cluster()?.node(node).await?;
+        broker.ended();
+        if broker.pid().is_none() {
+            broker.start()?;
+        }
+        broker.expect_end(false);
+        Ok(())
+    }
+
+    /// Whether a plan of ours has begun, also when its answer was lost: the old disk is not to come back then.
+    async fn was_given_up(&mut self, site: &Site, node: u32, until: Instant) -> bool {
+        if self.plan.is_none() {
+            let last = plans::last(site, until).await;
+            let ours = |plan: &v1::Plan| {
+                plan.kind() == v1::PlanKind::Replace && plan.broker == node && !plan.ended
+            };
+            self.plan = last.filter(ours).map(|plan| plan.id);
+        }
+        self.plan.is_some()
     }
 }
