@@ -108,6 +108,16 @@ impl Network {
         self.inside(node, "tc", &change).await.map(drop)
     }
 
+    /// How often something had to wait because the narrow class of a broker's link had let enough pass.
+    ///
+    /// # Errors
+    /// With what `tc` said, or when it cannot be read.
+    pub async fn times_over_limit(&self, node: u32) -> anyhow::Result<u64> {
+        let show = ["-s", "qdisc", "show", "dev", DEVICE, "root"];
+        let text = self.inside(node, "tc", &show).await?;
+        over_limit(&text).with_context(|| format!("tc's answer: {text}"))
+    }
+
     async fn narrow_class(&self, node: u32, kbit: u32) -> anyhow::Result<()> {
         let rate = format!("{kbit}kbit");
         // Without a quantum of its own a class takes one from its rate, of which the kernel complains.
@@ -275,6 +285,14 @@ fn chance(percent: u32) -> String {
     }
 }
 
+/// The number behind `overlimits` in what `tc` says of a queue.
+fn over_limit(text: &str) -> Option<u64> {
+    let mut words = text
+        .split_whitespace()
+        .skip_while(|word| *word != "overlimits");
+    words.nth(1)?.parse().ok()
+}
+
 /// Counters of `/proc/net/netstat`: a line of names, and one of numbers.
 fn counters(text: &str, wanted: &[&str]) -> BTreeMap<String, u64> {
     let lines: Vec<&str> = text.lines().collect();
@@ -323,6 +341,14 @@ mod tests {
     fn a_rule_for_all_packets_leaves_nothing_to_chance() {
         assert_eq!(chance(99), "numgen random mod 100 < 99 ");
         assert_eq!(chance(100), "");
+    }
+
+    #[test]
+    fn what_waited_is_read_off_the_queue() {
+        let text = "qdisc htb 1: root refcnt 2 r2q 10 default 0x2 direct_packets_stat 0\n \
+                    Sent 120034 bytes 410 pkt (dropped 0, overlimits 88 requeues 0)\n backlog 0b 0p\n";
+        assert_eq!(over_limit(text), Some(88));
+        assert_eq!(over_limit("qdisc noqueue"), None);
     }
 
     #[test]

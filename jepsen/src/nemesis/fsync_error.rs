@@ -13,7 +13,7 @@ use super::{Nemesis, Proof, Site, Started};
 /// Between two looks at the broker.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// How long a process may take from the failed sync to its end.
+/// How long a process may take from the failed sync to its end. It has to do nothing for it; a busy machine does.
 const END: Duration = Duration::from_secs(5);
 
 /// What fails, the log oftener than the rest: it is what acknowledgements rest on.
@@ -23,7 +23,11 @@ const PATTERNS: [&str; 4] = ["data/wal*", "data/wal*", "data/partitions*", "data
 pub(super) struct FsyncError {
     pick: u64,
     node: Option<u32>,
+    /// When the sync was seen to have failed.
+    struck: Option<Instant>,
     ended: bool,
+    /// From then until its process was gone.
+    took: Option<Duration>,
     report: Option<LossReport>,
 }
 
@@ -32,7 +36,9 @@ impl FsyncError {
         Self {
             pick,
             node: None,
+            struck: None,
             ended: false,
+            took: None,
             report: None,
         }
     }
@@ -41,12 +47,20 @@ impl FsyncError {
         PATTERNS[usize::try_from(self.pick % 4).unwrap_or(0)]
     }
 
-    /// Whether its process is gone, which the harness was told to expect.
-    async fn has_ended(&mut self, site: &Site, node: u32) -> anyhow::Result<bool> {
-        let mut broker = site.cluster()?.node(node).await?;
+    /// Whether its process is gone, which the harness was told to expect, or has gone on for too long since.
+    async fn is_over(&mut self, site: &Site, node: u32) -> anyhow::Result<bool> {
+        let cluster = site.cluster()?;
+        if self.struck.is_none() {
+            let stats = cluster.disk(node).await?.stats().await?;
+            self.struck = (struck(&stats.faults) > 0).then(Instant::now);
+        }
+        let mut broker = cluster.node(node).await?;
         broker.ended();
-        self.ended = broker.pid().is_none();
-        Ok(self.ended)
+        if broker.pid().is_none() && !self.ended {
+            self.ended = true;
+            self.took = self.struck.map(|struck| struck.elapsed());
+        }
+        Ok(self.ended || self.struck.is_some_and(|struck| struck.elapsed() > END))
     }
 }
 
@@ -74,7 +88,7 @@ impl Nemesis for FsyncError {
 
     async fn hold(&mut self, site: &Site, until: Instant) -> anyhow::Result<()> {
         let Some(node) = self.node else { return Ok(()) };
-        while Instant::now() < until && !self.has_ended(site, node).await? {
+        while Instant::now() < until && !self.is_over(site, node).await? {
             sleep_until(until.min(Instant::now() + LOOK)).await;
         }
         // Half of them lose power too: what the page cache still shows was never written.
@@ -91,26 +105,34 @@ impl Nemesis for FsyncError {
             return Ok(Proof::default());
         };
         let cluster = site.cluster()?;
-        let struck = struck(&cluster.disk(node).await?.clear_faults().await?);
-        let given_up = Instant::now() + END;
-        while struck > 0 && !self.has_ended(site, node).await? && Instant::now() < given_up {
+        // It may have struck a moment ago: the time for its end is then not over yet.
+        self.is_over(site, node).await?;
+        let times = struck(&cluster.disk(node).await?.clear_faults().await?);
+        if times > 0 && self.struck.is_none() {
+            self.struck = Some(Instant::now());
+        }
+        while times > 0 && !self.is_over(site, node).await? {
             sleep(LOOK).await;
         }
         let mut broker = cluster.node(node).await?;
-        let went_on = struck > 0 && !self.ended;
+        let late = self.took.is_some_and(|took| took > END);
+        let went_on = times > 0 && (late || !self.ended);
         broker.expect_end(false);
         if broker.pid().is_none() {
             broker.start()?;
         }
-        let finding = format!("broker {node} went on after a sync had failed");
+        let seconds = END.as_secs();
+        let finding = format!(
+            "broker {node} went on after a sync had failed: it had not ended within {seconds} s"
+        );
         Ok(Proof {
-            active: struck > 0,
+            active: times > 0,
             // Nothing was synced there in all that time.
-            refused: struck == 0,
+            refused: times == 0,
             finding: went_on.then_some(finding),
             detail: json!({
-                "pattern": self.pattern(), "struck": struck, "ended": self.ended,
-                "report": self.report,
+                "pattern": self.pattern(), "struck": times, "ended": self.ended,
+                "ended-after-s": self.took.map(|took| took.as_secs_f64()), "report": self.report,
             }),
         })
     }

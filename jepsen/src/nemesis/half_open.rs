@@ -19,9 +19,9 @@ pub(super) struct HalfOpen {
     table: String,
     node: Option<u32>,
     on: bool,
-    /// How many connections fell silent, each time.
+    /// How many connections fell silent, each time, and how many packets were dropped for it.
     silenced: Vec<usize>,
-    dropped: u64,
+    dropped: Vec<u64>,
 }
 
 impl HalfOpen {
@@ -32,7 +32,7 @@ impl HalfOpen {
             node: None,
             on: false,
             silenced: Vec::new(),
-            dropped: 0,
+            dropped: Vec::new(),
         }
     }
 
@@ -64,7 +64,8 @@ impl HalfOpen {
 
     async fn switch_off(&mut self, site: &Site, node: u32) -> anyhow::Result<()> {
         let network = site.cluster()?.network()?;
-        self.dropped += network.end_rules(&self.table, node).await?;
+        self.dropped
+            .push(network.end_rules(&self.table, node).await?);
         self.on = false;
         Ok(())
     }
@@ -106,11 +107,16 @@ impl Nemesis for HalfOpen {
         if self.on {
             self.switch_off(site, node).await?;
         }
-        let any = self.silenced.iter().any(|count| *count > 0);
+        let rounds = self.silenced.iter().zip(&self.dropped);
+        let silent = rounds.clone().filter(|(count, _)| **count > 0).count();
+        let struck = rounds
+            .filter(|(count, dropped)| **count > 0 && **dropped > 0)
+            .count();
         Ok(Proof {
-            active: self.dropped > 0,
+            // The last time may be short.
+            active: struck > 0 && struck * 2 >= silent,
             // Of a broker that is down there is no connection to be silenced.
-            refused: !any,
+            refused: silent == 0,
             detail: json!({"connections": self.silenced, "packets-dropped": self.dropped}),
             ..Proof::default()
         })

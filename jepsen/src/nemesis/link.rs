@@ -18,7 +18,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const LONGER: Duration = Duration::from_secs(10);
 /// The narrowest that a link becomes.
 const LEAST_KBIT: u32 = 16;
-/// Packets that were chosen, below which nobody can say that one of them must have been overtaken.
+/// Packets that were chosen, below which nobody can say that one of them must have been overtaken or have waited.
 const FEW: u64 = 40;
 
 /// What a leader's machine, or every machine, sends to the others, and now and then to the clients too.
@@ -82,7 +82,7 @@ impl BadLink {
             counted.sum::<u64>()
         };
         match self.kind {
-            // That packets went through the narrow link is all there is to see.
+            // Receivers see nothing of it: that packets waited for the link is seen where they are sent.
             Kind::SlowLink => 1,
             Kind::Reorder => seen(&["TCPOFOQueue"]),
             _ => seen(&["TCPDSACKOldSent", "TCPDSACKOfoSent"]),
@@ -158,18 +158,31 @@ impl Nemesis for BadLink {
     async fn heal(&mut self, site: &Site) -> anyhow::Result<Proof> {
         let network = site.cluster()?.network()?;
         let counted = self.counted(site).await?;
+        let mut waited = 0;
+        if self.kind == Kind::SlowLink {
+            for node in &self.nodes {
+                waited += network.times_over_limit(*node).await?;
+            }
+        }
         let mut packets = BTreeMap::new();
         for node in &self.nodes {
             packets.insert(*node, network.end_trouble(&self.table, *node).await?);
         }
         let arrived = self.arrived(&counted);
         let sent: u64 = packets.values().sum();
+        let slow = self.kind == Kind::SlowLink;
+        let shown = if slow {
+            sent >= FEW && waited > 0
+        } else {
+            arrived > 0
+        };
         Ok(Proof {
-            active: sent > 0 && arrived > 0,
+            active: sent > 0 && shown,
             // Other faults had silenced whom it struck.
-            refused: arrived == 0 && sent < FEW,
+            refused: !shown && sent < FEW,
             detail: json!({
                 "trouble": self.trouble(), "kbit": self.kbit, "packets": packets, "receivers-counted": counted,
+                "waited": waited,
             }),
             ..Proof::default()
         })

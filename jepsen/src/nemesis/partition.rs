@@ -1,6 +1,6 @@
 //! Partitions: packets between some brokers, or from clients, are dropped where they arrive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,6 +20,8 @@ pub(super) struct Partition {
     /// Whether the rules are in place.
     on: bool,
     dropped: BTreeMap<u32, u64>,
+    /// Brokers that were there at the beginning.
+    there: BTreeSet<u32>,
 }
 
 impl Partition {
@@ -31,6 +33,7 @@ impl Partition {
             drops: Drops::new(),
             on: false,
             dropped: BTreeMap::new(),
+            there: BTreeSet::new(),
         }
     }
 
@@ -63,6 +66,7 @@ impl Nemesis for Partition {
         };
         let others = site.others(leader, self.pick);
         self.drops = drops(self.kind, leader, &others, self.pick);
+        self.there = running(site).await?;
         self.switch_on(site).await?;
         Ok(Some(Started {
             nodes: hit(self.kind, leader, &others),
@@ -90,13 +94,45 @@ impl Nemesis for Partition {
         if self.on {
             self.switch_off(site).await?;
         }
+        // Who was gone in the meantime may have been told nothing, and told others nothing.
+        let there = running(site).await?;
+        let there: BTreeSet<u32> = self.there.intersection(&there).copied().collect();
+        let expected = receivers(&self.drops, &there);
+        let nothing = |node: &&u32| self.dropped.get(*node).copied().unwrap_or(0) == 0;
+        let without: Vec<u32> = expected.iter().filter(nothing).copied().collect();
         let total: u64 = self.dropped.values().sum();
         Ok(Proof {
-            active: total > 0,
-            detail: json!({"packets-dropped": self.dropped}),
+            active: total > 0 && without.is_empty(),
+            // Nobody was there whom it could have cut off.
+            refused: total == 0 && expected.is_empty(),
+            detail: json!({"packets-dropped": self.dropped, "nothing-dropped-at": without}),
             ..Proof::default()
         })
     }
+}
+
+/// The brokers that run and are not paused.
+async fn running(site: &Site) -> anyhow::Result<BTreeSet<u32>> {
+    let mut running = BTreeSet::new();
+    for node in &site.nodes {
+        let broker = site.cluster()?.node(*node).await?;
+        if broker.is_up() && broker.pid().is_some() {
+            running.insert(*node);
+        }
+    }
+    Ok(running)
+}
+
+/// Those of the brokers that must drop something: somebody is there whom they are not to hear.
+fn receivers(drops: &Drops, there: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let speaks = |peer: &Peer| match peer {
+        Peer::Broker(node) => there.contains(node),
+        Peer::Clients => true,
+    };
+    let cut = |(node, peers): (&u32, &BTreeSet<Peer>)| {
+        (there.contains(node) && peers.iter().any(speaks)).then_some(*node)
+    };
+    drops.iter().filter_map(cut).collect()
 }
 
 /// The brokers that are cut off from a majority, or from the clients.
@@ -232,6 +268,18 @@ mod tests {
         let nodes = [1, 2, 3, 4, 5];
         let ring = drops(Kind::Ring, 1, &[2, 3, 4, 5], 0);
         assert_eq!(degrees(&ring, &nodes), [3; 5]);
+    }
+
+    #[test]
+    fn who_is_not_there_drops_nothing_and_sends_nothing_that_could_be_dropped() {
+        let drops = drops(Kind::IsolateLeader, 1, &[2, 3], 0);
+        let of = |there: &[u32]| -> Vec<u32> {
+            let there = there.iter().copied().collect();
+            receivers(&drops, &there).into_iter().collect()
+        };
+        assert_eq!(of(&[1, 2, 3]), [1, 2, 3]);
+        assert_eq!(of(&[1, 3]), [1, 3]);
+        assert_eq!(of(&[2, 3]), [0; 0]);
     }
 
     #[test]

@@ -80,8 +80,15 @@ impl Nemesis for RollingRestart {
                 broker.start()?;
             }
         }
+        let again = |node: &u32| {
+            let mut restarted = self.restarted.iter();
+            restarted.any(|(other, old, new)| other == node && old != new)
+        };
+        let all = !self.order.is_empty() && self.order.iter().all(again);
         Ok(Proof {
-            active: self.restarted.iter().any(|(_, old, new)| old != new),
+            active: all,
+            // Its time was over first, as a broker took long to catch up beside other faults.
+            refused: !all,
             detail: json!({"restarted": self.restarted}),
             ..Proof::default()
         })
