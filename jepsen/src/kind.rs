@@ -1,4 +1,6 @@
-//! Kinds of faults: their names, what they need, how long they last.
+//! Kinds of faults: their names, what they need, how long they last, and what they may cost.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -233,13 +235,67 @@ impl Kind {
 
     /// Whether it means anything with so many brokers. Of three, each hears two others at most, so
     /// a ring of majorities is the whole.
-    #[must_use]
-    pub fn suits(self, brokers: u32) -> bool {
+    ///
+    /// # Errors
+    /// How many it takes.
+    pub const fn suits(self, brokers: u32) -> Result<(), &'static str> {
         match self {
-            Self::Ring => brokers >= 5,
-            Self::Laggard | Self::Kingmaker => brokers == 3,
-            _ => brokers >= 3 || self == Self::KillAll || self == Self::PowerLossAll,
+            Self::Ring if brokers < 5 => Err("it takes five brokers (--brokers 5)"),
+            Self::Laggard | Self::Kingmaker if brokers != 3 => {
+                Err("it takes three brokers (--brokers 3)")
+            }
+            Self::KillAll | Self::PowerLossAll => Ok(()),
+            _ if brokers < 3 => Err("it takes three brokers or more"),
+            _ => Ok(()),
         }
+    }
+
+    /// Whether more than half of the brokers stay whole, hear each other and are heard by clients: every
+    /// partition can then be served while it lasts, and how long it lasts is no excuse.
+    #[must_use]
+    pub const fn leaves_majority(self) -> bool {
+        !matches!(
+            self,
+            Self::KillMajority
+                | Self::KillAll
+                | Self::PowerLossAll
+                | Self::Laggard
+                | Self::Kingmaker
+                | Self::ClientSide
+                | Self::SlowLink
+                | Self::Reorder
+                | Self::Duplicate
+                | Self::RollingRestart
+                | Self::ComeAndGo
+                | Self::MovePartition
+                | Self::TransferLeaders
+                | Self::RebalanceStorm
+        )
+    }
+
+    /// The longest that a partition which it hits may go without an acknowledgement; nothing: no goal was
+    /// set. Of all brokers at once it counts from the moment at which they are started again.
+    #[must_use]
+    pub const fn bound(self) -> Option<Duration> {
+        let millis = match self {
+            Self::TransferLeaders | Self::RollingRestart => 500,
+            Self::KillLeader
+            | Self::KillFollower
+            | Self::KillCoordinator
+            | Self::PowerLoss
+            | Self::TornSectors => 2_000,
+            // Nobody is told that the leader is gone, or it is not. One whose disk stands still may go on
+            // leading, as long as two others make its entries durable.
+            Self::SilentDeath
+            | Self::Pause
+            | Self::IsolateLeader
+            | Self::Halves
+            | Self::SlowFsync
+            | Self::StalledFsync => 4_000,
+            Self::KillAll | Self::PowerLossAll => 15_000,
+            _ => return None,
+        };
+        Some(Duration::from_millis(millis))
     }
 
     pub(crate) fn lane(self) -> Lane {
@@ -282,8 +338,11 @@ impl Kind {
             Self::FsyncError => (6_000, 12_000),
             Self::BitFlip => (1_000, 6_000),
             Self::StalledFsync => (3_000, 30_000),
-            Self::RollingRestart => (8_000, 30_000),
+            // Long enough for all brokers, one after the other.
+            Self::RollingRestart => (12_000, 30_000),
             Self::ClockJump | Self::WrongStart => (8_000, 20_000),
+            // Half of those that refuse are given up, and a disk takes its time to be filled.
+            Self::RottenStart => (10_000, 25_000),
             Self::CrashLoop => (5_000, 15_000),
             Self::SilentDeath => (1_000, 12_000),
             Self::HalfOpen => (5_000, 25_000),
@@ -298,6 +357,15 @@ impl Kind {
             _ => (3_000, 20_000),
         }
     }
+}
+
+/// The kinds that a list names one by one, and not by a group of theirs: whoever does so means them.
+#[must_use]
+pub fn named_kinds(text: &str) -> Vec<Kind> {
+    let words: Vec<&str> = text.split(',').map(str::trim).collect();
+    let mut named = Kind::ALL.to_vec();
+    named.retain(|kind| words.contains(&kind.name()));
+    named
 }
 
 /// The kinds that a list of names and groups means; `all` and `none` are groups too.

@@ -8,11 +8,13 @@
 //!
 //! The broker is only known as a program and through its client.
 
+mod bounds;
 pub mod cli;
 pub mod cluster;
 pub mod history;
 pub mod kind;
 pub mod leaders;
+pub mod means;
 pub mod mutants;
 pub mod nemesis;
 pub mod recovery;

@@ -12,13 +12,13 @@ use serde::Serialize;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::clock;
-use crate::cluster::network::Network;
-use crate::cluster::{Cluster, ClusterSpec, can_make_namespaces, can_mount};
+use crate::bounds;
+use crate::cluster::{Cluster, ClusterSpec, binary};
 use crate::history::{Recorded, Recorder};
 use crate::leaders::{Change, Leaders, two_in_one_term};
+use crate::means::possible;
 use crate::nemesis::{self, Record, Site};
-use crate::recovery::{self, Sample};
+use crate::recovery::{self, Rejoin, Sample, Seen};
 use crate::schedule::{Kind, Need, Planned, plan};
 use crate::settings::{self, Checkpoints};
 use crate::timeline;
@@ -41,7 +41,7 @@ const BROKEN: Duration = Duration::from_secs(20);
 const WATCH: Duration = Duration::from_millis(200);
 
 /// What to do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct RunConfig {
     /// Where everything goes: empty, or not there yet.
     pub out: PathBuf,
@@ -51,6 +51,8 @@ pub struct RunConfig {
     pub seed: u64,
     /// Kinds of faults that are wanted.
     pub kinds: Vec<Kind>,
+    /// Those of them that were asked for by their own names, and are missed when they are left out.
+    pub named: Vec<Kind>,
     /// Operations per second.
     pub rate: f64,
     /// Clients.
@@ -82,6 +84,12 @@ pub struct RunConfig {
 pub struct Report {
     /// The seed.
     pub seed: u64,
+    /// What the broker's program says of itself: its version, and its commit if the build was told.
+    pub broker: String,
+    /// Brokers that were started.
+    pub brokers: u32,
+    /// Whether shards were checkpointed all the time.
+    pub tiny_checkpoints: bool,
     /// Seconds that clients worked.
     pub seconds: f64,
     /// The verdict.
@@ -116,38 +124,6 @@ pub enum Event<'a> {
 /// Listens to events.
 pub type Listener = Arc<dyn Fn(Event<'_>) + Send + Sync>;
 
-/// Which of the wanted kinds can be had, and why not the others.
-#[must_use]
-pub async fn possible(config: &RunConfig) -> (Vec<Kind>, Vec<String>) {
-    let ours = config.bootstrap.is_empty();
-    let namespaces = can_make_namespaces();
-    let power = namespaces.clone().and_then(|()| can_mount());
-    let links = match &namespaces {
-        Ok(()) => Network::can_make_trouble().await,
-        Err(why) => Err(why.clone()),
-    };
-    let mut skipped = Vec::new();
-    let mut kinds = Vec::new();
-    for kind in &config.kinds {
-        let reason = match kind.need() {
-            Need::Nothing => None,
-            _ if !ours => Some("the brokers are not ours".to_owned()),
-            Need::Processes => None,
-            Need::Network => namespaces.clone().err(),
-            Need::Links => links.clone().err(),
-            Need::Clock => clock::library().err(),
-            Need::Power | Need::NetworkAndPower => power.clone().err(),
-        };
-        match reason {
-            Some(reason) => skipped.push(format!("{}: {reason}", kind.name())),
-            // A kind that means nothing with so many brokers is not missing.
-            None if ours && !kind.suits(config.brokers) => {}
-            None => kinds.push(*kind),
-        }
-    }
-    (kinds, skipped)
-}
-
 /// Runs. Whatever happens, brokers, mounts and namespaces are gone afterwards.
 ///
 /// # Errors
@@ -159,6 +135,10 @@ pub async fn run(
     listener: &Listener,
 ) -> anyhow::Result<Report> {
     make_empty(&config.out)?;
+    let broker = match config.bootstrap.is_empty() {
+        true => binary::version(&config.executable).await?,
+        false => "unknown".to_owned(),
+    };
     let (kinds, skipped) = possible(config).await;
     let needs = |wanted: &[Need]| kinds.iter().any(|kind| wanted.contains(&kind.need()));
     let power = needs(&[Need::Power, Need::NetworkAndPower]);
@@ -187,6 +167,7 @@ pub async fn run(
         config,
         stop,
         listener,
+        broker,
         cluster: cluster.clone(),
     };
     let report = run.all(schedule, skipped).await;
@@ -219,7 +200,17 @@ struct Run<'a> {
     config: &'a RunConfig,
     stop: &'a CancellationToken,
     listener: &'a Listener,
+    /// What the broker's program says of itself.
+    broker: String,
     cluster: Option<Arc<Cluster>>,
+}
+
+/// How long the clients worked.
+#[derive(Debug, Clone, Copy)]
+struct Worked {
+    time: Duration,
+    /// When they stopped, in nanoseconds since the start of the run.
+    until_ns: u64,
 }
 
 /// What happened, before it is judged.
@@ -229,8 +220,8 @@ struct Happened {
     findings: Vec<String>,
     changes: Vec<Change>,
     acknowledged: Vec<Acknowledged>,
-    rejoined: Vec<(u32, u64)>,
-    worked: Duration,
+    rejoins: Vec<Rejoin>,
+    worked: Worked,
     read_at_the_end: u64,
     trouble: (u64, Vec<String>),
     groups: GroupCounts,
@@ -285,8 +276,9 @@ impl Run<'_> {
         if let Some(cluster) = &self.cluster {
             cluster.notice_deaths().await;
         }
-        let rejoined = site
-            .rejoined
+        findings.extend(shared.findings());
+        let rejoins = site
+            .rejoins
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
@@ -296,7 +288,7 @@ impl Run<'_> {
             findings,
             changes: site.leaders.changes(),
             acknowledged: shared.acknowledged(),
-            rejoined,
+            rejoins,
             worked,
             read_at_the_end: reads.records,
             trouble: shared.trouble(),
@@ -363,7 +355,8 @@ impl Run<'_> {
             compacted: shared.compacted(),
             groups: shared.group_names(),
             rots,
-            rejoined: Arc::new(Mutex::default()),
+            shared: Arc::clone(shared),
+            rejoins: Arc::new(Mutex::default()),
         };
         Ok((site, following))
     }
@@ -374,7 +367,7 @@ impl Run<'_> {
         shared: &Arc<Shared>,
         site: &Site,
         schedule: Vec<Planned>,
-    ) -> anyhow::Result<(Vec<Record>, Duration)> {
+    ) -> anyhow::Result<(Vec<Record>, Worked)> {
         (self.listener)(Event::Stage("clients work"));
         // Cancelled when the time is over, or from outside.
         let over = self.stop.child_token();
@@ -394,11 +387,12 @@ impl Run<'_> {
                 }
             }
             over.cancel();
+            shared.recorder.now_ns()
         };
-        let (faults, ()) = tokio::join!(faults, watch);
-        let worked = began.elapsed();
+        let (faults, until_ns) = tokio::join!(faults, watch);
+        let time = began.elapsed();
         clients.join().await?;
-        Ok((faults?, worked))
+        Ok((faults?, Worked { time, until_ns }))
     }
 
     /// Whatever still is broken is undone; what does not come back is a finding.
@@ -415,6 +409,7 @@ impl Run<'_> {
     }
 
     async fn judge(&self, happened: Happened, skipped: Vec<String>) -> anyhow::Result<Report> {
+        let (findings, recovery) = self.hold_to_goals(&happened);
         let fault = |record: &Record| Fault {
             name: format!("{} {}", record.kind.name(), record.number),
             from_ns: record.from_ns,
@@ -426,14 +421,6 @@ impl Run<'_> {
             faults: begun.map(fault).collect(),
             ..Options::default()
         };
-        let mut findings = happened.findings;
-        findings.extend(
-            happened
-                .faults
-                .iter()
-                .filter_map(|record| record.finding.clone()),
-        );
-        findings.extend(two_in_one_term(&happened.changes));
         let history = happened.recorded.history;
         let checked = tokio::task::spawn_blocking(move || check(&history, &options));
         let verdict = checked.await.context("the check stopped")??;
@@ -441,15 +428,13 @@ impl Run<'_> {
             Some(cluster) => cluster.deaths().await,
             None => Vec::new(),
         };
-        let recovery = recovery::samples(
-            &happened.faults,
-            &happened.acknowledged,
-            &happened.rejoined,
-            self.config.partitions,
-        );
+        let ours = self.cluster.is_some();
         let report = Report {
             seed: self.config.seed,
-            seconds: happened.worked.as_secs_f64(),
+            broker: self.broker.clone(),
+            brokers: if ours { self.config.brokers } else { 0 },
+            tiny_checkpoints: ours && self.config.checkpoints.tiny(self.config.seed),
+            seconds: happened.worked.time.as_secs_f64(),
             judgement: Judgement {
                 history: verdict,
                 findings,
@@ -471,5 +456,22 @@ impl Run<'_> {
         let page = timeline::page(&report, spans, &happened.acknowledged, &happened.changes)?;
         fs::write(self.config.out.join("timeline.html"), page)?;
         Ok(report)
+    }
+
+    /// All that was found outside of the history, and what the faults cost.
+    fn hold_to_goals(&self, happened: &Happened) -> (Vec<String>, Vec<Sample>) {
+        let seen = Seen {
+            records: &happened.faults,
+            acknowledged: &happened.acknowledged,
+            rejoins: &happened.rejoins,
+            partitions: self.config.partitions,
+            until_ns: happened.worked.until_ns,
+        };
+        let mut findings = happened.findings.clone();
+        let seen_by_faults = happened.faults.iter();
+        findings.extend(seen_by_faults.filter_map(|record| record.finding.clone()));
+        findings.extend(two_in_one_term(&happened.changes));
+        findings.extend(bounds::findings(&seen));
+        (findings, recovery::samples(&seen))
     }
 }

@@ -10,7 +10,7 @@ use rand::{Rng as _, SeedableRng as _};
 use serde::Serialize;
 
 use crate::kind::Lane;
-pub use crate::kind::{Kind, Need, parse_kinds};
+pub use crate::kind::{Kind, Need, named_kinds, parse_kinds};
 
 /// One fault to come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -195,5 +195,9 @@ mod tests {
         );
         assert_eq!(parse_kinds("partition").expect("known").len(), 7);
         assert!(parse_kinds("earthquake").is_err());
+        assert_eq!(
+            named_kinds("partition, ring,kill-all"),
+            [Kind::KillAll, Kind::Ring]
+        );
     }
 }

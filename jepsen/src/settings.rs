@@ -1,11 +1,47 @@
-//! What the brokers under test are configured with.
+//! How many brokers are under test, and what they are configured with.
+
+use std::str::FromStr;
 
 use crate::schedule::Kind;
 
+/// How many brokers a run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Brokers {
+    /// So many.
+    Exactly(u32),
+    /// Three, and five for every fourth seed.
+    BySeed,
+}
+
+impl Brokers {
+    /// How many there are in a run.
+    #[must_use]
+    pub const fn of(self, seed: u64) -> u32 {
+        match self {
+            Self::Exactly(count) => count,
+            Self::BySeed if seed % 4 == 3 => 5,
+            Self::BySeed => 3,
+        }
+    }
+}
+
+impl FromStr for Brokers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "by-seed" => Ok(Self::BySeed),
+            "1" | "3" | "5" => text.parse().map(Self::Exactly).map_err(|_| text.to_owned()),
+            _ => Err("1, 3, 5 or by-seed".to_owned()),
+        }
+    }
+}
+
 /// How often shards are checkpointed, and how large the log is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Checkpoints {
     /// Often enough for a run to see some
+    #[default]
     Usual,
     /// All the time, and a log of four files: starts from checkpoints, followers that need one, files
     /// that are recycled under whoever still reads them
@@ -74,6 +110,15 @@ pub(crate) fn of_run(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_fourth_seed_has_five_brokers_if_nobody_says_how_many() {
+        let counts: Vec<u32> = (0..8).map(|seed| Brokers::BySeed.of(seed)).collect();
+        assert_eq!(counts, [3, 3, 3, 5, 3, 3, 3, 5]);
+        assert_eq!("5".parse::<Brokers>().map(|brokers| brokers.of(2)), Ok(5));
+        assert_eq!("by-seed".parse(), Ok(Brokers::BySeed));
+        assert!("4".parse::<Brokers>().is_err());
+    }
 
     #[test]
     fn what_is_set_by_hand_counts_before_what_a_seed_says() {

@@ -9,10 +9,11 @@ use clap::{Args, ValueEnum};
 
 use super::progress::Progress;
 use crate::cluster::binary;
+use crate::recovery;
 use crate::run::RunConfig;
-use crate::schedule::{Kind, parse_kinds};
-use crate::settings::Checkpoints;
-use crate::{recovery, soak};
+use crate::schedule::{Kind, named_kinds, parse_kinds};
+use crate::settings::{Brokers, Checkpoints};
+use crate::soak::{self, Soak};
 
 /// A run's settings.
 #[derive(Debug, Args)]
@@ -32,6 +33,9 @@ pub(super) struct RunArgs {
     /// One run, or blocks of runs for hours
     #[arg(long, default_value = "once")]
     profile: Profile,
+    /// A soak fails while its ledger has fewer proven faults of any kind
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    require_counts: u64,
     /// Seconds of one block of a soak
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(10..))]
     block: u64,
@@ -52,9 +56,9 @@ pub(super) struct Common {
     /// Clients: six of ten write, three read, one asks for ends
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(3..=1000))]
     clients: u32,
-    /// Brokers to start
-    #[arg(long, value_name = "N", default_value = "3", value_parser = ["1", "3", "5"])]
-    brokers: String,
+    /// Brokers to start: 1, 3, 5, or by-seed, which is 5 for every fourth seed. Without it 3, in a soak by-seed
+    #[arg(long, value_name = "N")]
+    brokers: Option<Brokers>,
     /// Partitions of the topic
     #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
     partitions: u32,
@@ -89,12 +93,18 @@ enum Profile {
     Soak,
 }
 
-/// A list that clap takes for one value.
+/// A list that clap takes for one value: all of it, and what has its own name in it.
 #[derive(Debug, Clone)]
-struct Kinds(Vec<Kind>);
+struct Kinds {
+    all: Vec<Kind>,
+    named: Vec<Kind>,
+}
 
 fn kinds(text: &str) -> Result<Kinds, String> {
-    parse_kinds(text).map(Kinds)
+    Ok(Kinds {
+        all: parse_kinds(text)?,
+        named: named_kinds(text),
+    })
 }
 
 pub(super) fn run(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<ExitCode> {
@@ -102,8 +112,14 @@ pub(super) fn run(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<ExitCode
     super::runtime()?.block_on(async {
         let stop = super::stop_on_signals()?;
         if arguments.profile == Profile::Soak {
-            let time = Duration::from_secs(arguments.common.time);
-            return soak::run(config, time, arguments.require_all, &stop).await;
+            let soak = Soak {
+                config,
+                brokers: arguments.common.brokers.unwrap_or(Brokers::BySeed),
+                time: Duration::from_secs(arguments.common.time),
+                require_all: arguments.require_all,
+                require_counts: arguments.require_counts,
+            };
+            return soak::run(&soak, &stop).await;
         }
         eprintln!(
             "seed {}, everything in {}",
@@ -133,7 +149,8 @@ fn config(arguments: &RunArgs, verb: &[&str]) -> anyhow::Result<RunConfig> {
     } else {
         arguments.common.config_of(PathBuf::new(), verb)?
     };
-    config.kinds.clone_from(&arguments.faults.0);
+    config.kinds.clone_from(&arguments.faults.all);
+    config.named.clone_from(&arguments.faults.named);
     config.bootstrap.clone_from(&arguments.bootstrap);
     if arguments.profile == Profile::Soak {
         config.time = Duration::from_secs(arguments.block);
@@ -164,16 +181,18 @@ impl Common {
             let now = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
             PathBuf::from(format!("highwater-verify-{now}"))
         });
+        let seed = self
+            .seed
+            .unwrap_or_else(|| u64::from(rand::random::<u32>()));
         Ok(RunConfig {
             out: std::path::absolute(out)?,
             time: Duration::from_secs(self.time),
-            seed: self
-                .seed
-                .unwrap_or_else(|| u64::from(rand::random::<u32>())),
+            seed,
             kinds: Vec::new(),
+            named: Vec::new(),
             rate: self.rate,
             clients: self.clients,
-            brokers: self.brokers.parse()?,
+            brokers: self.brokers.unwrap_or(Brokers::Exactly(3)).of(seed),
             partitions: self.partitions,
             groups: self.groups,
             asides: !self.no_asides,

@@ -30,6 +30,23 @@ pub fn find(named: Option<&Path>) -> anyhow::Result<PathBuf> {
     build(&[])
 }
 
+/// What a broker's program says of itself: its version, and its commit if the build was told one.
+///
+/// # Errors
+/// When it does not say.
+pub async fn version(program: &Path) -> anyhow::Result<String> {
+    let output = tokio::process::Command::new(program)
+        .arg("--version")
+        .output()
+        .await
+        .with_context(|| format!("cannot run {}", program.display()))?;
+    let shown = program.display();
+    ensure!(output.status.success(), "{shown} does not tell its version");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let said = said.trim();
+    Ok(said.strip_prefix("highwater ").unwrap_or(said).to_owned())
+}
+
 /// Builds the broker with further arguments for cargo, and answers with where it lies.
 ///
 /// # Errors

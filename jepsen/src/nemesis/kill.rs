@@ -62,11 +62,12 @@ impl Nemesis for Kill {
             return Ok(None);
         }
         let cluster = site.cluster()?;
-        let at_ns = site.recorder.now_ns();
         for node in &targets {
             let pid = cluster.node(*node).await?.kill().await?;
             self.killed.push((*node, pid));
         }
+        // Before, it could still have answered what was sent since.
+        let at_ns = site.recorder.now_ns();
         Ok(Some(Started {
             detail: json!({"killed-pids": self.killed}),
             nodes: targets,

@@ -9,13 +9,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use highwater_powerfs::LossReport;
 use serde_json::json;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::partition::drops;
 use super::power::loss;
 use super::{Nemesis, Proof, Site, Started};
 use crate::cluster::network::Drops;
 use crate::schedule::{Kind, Planned};
+
+/// Between two looks at who leads, and how much longer an election may take than the fault was to last.
+const LOOK: Duration = Duration::from_millis(50);
+const LONGER: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub(super) struct Laggard {
@@ -30,6 +34,15 @@ pub(super) struct Laggard {
     dropped: u64,
     report: Option<LossReport>,
     restarted: Vec<u32>,
+    /// When it began to hear nothing, and when it heard again, in nanoseconds since the start of the run.
+    from_ns: u64,
+    joined_ns: Option<u64>,
+    /// Records that the other two acknowledged without it.
+    acknowledged: usize,
+    /// Whether it, or the one that had lost power, was elected before the third was back, and whether that was
+    /// waited for.
+    elected: bool,
+    waited: bool,
 }
 
 impl Laggard {
@@ -45,7 +58,22 @@ impl Laggard {
             dropped: 0,
             report: None,
             restarted: Vec::new(),
+            from_ns: 0,
+            joined_ns: None,
+            acknowledged: 0,
+            elected: false,
+            waited: false,
         }
+    }
+
+    /// Who is left has elected one of the two.
+    fn look_for_leader(&mut self, site: &Site) {
+        let Some(((lags, loses, _), joined)) = self.cast.zip(self.joined_ns) else {
+            return;
+        };
+        let since = site.leaders.changes().into_iter();
+        let mut since = since.filter(|change| change.time_ns >= joined);
+        self.elected = since.any(|change| [Some(lags), Some(loses)].contains(&change.leader));
     }
 
     async fn join_again(&mut self, site: &Site) -> anyhow::Result<()> {
@@ -86,6 +114,7 @@ impl Nemesis for Laggard {
             .network()?
             .drop_packets(&self.table, &self.drops)
             .await?;
+        self.from_ns = site.recorder.now_ns();
         Ok(Some(Started {
             nodes: vec![lags, loses, dies],
             detail: json!({"lags": lags, "loses-power": loses, "dies": dies}),
@@ -100,6 +129,9 @@ impl Nemesis for Laggard {
         // Three fifths alone, so that leaders of the laggard move and much is acknowledged by two.
         sleep_until(until.checked_sub(self.lasts * 2 / 5).unwrap_or(until)).await;
         let cluster = site.cluster()?;
+        // Without either of them nobody could have acknowledged anything.
+        let now_ns = site.recorder.now_ns();
+        self.acknowledged = site.shared.acknowledged_within(self.from_ns, now_ns);
         for node in [dies, loses] {
             cluster.node(node).await?.kill().await?;
             self.dead.push(node);
@@ -107,6 +139,12 @@ impl Nemesis for Laggard {
         self.report = Some(cluster.lose_power(loses, loss(self.pick)).await?);
         self.join_again(site).await?;
         self.start_again(site, loses).await?;
+        self.joined_ns = Some(site.recorder.now_ns());
+        while !self.elected && Instant::now() < until + LONGER {
+            sleep(LOOK).await;
+            self.look_for_leader(site);
+        }
+        self.waited = true;
         sleep_until(until).await;
         Ok(())
     }
@@ -118,8 +156,13 @@ impl Nemesis for Laggard {
         }
         let lost = self.report.as_ref().is_some_and(LossReport::was_active);
         Ok(Proof {
-            active: lost && self.dropped > 0,
-            detail: json!({"packets-dropped": self.dropped, "report": self.report}),
+            active: lost && self.dropped > 0 && self.acknowledged > 0 && self.elected,
+            // Leaders were on their way to other brokers all the while, or the run ended first.
+            refused: self.acknowledged == 0 || !self.waited,
+            detail: json!({
+                "packets-dropped": self.dropped, "report": self.report,
+                "acknowledged-by-two": self.acknowledged, "elected-with-laggard": self.elected,
+            }),
             ..Proof::default()
         })
     }

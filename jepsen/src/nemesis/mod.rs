@@ -15,6 +15,7 @@ mod partition;
 mod pause;
 mod plans;
 mod power;
+mod rejoin;
 mod replace;
 mod restart;
 mod rot;
@@ -36,16 +37,21 @@ use highwater_client::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::history::Recorder;
 use crate::leaders::Leaders;
+use crate::recovery::Rejoin;
 use crate::schedule::{Kind, Planned};
+use crate::workload::Shared;
 
-/// How long a broker that was started again may take to catch up before the figure is left out.
-const REJOIN: Duration = Duration::from_secs(60);
+/// How long a broker that was started again is watched until it has caught up.
+pub(crate) const REJOIN: Duration = Duration::from_secs(60);
+
+/// How long a look at whether all brokers are whole may put a fault off.
+const GLANCE: Duration = Duration::from_millis(500);
 
 /// Everything that faults are made with.
 #[derive(Clone)]
@@ -70,8 +76,10 @@ pub struct Site {
     pub groups: Vec<String>,
     /// The one broker of this run whose disk may rot.
     pub rots: u32,
-    /// Times at which brokers had caught up after a restart, as (fault, nanoseconds it took).
-    pub rejoined: Arc<Mutex<Vec<(u32, u64)>>>,
+    /// What clients do.
+    pub shared: Arc<Shared>,
+    /// How brokers came back after a restart.
+    pub rejoins: Arc<Mutex<Vec<Rejoin>>>,
 }
 
 impl Site {
@@ -81,6 +89,14 @@ impl Site {
     /// When they are somebody else's.
     pub fn cluster(&self) -> anyhow::Result<&Cluster> {
         self.cluster.as_deref().context("the brokers are not ours")
+    }
+
+    /// Whether every broker serves and has caught up, as far as can be told at a glance.
+    async fn is_whole(&self) -> bool {
+        let Some(cluster) = &self.cluster else {
+            return false;
+        };
+        matches!(timeout(GLANCE, cluster.is_whole()).await, Ok(Ok(true)))
     }
 
     /// A partition by chance that has a leader, and the leader.
@@ -176,6 +192,10 @@ pub struct Record {
     pub from_ns: u64,
     /// When it was undone.
     pub healed_ns: u64,
+    /// When the harness set about it.
+    pub asked_ns: u64,
+    /// Whether every broker served and had caught up then.
+    pub whole_before: bool,
     /// The brokers it hit.
     pub nodes: Vec<u32>,
     /// The partitions that the brokers it hit led.
@@ -276,11 +296,15 @@ pub async fn run(
 async fn run_one(site: &Site, planned: &Planned, stop: &CancellationToken) -> Record {
     let name = planned.kind.name();
     let mut nemesis = of(planned);
+    let whole_before = site.is_whole().await;
+    let asked_ns = site.recorder.now_ns();
     let mut record = Record {
         number: planned.number,
         kind: planned.kind,
-        from_ns: site.recorder.now_ns(),
+        from_ns: asked_ns,
         healed_ns: 0,
+        asked_ns,
+        whole_before,
         nodes: Vec::new(),
         led: Vec::new(),
         proven: false,
@@ -319,7 +343,7 @@ async fn run_one(site: &Site, planned: &Planned, stop: &CancellationToken) -> Re
     });
     site.recorder.nemesis(&format!("stop-{name}"), &value);
     for node in nemesis.restarted() {
-        watch_rejoin(site, planned.number, node, stop);
+        rejoin::watch(site, planned.number, node, stop);
     }
     record
 }
@@ -348,31 +372,4 @@ async fn begin_and_hold(
         held = nemesis.hold(site, until) => held,
         () = stop.cancelled() => Ok(()),
     }
-}
-
-/// Measures how long a broker that was started again takes to vote, serve and hold everything.
-fn watch_rejoin(site: &Site, number: u32, node: u32, stop: &CancellationToken) {
-    let (site, stop, from) = (site.clone(), stop.clone(), site.recorder.now_ns());
-    let watch = async move {
-        let Ok(cluster) = site.cluster() else { return };
-        let Ok(admin) = cluster.admin_address(node).await else {
-            return;
-        };
-        let pid = cluster.pid(node).await;
-        let given_up = Instant::now() + REJOIN;
-        while Instant::now() < given_up && !stop.is_cancelled() {
-            if crate::cluster::caught_up(admin).await.is_ok() {
-                // Killed again in the meantime, it is another process that caught up.
-                if pid.is_some() && cluster.pid(node).await == pid {
-                    let took = site.recorder.now_ns() - from;
-                    let mut rejoined = site.rejoined.lock().unwrap_or_else(PoisonError::into_inner);
-                    rejoined.push((number, took));
-                }
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    // Bounded by its own deadline and by `stop`.
-    tokio::spawn(watch);
 }

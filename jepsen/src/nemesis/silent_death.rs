@@ -40,8 +40,9 @@ impl Nemesis for SilentDeath {
             .keep_deaths_secret(&self.table, node)
             .await?;
         self.node = Some(node);
-        let at_ns = site.recorder.now_ns();
         self.old = Some(cluster.node(node).await?.kill().await?);
+        // Before, it could still have answered what was sent since.
+        let at_ns = site.recorder.now_ns();
         Ok(Some(Started {
             nodes: vec![node],
             detail: json!({"killed-pid": self.old}),

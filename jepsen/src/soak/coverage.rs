@@ -16,7 +16,7 @@ const STYLE: &str = "body{font:14px/1.45 system-ui,sans-serif;margin:20px;color:
 table{border-collapse:collapse}td,th{border:1px solid #d9dee7;padding:2px 7px;text-align:right}\
 th:first-child,td:first-child{text-align:left}th{font-weight:500;color:#667085}\
 .none{background:#fde8e6}.few{background:#fdf3e1}.PASS{color:#17804a}.FAIL{color:#b42318}\
-.UNKNOWN{color:#a15c07}pre{font:12px/1.4 ui-monospace,monospace}\
+.ERROR{color:#b42318}.UNKNOWN{color:#a15c07}pre{font:12px/1.4 ui-monospace,monospace}\
 .matrix th{writing-mode:vertical-rl;text-align:left}.matrix tr th:first-child{writing-mode:initial}";
 
 /// How often two faults that were proven active overlapped, by their kinds.
@@ -63,6 +63,12 @@ pub(super) fn page(entries: &[Entry]) -> String {
             kind.name()
         );
     }
+    let members = members(entries);
+    for how in MEMBERS {
+        let count = members.get(how).copied().unwrap_or(0);
+        let class = class(count, WANTED);
+        let _ = write!(html, "<tr><td>{how}<td{class}>{count}<td>{WANTED}");
+    }
     html.push_str("</table><h2>Pairs that overlapped</h2>");
     matrix(&mut html, &pairs);
     html.push_str("<h2>Recoveries</h2>");
@@ -76,6 +82,42 @@ pub(super) fn page(entries: &[Entry]) -> String {
     html.push_str("<h2>Blocks</h2>");
     blocks(&mut html, entries);
     html
+}
+
+/// What is done to members of groups in every run that has some.
+const MEMBERS: [&str; 2] = [
+    "a member of a group is killed",
+    "a member of a group stands still",
+];
+
+/// What was done to members of groups, and how often.
+pub(super) fn members(entries: &[Entry]) -> BTreeMap<&str, u64> {
+    let mut counts = BTreeMap::new();
+    for (how, count) in entries.iter().flat_map(|entry| &entry.members) {
+        *counts.entry(how.as_str()).or_default() += count;
+    }
+    counts
+}
+
+/// The kinds of which fewer than so many were proven, with how many were; members of groups count as kinds
+/// where there are groups.
+pub(super) fn short_of(
+    entries: &[Entry],
+    kinds: &[Kind],
+    groups: bool,
+    wanted: u64,
+) -> Vec<String> {
+    let (proven, _) = sums(entries);
+    let members = members(entries);
+    let of = |counts: &Counts<'_>, name: &'static str| {
+        let count = counts.get(name).copied().unwrap_or(0);
+        (count < wanted).then(|| format!("{name}: {count} of {wanted}"))
+    };
+    let of_kinds = kinds.iter().filter_map(|kind| of(&proven, kind.name()));
+    let of_members = MEMBERS.iter().filter(|_| groups);
+    of_kinds
+        .chain(of_members.filter_map(|how| of(&members, how)))
+        .collect()
 }
 
 type Counts<'a> = BTreeMap<&'a str, u64>;
@@ -115,20 +157,25 @@ fn matrix(html: &mut String, pairs: &Counts<'_>) {
 }
 
 fn blocks(html: &mut String, entries: &[Entry]) {
-    html.push_str("<table><tr><th>block<th>seed<th>verdict<th>operations<th>faults<th>remarks");
+    html.push_str("<table><tr><th>block<th>seed<th>broker<th>brokers<th>checkpoints<th>verdict<th>operations<th>faults<th>remarks");
     for entry in entries {
         let faults: u64 = entry.faults.values().map(|(count, _)| count).sum();
         let found = entry
             .anomalies
             .iter()
             .map(|(name, count)| format!("{name} {count}"));
-        let remarks: Vec<String> = found.chain(entry.remarks.iter().cloned()).collect();
+        let skipped = entry.skipped.iter().map(|what| format!("skipped {what}"));
+        let remarks = found.chain(entry.remarks.iter().cloned()).chain(skipped);
+        let remarks: Vec<String> = remarks.collect();
         let verdict = escape(&entry.verdict);
         let _ = write!(
             html,
-            "<tr><td>{}<td>{}<td class={verdict}>{verdict}<td>{}<td>{faults}<td>{}",
+            "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td class={verdict}>{verdict}<td>{}<td>{faults}<td>{}",
             entry.block,
             entry.seed,
+            escape(&entry.broker),
+            entry.brokers,
+            escape(&entry.checkpoints),
             entry.operations[0],
             escape(&remarks.join("; ")),
         );

@@ -10,6 +10,8 @@ fn record(kind: Kind, from_ns: u64, healed_ns: u64, proven: bool) -> Record {
         kind,
         from_ns,
         healed_ns,
+        asked_ns: from_ns,
+        whole_before: false,
         nodes: vec![1],
         led: Vec::new(),
         proven,
@@ -36,18 +38,19 @@ fn pairs_are_proven_faults_that_overlapped() {
 #[test]
 fn a_page_names_every_kind_and_escapes_what_it_was_told() {
     let entry = Entry {
-        block: 0,
         seed: 7,
-        ended: String::new(),
         seconds: 60.0,
         verdict: "FAIL".into(),
+        broker: "0.1.0 (abc)".into(),
+        brokers: 5,
         operations: [10, 8, 1, 1],
         acknowledged: 16,
         faults: BTreeMap::from([("pause".to_owned(), (120, 120))]),
         pairs: BTreeMap::from([("halves + pause".to_owned(), 3)]),
-        anomalies: BTreeMap::new(),
+        members: BTreeMap::from([("a member of a group is killed".to_owned(), 130)]),
+        skipped: vec!["ring: it takes five".into()],
         remarks: vec!["<odd>".into()],
-        recovery: Vec::new(),
+        ..Entry::default()
     };
     let page = page(&[entry]);
     for kind in Kind::ALL {
@@ -55,6 +58,8 @@ fn a_page_names_every_kind_and_escapes_what_it_was_told() {
     }
     assert!(page.contains("<td>pause<td>120<td>100"));
     assert!(page.contains("<td>disk-full<td class=none>0<td>100"));
+    assert!(page.contains("<td>a member of a group is killed<td>130<td>100"));
+    assert!(page.contains("<td>0.1.0 (abc)<td>5") && page.contains("skipped ring: it takes five"));
     assert!(page.contains("<td>3") && page.contains("&lt;odd>") && !page.contains("<odd>"));
 }
 
@@ -64,4 +69,23 @@ fn kinds_of_one_lane_do_not_overlap() {
     assert!(Kind::KillLeader.can_overlap(Kind::Halves));
     assert!(!Kind::Laggard.can_overlap(Kind::Halves));
     assert!(Kind::Laggard.can_overlap(Kind::TransferLeaders));
+}
+
+#[test]
+fn what_there_is_too_little_of_is_named() {
+    let entry = |count| Entry {
+        faults: BTreeMap::from([("pause".to_owned(), (count + 3, count))]),
+        members: BTreeMap::from([("a member of a group stands still".to_owned(), 9)]),
+        ..Entry::default()
+    };
+    let kinds = [Kind::Pause, Kind::Ring];
+    let short = short_of(&[entry(4), entry(5)], &kinds, true, 9);
+    assert_eq!(
+        short,
+        ["ring: 0 of 9", "a member of a group is killed: 0 of 9"]
+    );
+    assert_eq!(
+        short_of(&[entry(4)], &kinds[..1], false, 9),
+        ["pause: 4 of 9"]
+    );
 }

@@ -14,7 +14,7 @@ use highwater_client::group::{CommitMode, GroupConsumer, GroupError, GroupRecord
 use highwater_client::{AdminError, Client, ErrorCode};
 use rand::Rng as _;
 use rand::rngs::StdRng;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::consumer::read_of;
@@ -32,6 +32,11 @@ const LIFE_MS: std::ops::Range<u64> = 2_000..15_000;
 const PAUSE_MS: std::ops::Range<u64> = 500..10_000;
 /// Polls between two explicit commits.
 const POLLS: u32 = 8;
+
+/// How long a member may take to hear that a partition is another's: longer than its session, after which the
+/// coordinator gives it away. And between two questions meanwhile.
+const HEARSAY: Duration = Duration::from_secs(8);
+const ASK_AGAIN: Duration = Duration::from_millis(250);
 
 /// One group of the run.
 #[derive(Debug, Clone)]
@@ -83,7 +88,15 @@ struct Member {
     /// then: whatever comes after more of them does not belong to the present one either.
     held: Option<(GroupRecord, u64)>,
     /// The first offset behind what this process is done with.
-    positions: BTreeMap<u32, u64>,
+    positions: BTreeMap<u32, Position>,
+}
+
+/// How far a member is in a partition.
+#[derive(Debug, Clone, Copy)]
+struct Position {
+    next: u64,
+    /// The count of partitions that came and went when it came here.
+    changes: u64,
 }
 
 impl Member {
@@ -209,8 +222,11 @@ impl Member {
         self.changes_before = changes;
         recorder.record(&mut polled);
         for record in records {
-            self.positions
-                .insert(record.partition.0, record.offset.0 + 1);
+            let position = Position {
+                next: record.offset.0 + 1,
+                changes: seen,
+            };
+            self.positions.insert(record.partition.0, position);
             record.done();
         }
         whole
@@ -221,7 +237,7 @@ impl Member {
     async fn commit(&mut self) {
         let recorder = Arc::clone(&self.shared.recorder);
         let wanted = self.positions.iter();
-        let wanted: Vec<Action> = wanted.map(|(p, at)| self.commit_of(*p, *at)).collect();
+        let wanted: Vec<Action> = wanted.map(|(p, at)| self.commit_of(*p, at.next)).collect();
         if wanted.is_empty() {
             return;
         }
@@ -232,6 +248,7 @@ impl Member {
             return;
         }
         let stored = stored(&self.shared, &self.client, &self.group).await;
+        let missing = stored.as_ref().map(|stored| self.missing(stored));
         let stored = stored.unwrap_or_default();
         let is_stored = |action: &Action| match *action {
             Action::Commit { key, offset, .. } => stored.get(&key.0) == Some(&offset.0),
@@ -239,6 +256,55 @@ impl Member {
         };
         let sure = wanted.into_iter().filter(is_stored).collect();
         recorder.complete(Kind::Ok, self.process, Function::Commit, sure);
+        if missing.is_some_and(|missing| !missing.is_empty()) {
+            self.miss().await;
+        }
+    }
+
+    /// Partitions that the group has not come as far in as this member was told that it has, with what is stored.
+    /// It has held them since it read there: what is stored of those that it lost is others' doing, and what
+    /// it had read there before was not committed with the rest.
+    fn missing(&self, stored: &BTreeMap<u32, u64>) -> Vec<(u32, u64, u64)> {
+        let changes = self.changes.load(Ordering::SeqCst);
+        let held = self.consumer.assignment();
+        let holds = |p: u32| held.iter().any(|(_, held)| held.0 == p);
+        let behind = self.positions.iter().filter_map(|(p, at)| {
+            let stored = stored.get(p).copied().unwrap_or(0);
+            let lost = stored < at.next && at.changes == changes && holds(*p);
+            lost.then_some((*p, at.next, stored))
+        });
+        behind.collect()
+    }
+
+    /// An acknowledged commit that is not there is lost, unless the member hears in the next moments that the
+    /// partition is not its own any more.
+    async fn miss(&self) {
+        let given_up = Instant::now() + HEARSAY;
+        loop {
+            let answer = stored(&self.shared, &self.client, &self.group).await;
+            let missing = answer.as_ref().map(|stored| self.missing(stored));
+            let late = Instant::now() > given_up;
+            match missing {
+                Some(missing) if missing.is_empty() => return,
+                Some(missing) if late => {
+                    for (partition, told, stored) in missing {
+                        self.shared.found(format!(
+                            "group {}: offset {told} of partition {partition} was acknowledged as committed to \
+                             process {}, and {stored} is stored",
+                            self.group.name, self.process
+                        ));
+                    }
+                    return;
+                }
+                None if late => {
+                    let what = format!("process {}: nobody says what is stored", self.process);
+                    self.shared.complain(what);
+                    return;
+                }
+                Some(_) | None => {}
+            }
+            sleep(ASK_AGAIN).await;
+        }
     }
 
     /// Leaves, or is gone as if killed.

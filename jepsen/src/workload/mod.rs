@@ -11,6 +11,7 @@ mod letters;
 mod letters_judge;
 mod liveness;
 mod member;
+mod one_record;
 mod own_thread;
 mod pace;
 mod producer;
@@ -34,6 +35,7 @@ pub use aside::{AsideCounts, finish_asides};
 pub use final_reads::{FinalReads, final_reads};
 pub use groups::finish_groups;
 pub use liveness::liveness;
+pub use one_record::Prober;
 
 /// From handing a record over to its outcome: longer than any failover, shorter than the longer
 /// faults, so that some outcomes stay unknown.
@@ -92,6 +94,8 @@ pub struct Shared {
     /// Errors of readers, which are no outcome of a write: counted and told.
     trouble: Mutex<Vec<String>>,
     troubles: AtomicU64,
+    /// Broken promises that no history shows.
+    findings: Mutex<Vec<String>>,
     letters: letters::Letters,
     groups: Mutex<GroupCounts>,
     aside: aside::Aside,
@@ -121,6 +125,7 @@ impl Shared {
             acknowledged: Mutex::default(),
             trouble: Mutex::default(),
             troubles: AtomicU64::new(0),
+            findings: Mutex::default(),
             letters: letters::Letters::default(),
             groups: Mutex::default(),
             aside: aside::Aside::default(),
@@ -189,6 +194,31 @@ impl Shared {
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         all.clone()
+    }
+
+    /// How many records were sent and acknowledged within a time, both in nanoseconds since the start of the run.
+    #[must_use]
+    pub fn acknowledged_within(&self, from_ns: u64, to_ns: u64) -> usize {
+        let all = self
+            .acknowledged
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let since = all.iter().rev().take_while(|ack| ack.at_ns >= from_ns);
+        since
+            .filter(|ack| ack.invoked_ns >= from_ns && ack.at_ns <= to_ns)
+            .count()
+    }
+
+    fn found(&self, what: String) {
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        findings.push(what);
+    }
+
+    /// Broken promises that clients saw and that no history shows.
+    #[must_use]
+    pub fn findings(&self) -> Vec<String> {
+        let findings = self.findings.lock();
+        findings.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The consumer groups of the topic, by name.

@@ -41,7 +41,7 @@ pub(super) struct Aside {
 }
 
 /// How often things happened beside the main topic.
-#[derive(Debug, Clone, Default, serde::Serialize)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct AsideCounts {
     /// Where the topic with deleted records begins, and how many it ever had.
     pub trimmed: (u64, u64),
