@@ -6,8 +6,12 @@ mod budget;
 #[path = "group/chunks.rs"]
 mod chunks;
 mod fake;
+#[path = "group/keys.rs"]
+mod keys;
 #[path = "group/lost_answers.rs"]
 mod lost_answers;
+#[path = "group/resets.rs"]
+mod resets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

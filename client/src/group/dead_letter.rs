@@ -27,7 +27,8 @@ pub mod headers {
     pub const OFFSET: &str = "highwater-dlq-offset";
     /// Its timestamp, in milliseconds since the Unix epoch.
     pub const TIMESTAMP: &str = "highwater-dlq-timestamp-ms";
-    /// Its key, as bytes; absent when it has none.
+    /// Its key, as bytes; absent when it has none, and when it is longer than 32 KiB: the key is there
+    /// as the letter's own, too.
     pub const KEY: &str = "highwater-dlq-key";
     /// The group whose handler failed.
     pub const GROUP: &str = "highwater-dlq-group";
@@ -36,7 +37,7 @@ pub mod headers {
     /// The last error, 1 KiB at the most.
     pub const ERROR: &str = "highwater-dlq-error";
     /// Of a redriven record: the letter that it is a copy of, as the id of the queue's topic,
-    /// partition and offset, with colons between.
+    /// partition and offset, with colons between; once for each partition where the letter lies.
     pub const COPY_OF: &str = "highwater-dlq-copy-of";
     /// What all of these begin with.
     pub const PREFIX: &str = "highwater-dlq-";
@@ -46,6 +47,8 @@ pub mod headers {
 const ERROR_BYTES: usize = 1024;
 /// What a dead letter may take beyond its record, in bytes.
 const ROOM_BYTES: usize = 64 << 10;
+/// A longer key is not repeated in a header: it would take more than there is room for.
+const MAX_KEY_HEADER_BYTES: usize = ROOM_BYTES / 2;
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 1 << 20;
 
 /// Where a dead letter comes from, and why it is one.
@@ -83,7 +86,7 @@ impl DeadLetter {
             partition: PartitionId(text(headers::PARTITION)?.parse().ok()?),
             offset: Offset(text(headers::OFFSET)?.parse().ok()?),
             timestamp: TimestampMs(text(headers::TIMESTAMP)?.parse().ok()?),
-            key: record.header(headers::KEY).cloned(),
+            key: record.header(headers::KEY).or(record.key.as_ref()).cloned(),
             group: text(headers::GROUP)?.to_owned(),
             attempts: text(headers::ATTEMPTS)?.parse().ok()?,
             error: text(headers::ERROR).unwrap_or_default().to_owned(),
@@ -102,7 +105,8 @@ impl DeadLetter {
             text(headers::ATTEMPTS, self.attempts.to_string()),
             text(headers::ERROR, cut(&self.error).to_owned()),
         ];
-        if let Some(key) = &self.key {
+        let key = self.key.as_ref();
+        if let Some(key) = key.filter(|key| key.len() <= MAX_KEY_HEADER_BYTES) {
             headers.push((headers::KEY.to_owned(), Some(key.clone())));
         }
         headers
@@ -254,7 +258,14 @@ impl DeadLetters {
             made.map_err(|error| error.to_string())?;
             self.ready.store(true, Ordering::Release);
         }
-        let record = to_record(topic.to_owned(), letter, record);
+        let mut record = to_record(topic.to_owned(), letter, record);
+        if record.key.is_none() {
+            // Always the same, so that it is known which of a record's letters came last.
+            let queue = self.client.topic(topic).await;
+            let count = queue.map_err(|cause| cause.to_string())?.partition_count();
+            let partition = letter.partition.0.checked_rem(count);
+            record.partition = partition.map(PartitionId);
+        }
         let sent = self.producer.send(record).await;
         sent.map(|_| ()).map_err(|error| error.to_string())
     }
@@ -307,6 +318,19 @@ mod tests {
         );
         let (after, id) = original(stored.clone());
         assert_eq!((&after, id), (&before, Some(TopicId(9))));
+        assert!(record.headers.iter().any(|(name, _)| name == headers::KEY));
+        // A long key is there once.
+        let long = Some(Bytes::from(vec![7; MAX_KEY_HEADER_BYTES + 1]));
+        let (mut longer, mut long_before) = (letter.clone(), before.clone());
+        (longer.key, long_before.key) = (long.clone(), long.clone());
+        let long_record = to_record("g.dlq".to_owned(), &longer, &long_before);
+        let long_stored = ConsumedRecord {
+            key: long_record.key,
+            headers: long_record.headers,
+            ..stored.clone()
+        };
+        assert_eq!(long_stored.header(headers::KEY), None);
+        assert_eq!(DeadLetter::of(&long_stored).unwrap().key, long);
         // Dead again: the old headers give way.
         let again = to_record("g.dlq".to_owned(), &letter, &stored);
         assert_eq!(again.headers.len(), record.headers.len());

@@ -5,6 +5,7 @@
 //! the same call or an earlier one.
 
 use futures_util::future::{BoxFuture, FutureExt as _};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,6 +13,7 @@ use highwater_proto::{PartitionId, TopicId, TopicPartition, v1};
 use tokio::time::{Instant, sleep};
 
 use super::shared::Shared;
+use super::state::State;
 use crate::error::{Cause, ErrorCode};
 use crate::rpc::CallFailure;
 
@@ -52,8 +54,27 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 struct Due {
     tp: TopicPartition,
     grant: u64,
+    /// To commit under.
+    epoch: u64,
     offset: Option<u64>,
     parks: Vec<(u64, Bytes)>,
+}
+
+/// What is finished and may be committed.
+fn due(state: &State) -> Vec<Due> {
+    let parts = state.parts.iter().filter_map(|(&tp, part)| {
+        let parks = part.parks_due();
+        Some(Due {
+            tp,
+            grant: part.grant,
+            epoch: state.membership.commit_epoch(tp)?,
+            offset: part.progress.to_commit(),
+            parks: parks.map(|(offset, name)| (offset, name.clone())).collect(),
+        })
+    });
+    parts
+        .filter(|due| due.offset.is_some() || !due.parks.is_empty())
+        .collect()
 }
 
 /// Commits everything that is finished now. Cancellation-safe: what was under way may or may not
@@ -61,46 +82,41 @@ struct Due {
 pub(crate) fn commit(shared: &Shared, deadline: Instant) -> BoxFuture<'_, Result<(), Cause>> {
     async move {
         let _one = shared.ledger.lock().await;
-        let (epoch, due) = {
+        let (newest, due) = {
             let state = shared.state();
-            let due = state.parts.iter().map(|(&tp, part)| Due {
-                tp,
-                grant: part.grant,
-                offset: part.progress.to_commit(),
-                parks: part.parks.iter().map(|(o, k)| (*o, k.clone())).collect(),
-            });
-            let due: Vec<_> = due
-                .filter(|due| due.offset.is_some() || !due.parks.is_empty())
-                .collect();
-            (state.membership.epoch(), due)
+            (state.membership.epoch(), due(&state))
         };
-        let (parks, offsets): (Vec<_>, Vec<_>) = due.into_iter().partition(|d| !d.parks.is_empty());
-        let mut failed = None;
-        if !offsets.is_empty() {
-            let committed = commit_offsets(shared, epoch, &offsets, deadline).await;
-            failed = committed.err();
+        // One call, but for what is being given up.
+        let mut offsets: BTreeMap<u64, Vec<Due>> = BTreeMap::new();
+        let (parks, plain): (Vec<_>, Vec<_>) = due.into_iter().partition(|d| !d.parks.is_empty());
+        for due in plain {
+            offsets.entry(due.epoch).or_default().push(due);
         }
-        for due in parks {
-            if let Err(failure) = park(shared, epoch, &due, deadline).await {
-                failed = Some(failure);
+        let mut failed = Vec::new();
+        for (epoch, due) in offsets {
+            if let Err(failure) = commit_offsets(shared, epoch, &due, deadline).await {
+                failed.push((epoch, failure.cause));
             }
         }
-        let Some(failure) = failed else {
-            return Ok(());
-        };
-        let cause = failure.cause;
-        let fenced = matches!(
-            cause.code(),
-            Some(ErrorCode::UnknownMember | ErrorCode::UnknownGroup | ErrorCode::FencedMember)
-        );
+        for due in parks {
+            if let Err(failure) = park(shared, &due, deadline).await {
+                failed.push((due.epoch, failure.cause));
+            }
+        }
+        let lost = failed.iter().find(|(epoch, cause)| {
+            // What is being given up may have been granted anew without a word of it.
+            let fenced = cause.code() == Some(ErrorCode::FencedMember) && *epoch == newest;
+            let gone = [ErrorCode::UnknownMember, ErrorCode::UnknownGroup];
+            fenced || cause.code().is_some_and(|code| gone.contains(&code))
+        });
         // Others hold what was worked on here: it counts for nothing. After newer news, the next round
         // tells.
-        let current = shared.state().membership.epoch() == epoch;
-        if fenced && current {
+        let current = shared.state().membership.epoch() == newest;
+        if let Some((_, cause)) = lost.filter(|_| current) {
             tracing::warn!(group = &*shared.config.group, %cause, "the session is lost");
             shared.lose();
         }
-        Err(cause)
+        failed.pop().map_or(Ok(()), |(_, cause)| Err(cause))
     }
     .boxed()
 }
@@ -171,12 +187,7 @@ async fn commit_offsets(
 }
 
 /// One partition's dead letters, and the offset that passes them, all or nothing.
-async fn park(
-    shared: &Shared,
-    epoch: u64,
-    due: &Due,
-    deadline: Instant,
-) -> Result<(), CallFailure> {
+async fn park(shared: &Shared, due: &Due, deadline: Instant) -> Result<(), CallFailure> {
     let timeout = shared.client.inner.request_timeout;
     let keys = due.parks.iter().map(|(offset, key)| v1::ParkKey {
         topic_id: due.tp.topic.0,
@@ -188,7 +199,7 @@ async fn park(
         group: shared.config.group.to_string(),
         member_id: shared.config.member_id.clone(),
         instance_id: shared.config.instance_id.clone(),
-        epoch,
+        epoch: due.epoch,
         keys: keys.collect(),
         offsets: due
             .offset

@@ -42,6 +42,8 @@ pub(crate) struct Membership {
     wanted: BTreeMap<TopicPartition, Grant>,
     /// Epochs of the grants that are held.
     held: BTreeMap<TopicPartition, u64>,
+    /// Of what is held: the epoch of the last assignment that named it under that grant.
+    vouched: BTreeMap<TopicPartition, u64>,
     /// Of what was given up: the grant, and what was committed last. An assignment may take the
     /// revocation back, and what it says is committed is older than the last commit.
     left: BTreeMap<TopicPartition, (u64, u64)>,
@@ -66,6 +68,7 @@ impl Membership {
             unparked: 0,
             wanted: BTreeMap::new(),
             held: BTreeMap::new(),
+            vouched: BTreeMap::new(),
             left: BTreeMap::new(),
             heard: Duration::ZERO,
         }
@@ -74,9 +77,18 @@ impl Membership {
     pub(crate) fn is_member(&self) -> bool {
         self.member
     }
-    /// The epoch to commit under.
+    /// The epoch of the newest assignment.
     pub(crate) fn epoch(&self) -> u64 {
         self.received
+    }
+    /// The epoch to commit a partition under; none: nothing of it is to be committed.
+    ///
+    /// Not always the newest. A reset grants a partition anew, and what was done under the old grant must
+    /// not be committed over it. Nor does an assignment say so of a partition that is being given up.
+    pub(crate) fn commit_epoch(&self, tp: TopicPartition) -> Option<u64> {
+        let granted = self.held.get(&tp)?;
+        let anew = self.wanted.get(&tp).is_some_and(|g| g.epoch != *granted);
+        self.vouched.get(&tp).copied().filter(|_| !anew)
     }
     pub(crate) fn beat(&self) -> Beat {
         Beat {
@@ -119,6 +131,11 @@ impl Membership {
         self.wanted = assignment.topics.iter().flat_map(grants).collect();
         let wanted = &self.wanted;
         self.left.retain(|tp, _| wanted.contains_key(tp));
+        for (tp, granted) in &self.held {
+            if wanted.get(tp).is_some_and(|grant| grant.epoch == *granted) {
+                self.vouched.insert(*tp, self.received);
+            }
+        }
         self.catch_up();
         if self.wanted.is_empty() && self.held.is_empty() {
             self.acknowledged = self.received;
@@ -137,6 +154,7 @@ impl Membership {
         self.acknowledged = 0;
         self.wanted.clear();
         self.held.clear();
+        self.vouched.clear();
         self.left.clear();
     }
 
@@ -165,6 +183,7 @@ impl Membership {
     pub(crate) fn gave_up(&mut self, partitions: &[(TopicPartition, Option<u64>)]) -> bool {
         for (tp, committed) in partitions {
             let epoch = self.held.remove(tp);
+            self.vouched.remove(tp);
             if let (Some(epoch), Some(committed)) = (epoch, committed) {
                 self.left.insert(*tp, (epoch, *committed));
             }
@@ -204,6 +223,7 @@ impl Membership {
             .is_some_and(|g| g.epoch == grant.epoch);
         if wanted && !self.held.contains_key(&grant.tp) {
             self.held.insert(grant.tp, grant.epoch);
+            self.vouched.insert(grant.tp, self.received);
             return true;
         }
         false

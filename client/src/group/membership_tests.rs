@@ -59,7 +59,7 @@ fn partitions_are_given_up_before_the_acknowledgement_and_taken_after() {
     assert_eq!(surplus.len(), 2);
     assert!(!member.acknowledge());
     assert_eq!(member.beat().acknowledged, 10);
-    assert_eq!(member.epoch(), 11, "commits go on under the newest");
+    assert_eq!(member.epoch(), 11);
     assert!(
         !member.gave_up(&left(&surplus[..1])),
         "one is still worked on"
@@ -87,6 +87,29 @@ fn old_answers_change_nothing_and_a_lost_session_holds_nothing() {
     assert_eq!((member.step(), member.epoch()), (None, 0));
     member.joined(Some(assignment(12, &[(0, 10)].into())), NOW);
     assert_eq!(take_all(&mut member), [0], "kept by the group, new to us");
+}
+
+/// What was done under a grant is committed under an epoch that knew of it, and not at all once it is
+/// known that the partition was granted anew.
+#[test]
+fn nothing_is_committed_over_a_grant_that_came_after_it() {
+    let tp = |partition| TopicPartition::new(TopicId(1), PartitionId(partition));
+    let mut member = member();
+    let all: BTreeMap<u32, u64> = [(0, 10), (1, 10), (2, 10)].into();
+    member.heard(Some(assignment(10, &all)), 0, NOW);
+    assert_eq!(member.commit_epoch(tp(0)), None, "not taken yet");
+    take_all(&mut member);
+    member.heard(Some(assignment(11, &all)), 0, NOW);
+    // 0 stays, 1 was reset, 2 is to be given up: it may have been reset as well.
+    member.heard(Some(assignment(12, &[(0, 10), (1, 12)].into())), 0, NOW);
+    let epochs = [0, 1, 2].map(|partition| member.commit_epoch(tp(partition)));
+    assert_eq!(epochs, [Some(12), None, Some(11)]);
+    member.gave_up(&left(&[tp(1), tp(2)]));
+    assert_eq!(take_all(&mut member), [1]);
+    let epochs = [0, 1, 2].map(|partition| member.commit_epoch(tp(partition)));
+    assert_eq!(epochs, [Some(12), Some(12), None]);
+    member.lost();
+    assert_eq!(member.commit_epoch(tp(0)), None);
 }
 
 /// A revocation that is taken back while the member was giving up: the assignment was made before

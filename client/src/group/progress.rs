@@ -52,6 +52,11 @@ impl Progress {
         }
     }
 
+    /// The first offset that is not finished.
+    pub(crate) fn first_open(&self) -> u64 {
+        self.next
+    }
+
     /// The first offset that is not finished, if the group does not have it yet.
     pub(crate) fn to_commit(&self) -> Option<u64> {
         let behind = self.committed.is_none_or(|committed| committed < self.next);

@@ -30,7 +30,7 @@ pub(crate) struct Ticket {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Finished,
-    /// It is in the dead letter queue; its key is to be parked with the next commit.
+    /// It is in the dead letter queue; its key is to be parked under this name.
     DeadLettered(Bytes),
     /// It comes again, to this member or another.
     Abandoned,
@@ -56,7 +56,8 @@ pub(crate) struct Part {
     pub grant: u64,
     pub topic: Arc<str>,
     pub progress: Progress,
-    /// Records in the dead letter queue whose keys the group has not parked yet, by offset.
+    /// Records in the dead letter queue whose keys the group has not parked yet, by offset, with the
+    /// keys' names.
     pub parks: BTreeMap<u64, Bytes>,
     pub cancel: CancellationToken,
     /// Records handed out to a handler or the application, and not finished.
@@ -95,6 +96,18 @@ impl Part {
     /// Whether a handler was called with a later record of the partition.
     pub(super) fn is_overtaken(&self, ticket: &Ticket) -> bool {
         self.grant == ticket.grant && self.begun.is_some_and(|begun| ticket.offset < begun)
+    }
+
+    /// What the next commit parks: offsets and names.
+    ///
+    /// All records without a key count as one parked key, from its first record to its last. One that
+    /// came below the last would be taken for known, or go when those before it are unparked. They fail
+    /// in any order, so each is parked when what is committed passes it: one after the other.
+    pub(super) fn parks_due(&self) -> impl Iterator<Item = (u64, &Bytes)> {
+        let passed = self.progress.first_open();
+        let due = move |(offset, name): &(u64, &Bytes)| !name.is_empty() || *offset < passed;
+        let parks = self.parks.iter().map(|(offset, name)| (*offset, name));
+        parks.filter(due)
     }
 }
 
@@ -144,9 +157,10 @@ impl State {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// Partitions with dead letters whose keys are not parked yet.
+    /// Partitions with dead letters whose keys are due to be parked, and are not yet.
     pub(crate) fn with_parks(&self) -> Vec<TopicPartition> {
-        let waiting = self.parts.iter().filter(|(_, part)| !part.parks.is_empty());
+        let is_due = |part: &Part| part.parks_due().next().is_some();
+        let waiting = self.parts.iter().filter(|(_, part)| is_due(part));
         waiting.map(|(tp, _)| *tp).collect()
     }
 

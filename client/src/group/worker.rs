@@ -18,7 +18,7 @@ use super::dead_letter::DeadLetters;
 use super::policy::{Decision, HandlerError};
 use super::shared::Shared;
 use super::state::{Job, Next, Outcome};
-use super::{GroupError, GroupRecord, reconcile, stream};
+use super::{GroupError, GroupRecord, parked, reconcile, stream};
 use crate::client::Client;
 use crate::consumer::Consumer;
 use crate::error::ConsumeError;
@@ -239,12 +239,12 @@ impl Crew {
     }
 
     fn is_parked(&self, job: &Job) -> bool {
-        let key = job.record.key.clone().filter(|key| !key.is_empty());
-        let parked = |key| {
+        let name = parked::name(job.record.key.as_ref());
+        // Without a key there is no order to keep.
+        !name.is_empty() && {
             let state = self.shared.state();
-            state.parked.contains(&(job.ticket.tp, key))
-        };
-        key.is_some_and(parked)
+            state.parked.contains(&(job.ticket.tp, name))
+        }
     }
 
     /// The first of these jobs, and those behind it up to one whose key is parked.
@@ -382,8 +382,7 @@ impl Crew {
         tokio::select! {
             // Its acknowledgement may be lost: then it is there twice, and counts once.
             () = self.letters.put(job.origin, &job.record, attempts, error) => {
-                let key = job.record.key.clone().unwrap_or_default();
-                Outcome::DeadLettered(key)
+                Outcome::DeadLettered(parked::name(job.record.key.as_ref()))
             }
             () = job.cancel.cancelled() => Outcome::Abandoned,
         }

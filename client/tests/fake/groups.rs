@@ -10,6 +10,9 @@ use tonic::{Request, Response, Status};
 
 use super::{Node, State, error};
 
+/// A longer one cannot be parked, in bytes.
+const LONGEST_KEY: usize = 64 << 10;
+
 type Place = (u64, u32);
 type KeyPlace = (u64, u32, Vec<u8>);
 
@@ -171,6 +174,17 @@ impl State {
         let topics = self.known_topics();
         if let Some(group) = self.groups.get_mut(group) {
             group.rebalance(&topics);
+        }
+    }
+    /// A forced reset of one partition: whoever holds it is granted it anew.
+    pub fn reset(&mut self, group: &str, place: (u64, u32), offset: u64) {
+        let group = self.groups.get_mut(group).unwrap();
+        let epoch = group.next_epoch();
+        group.offsets.insert(place, offset);
+        for member in group.members.values_mut() {
+            if let Some(granted) = member.held.get_mut(&place) {
+                (*granted, member.epoch) = (epoch, epoch);
+            }
         }
     }
     /// As if nothing had been heard of the member for its session timeout.
@@ -398,6 +412,8 @@ impl Groups for Node {
             Some(ErrorCode::FencedMember)
         } else if group.full {
             Some(ErrorCode::ParkedFull)
+        } else if request.keys.iter().any(|k| k.key.len() > LONGEST_KEY) {
+            Some(ErrorCode::GroupLimit)
         } else {
             None
         };

@@ -132,6 +132,15 @@ impl FakeCluster {
             .create(name, partitions, 3, BTreeMap::new());
         self.announce();
     }
+    /// Gives a topic so many more partitions, led by broker 1.
+    pub fn add_partitions(&self, name: &str, more: u32) {
+        let partitions = (0..more).map(|_| Partition::led_by(1));
+        let mut state = self.state.lock();
+        let topic = state.topics.get_mut(name).unwrap();
+        topic.partitions.extend(partitions);
+        drop(state);
+        self.announce();
+    }
     pub fn faults(&self, broker: u32, faults: &[Fault]) {
         self.state
             .lock()

@@ -1,0 +1,63 @@
+//! Offsets that are moved while members work.
+
+use super::*;
+
+/// A member that has done more than it has committed, and has a handler at work, is told to start
+/// anew: nothing of what it did before is committed over the reset, whoever works on from there.
+#[tokio::test]
+async fn what_was_done_before_a_forced_reset_is_not_committed_over_it() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.topic("t", 2);
+    let client = cluster.client().await;
+    let id = cluster.state.lock().topics["t"].id;
+    let (seen, gate) = (Seen::default(), Arc::new(Semaphore::new(5)));
+    let worker = {
+        let (seen, gate) = (Arc::clone(&seen), Arc::clone(&gate));
+        let member = member(&client).commit_interval(Duration::from_secs(600));
+        member.run(move |record| {
+            let (seen, gate) = (Arc::clone(&seen), Arc::clone(&gate));
+            async move {
+                note(&seen, &record);
+                gate.acquire().await.unwrap().forget();
+                Ok(())
+            }
+        })
+    };
+    let worker = worker.unwrap();
+    let begun = || {
+        let state = cluster.state.lock();
+        state
+            .groups
+            .get("g")
+            .is_some_and(|group| group.offsets.len() == 2)
+    };
+    eventually("where it begins is committed", begun).await;
+    // From here on nothing is committed until the member gives something up.
+    produce(&client, 1, 0..6).await;
+    eventually("the last is at work", || seen.lock().len() == 6).await;
+    assert_eq!(committed(&cluster), 0);
+    for partition in 0..2 {
+        cluster.state.lock().reset("g", (id, partition), 0);
+    }
+    cluster.announce();
+    // The handler ends only when the member gives the old grant up, or after it did.
+    gate.add_permits(1);
+    eventually("it begins anew", || seen.lock().len() == 7).await;
+    assert_eq!(seen.lock()[6].1, 0);
+    assert_eq!(committed(&cluster), 0, "committed over the reset");
+
+    // It dies; another goes on where the reset left the group.
+    drop(worker);
+    let name = cluster.state.lock().groups["g"]
+        .members
+        .keys()
+        .next()
+        .cloned();
+    cluster.state.lock().expel("g", &name.unwrap());
+    let others = Seen::default();
+    let heir = noting(member(&client), &others);
+    eventually("all committed", || committed(&cluster) == 6).await;
+    heir.stop().await.unwrap();
+    let handled: Vec<u32> = others.lock().iter().map(|(_, value)| *value).collect();
+    assert_eq!(handled, [0, 1, 2, 3, 4, 5]);
+}
