@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use anyhow::{bail, ensure};
 use highwater_checker::{
-    Action, Conclusion, Function, History, Key, Kind, Offset, Operation, Options, Process, Value,
-    check,
+    Action, Conclusion, Fault, Function, History, Key, Kind, Offset, Operation, Options, Process,
+    Value, check,
 };
 use highwater_proto::TopicId;
 use parking_lot::Mutex;
 
+use crate::rot::Expected;
 use crate::surroundings::elapsed;
 use crate::trace;
 
@@ -63,6 +64,7 @@ struct State {
     next_process: u64,
     next_value: i64,
     producers: u32,
+    partitions: u32,
     /// Clients that have not come to their end.
     busy: BTreeSet<String>,
     wiped: Option<u32>,
@@ -70,8 +72,10 @@ struct State {
     replaced: bool,
     compaction: Compaction,
     acknowledged: Placed,
-    /// What each of the last readers found.
-    read: BTreeMap<String, Placed>,
+    /// What each of the last readers found, and in which partitions.
+    read: BTreeMap<String, (BTreeSet<Key>, Placed)>,
+    /// What must lie on the disks at the end.
+    expected: Vec<Expected>,
 }
 
 /// What a run has shown.
@@ -86,9 +90,9 @@ pub struct Outcome {
 }
 
 impl Board {
-    /// A board for a run with so many producers.
+    /// A board for a run with so many producers, and partitions of the topic that is written all the time.
     #[must_use]
-    pub fn new(producers: u32) -> Self {
+    pub fn new(producers: u32, partitions: u32) -> Self {
         Self(Arc::new(Mutex::new(State {
             phase: Phase::Founding,
             history: History::new(),
@@ -96,6 +100,7 @@ impl Board {
             next_process: 0,
             next_value: 0,
             producers,
+            partitions,
             busy: BTreeSet::new(),
             wiped: None,
             replacing: false,
@@ -103,6 +108,7 @@ impl Board {
             compaction: Compaction::No,
             acknowledged: BTreeMap::new(),
             read: BTreeMap::new(),
+            expected: Vec::new(),
         })))
     }
 
@@ -122,6 +128,11 @@ impl Board {
     /// A client has come to its end.
     pub fn ends(&self, client: &str) {
         self.0.lock().busy.remove(client);
+    }
+    /// Whether that client has not come to its end.
+    #[must_use]
+    pub fn is_busy(&self, client: &str) -> bool {
+        self.0.lock().busy.contains(client)
     }
     /// Clients that have not come to their end.
     #[must_use]
@@ -266,42 +277,76 @@ impl Board {
         Ok(())
     }
 
-    /// Notes what one of the last readers found.
-    pub fn found(&self, reader: &str, read: Placed) {
-        self.0.lock().read.insert(reader.to_owned(), read);
+    /// Notes what one of the last readers found in these partitions.
+    pub fn found(&self, reader: &str, partitions: BTreeSet<Key>, read: Placed) {
+        let found = (partitions, read);
+        self.0.lock().read.insert(reader.to_owned(), found);
+    }
+    /// Notes what must lie on the disks at the end.
+    pub fn expect(&self, expected: Expected) {
+        self.0.lock().expected.push(expected);
+    }
+    /// What must.
+    #[must_use]
+    pub fn expected(&self) -> Vec<Expected> {
+        self.0.lock().expected.clone()
     }
 
-    /// Judges the run: the history by the checker, and what each last reader found.
+    /// Judges the run: the history by the checker, and what each last reader found. Each partition must have
+    /// been read at its leader and from as many replicas.
     ///
     /// # Errors
     /// The first promise that was broken.
-    pub fn judge(&self, readers: usize) -> anyhow::Result<Outcome> {
+    pub fn judge(&self, replicas: u32, faults: Vec<Fault>) -> anyhow::Result<Outcome> {
         let state = self.0.lock();
-        let verdict = check(&state.history, &Options::default())?;
-        // One in which too little went well proves little, but breaks no promise.
+        let options = Options {
+            faults,
+            ..Options::default()
+        };
+        let verdict = check(&state.history, &options)?;
+        // One in which too little went well proves little, but breaks no promise: who runs many seeds counts them.
         ensure!(
             verdict.conclusion != Conclusion::Fail,
             "the history does not pass: {verdict}"
         );
-        ensure!(state.read.len() == readers, "a last reader is missing");
-        let mut first: Option<(&String, &Placed)> = None;
-        for (reader, read) in &state.read {
-            for ((key, offset), value) in &state.acknowledged {
-                if read.get(&(*key, *offset)) != Some(value) {
-                    bail!("{reader} lacks value {value}, acknowledged at {offset} of {key}");
-                }
-            }
+        let mut readers: BTreeMap<Key, u32> = BTreeMap::new();
+        let mut first: BTreeMap<Key, (&String, Placed)> = BTreeMap::new();
+        for (reader, (partitions, read)) in &state.read {
             let mut values: Vec<_> = read.values().collect();
             values.sort_unstable();
             values.dedup();
             ensure!(values.len() == read.len(), "{reader} has a value twice");
-            let (other, all) = *first.get_or_insert((reader, read));
-            ensure!(all == read, "{reader} and {other} hold different logs");
+            for key in partitions {
+                *readers.entry(*key).or_default() += 1;
+                let held = of(read, *key);
+                for (place, value) in of(&state.acknowledged, *key) {
+                    if held.get(&place) != Some(&value) {
+                        let (key, offset) = place;
+                        bail!("{reader} lacks value {value}, acknowledged at {offset} of {key}");
+                    }
+                }
+                let (other, all) = first.entry(*key).or_insert((reader, held.clone()));
+                ensure!(*all == held, "{reader} and {other} hold different logs");
+            }
+        }
+        for partition in 0..state.partitions {
+            let count = readers.get(&Key(partition)).copied().unwrap_or(0);
+            ensure!(
+                count == replicas + 1,
+                "partition {partition} was read {count} times, not at the leader and from {replicas} replicas"
+            );
         }
         Ok(Outcome {
             acknowledged: state.acknowledged.len(),
-            stored: first.map_or(0, |(_, read)| read.len()),
+            stored: first.values().map(|(_, held)| held.len()).sum(),
             verdict: verdict.to_string(),
         })
     }
+}
+
+/// What lies in one partition.
+fn of(placed: &Placed, key: Key) -> Placed {
+    let from = (key, Offset(0))..(Key(key.0 + 1), Offset(0));
+    let within = placed.range(from);
+    within.map(|(place, value)| (*place, *value)).collect()
 }

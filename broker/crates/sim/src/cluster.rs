@@ -6,61 +6,32 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
-use highwater_broker::node;
+use anyhow::ensure;
+use highwater_broker::node as broker;
 use highwater_env::{CallKind, Disk, Env, Loss, SimDisk};
-use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use turmoil::Sim;
 
+use crate::faults::{Fault, Strike};
+use crate::node::{End, Lost, Node};
 use crate::rot;
 use crate::settings::{DATA, Settings};
-use crate::surroundings::{self, SimClock, SimEnv};
+use crate::surroundings::{self, SimEnv};
 use crate::trace;
+use crate::watermarks::Watermarks;
 
 /// Whoever looks after the machines starts a process again this long after it ended by itself.
 const RESTART: Duration = Duration::from_millis(300);
-/// A process whose sync has failed ends within this.
-const AT_ONCE: Duration = Duration::from_secs(1);
 /// Open files beside those of partitions: log files, and those of calls under way.
 const OTHER_FILES: usize = 200;
-
-/// How a node goes down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum End {
-    /// The power fails.
-    Power(Loss),
-    /// The process is killed.
-    Kill,
-}
-
-/// One node as the simulator keeps it, running or not.
-struct Node {
-    name: &'static str,
-    disk: Arc<Mutex<SimDisk>>,
-    clock: SimClock,
-    /// The disk stops at this call, and the node with it.
-    stops_at: Option<(u64, End)>,
-    running: bool,
-    /// When its process is started again, as long as nobody does before.
-    starts_at: Option<Duration>,
-    /// A sync has failed: its process must have ended by then.
-    ends_by: Option<Duration>,
-    /// The sync of a directory has failed: a journal is broken, and the file system must be mounted
-    /// anew, without what was not durable.
-    remounts: bool,
-    /// Its process may end by itself: a sync fails, the disk is full, or it has lost its disk.
-    excused: bool,
-    /// It came back without its disk, and nobody has let it in yet.
-    wiped: bool,
-    /// What a lying disk really holds, see [`Cluster::lie`].
-    really: Option<SimDisk>,
-}
 
 /// The nodes.
 pub struct Cluster {
     nodes: Vec<Node>,
     max_open_files: usize,
+    watermarks: Watermarks,
+    /// What has struck since somebody asked last.
+    strikes: Vec<(Fault, Strike)>,
 }
 
 impl Cluster {
@@ -72,18 +43,17 @@ impl Cluster {
         let mut nodes = Vec::new();
         let skews = settings.skews.iter().copied();
         for (id, (name, skew)) in (1..).zip(settings.names().iter().zip(skews)) {
-            let disk = Arc::new(Mutex::new(empty_disk()?));
-            let clock = SimClock::ahead(skew);
+            let node = Node::new(name, skew)?;
             let config = settings.config(id, name)?;
-            let (current, its_clock) = (Arc::clone(&disk), clock.clone());
-            surroundings::set_disk(name, disk.lock().clone());
+            let (current, its_clock) = (Arc::clone(&node.disk), node.clock.clone());
+            surroundings::set_disk(name, node.disk.lock().clone());
             surroundings::set_slowness(name, Duration::from_millis(settings.slowness_ms));
             sim.host(*name, move || {
                 let env = SimEnv::new(current.lock().clone(), its_clock.clone());
                 let config = config.clone();
                 async move {
                     let disk = env.disk().clone();
-                    let ran = node::run_in(env, config, CancellationToken::new()).await;
+                    let ran = broker::run_in(env, config, CancellationToken::new()).await;
                     // A broker whose disk has stopped may end as it likes until it is taken down.
                     if disk.exists(Path::new(DATA)).is_ok() {
                         let why = ran.map_or_else(|error| format!("{error:#}"), |()| String::new());
@@ -92,24 +62,13 @@ impl Cluster {
                     std::future::pending().await
                 }
             });
-            nodes.push(Node {
-                name,
-                disk,
-                clock,
-                stops_at: None,
-                running: true,
-                starts_at: None,
-                ends_by: None,
-                remounts: false,
-                excused: false,
-                wiped: false,
-                really: None,
-            });
+            nodes.push(node);
         }
-        let max_open_files = settings.max_open_files();
         Ok(Self {
             nodes,
-            max_open_files,
+            max_open_files: settings.max_open_files() + OTHER_FILES,
+            watermarks: Watermarks::default(),
+            strikes: Vec::new(),
         })
     }
 
@@ -121,39 +80,46 @@ impl Cluster {
     pub fn count_running(&self) -> usize {
         self.nodes.iter().filter(|node| node.running).count()
     }
+    /// The faults that have struck since this was asked last.
+    pub fn take_strikes(&mut self) -> Vec<(Fault, Strike)> {
+        std::mem::take(&mut self.strikes)
+    }
+    /// Checkpoints that were looked at, and those that another replica had at the same entry.
+    #[must_use]
+    pub fn checkpoints(&self) -> (u64, u64) {
+        self.watermarks.counts()
+    }
 
     /// A node goes down at its `calls`-th file call from now.
-    pub fn arm(&mut self, node: usize, calls: u64, end: End) {
+    pub fn arm(&mut self, node: usize, calls: u64, end: End, fault: Fault) {
         if let Some(node) = self.running(node) {
             let disk = node.disk.lock();
-            node.stops_at = Some((disk.calls().saturating_add(calls), end));
+            node.stops_at = Some((disk.calls().saturating_add(calls), end, fault));
             disk.stop_after(calls);
         }
     }
 
     /// A node's next sync of that kind fails.
-    pub fn fail_sync(&mut self, node: usize, call: CallKind) {
+    pub fn fail_sync(&mut self, node: usize, call: CallKind, fault: Fault) {
         if let Some(node) = self.running(node) {
-            node.excused = true;
+            node.sync_fault = Some(fault);
             node.disk.lock().fail_next(call, ErrorKind::Other);
         }
     }
 
     /// A node's disk has room for so many bytes more, or all that it wants.
-    pub fn set_room(&mut self, node: usize, bytes: Option<u64>) {
+    pub fn set_room(&mut self, node: usize, bytes: Option<u64>, fault: Fault) {
         if let Some(node) = self.nodes.get_mut(node) {
-            // One that is full may refuse to start.
-            node.excused |= bytes.is_some();
-            let disk = node.disk.lock();
-            disk.set_capacity(bytes.map(|bytes| disk.used_bytes().saturating_add(bytes)));
+            node.set_room(bytes, Some(fault));
         }
     }
 
-    /// A node's wall clock jumps.
-    pub fn jump(&self, node: usize, ms: i64) {
-        if let Some(node) = self.nodes.get(node) {
+    /// A node's wall clock jumps. Whether anybody goes by it.
+    pub fn jump(&self, node: usize, ms: i64) -> bool {
+        self.nodes.get(node).is_some_and(|node| {
             node.clock.jump(ms);
-        }
+            node.running
+        })
     }
 
     /// Bits of a node's segment files flip; how many.
@@ -170,33 +136,54 @@ impl Cluster {
     /// # Errors
     /// A process that has ended for no reason.
     pub fn look_after(&mut self, sim: &mut Sim<'_>, now: Duration) -> anyhow::Result<()> {
-        for (name, why) in surroundings::take_ended() {
-            let Some(node) = self.nodes.iter_mut().find(|node| node.name == name) else {
+        for ended in surroundings::take_ended() {
+            let Some(at) = self.nodes.iter().position(|node| node.name == ended.node) else {
                 continue;
             };
-            let stopped = node
-                .stops_at
-                .is_some_and(|(at, _)| node.disk.lock().calls() >= at);
-            if stopped || !node.running {
+            let node = &self.nodes[at];
+            if node.has_stopped() || !node.running {
                 continue;
             }
-            node.note_open_files(self.max_open_files)?;
-            ensure!(node.excused, "the process of {name} has ended: {why}");
-            node.fail(sim, End::Kill);
-            node.starts_at = Some(now + RESTART);
+            node.check_open_files(self.max_open_files)?;
+            let (name, why) = (node.name, &ended.why);
+            ensure!(
+                node.excuses(&ended, now),
+                "the process of {name} has ended: {why}"
+            );
+            let full = node.room_fault.filter(|_| !ended.served);
+            self.strikes
+                .extend(full.map(|fault| (fault, Strike::Other)));
+            self.fail(sim, at, End::Kill);
+            self.nodes[at].starts_at = Some(now + RESTART);
         }
-        for node in &mut self.nodes {
-            if let Some((at, end)) = node.stops_at
-                && node.disk.lock().calls() >= at
+        for name in trace::take_full() {
+            let node = self.nodes.iter().find(|node| node.name == name);
+            let fault = node.and_then(|node| node.room_fault);
+            self.strikes
+                .extend(fault.map(|fault| (fault, Strike::Other)));
+        }
+        for at in 0..self.nodes.len() {
+            let node = &mut self.nodes[at];
+            if node.has_stopped()
+                && let Some((_, end, fault)) = node.stops_at.take()
             {
-                node.stops_at = None;
-                node.fail(sim, end);
+                self.strikes.push((fault, Strike::Down));
+                self.fail(sim, at, end);
             }
+            let node = &mut self.nodes[at];
             if node.starts_at.is_some_and(|at| now >= at) {
                 node.start(sim);
             }
         }
         Ok(())
+    }
+
+    fn fail(&mut self, sim: &mut Sim<'_>, node: usize, end: End) {
+        if let Some(node) = self.nodes.get_mut(node)
+            && let End::Power(_) = node.fail(sim, end)
+        {
+            self.watermarks.power_lost(node.name);
+        }
     }
 
     /// Every disk lies: what is synced from now on is not durable until the next call. This is a
@@ -207,11 +194,13 @@ impl Cluster {
         }
     }
 
-    /// A node goes down now.
-    pub fn end(&mut self, sim: &mut Sim<'_>, node: usize, end: End) {
-        if let Some(node) = self.running(node) {
-            node.fail(sim, end);
+    /// A node goes down now. Whether it ran.
+    pub fn end(&mut self, sim: &mut Sim<'_>, node: usize, end: End) -> bool {
+        let runs = self.running(node).is_some();
+        if runs {
+            self.fail(sim, node, end);
         }
+        runs
     }
 
     /// A node loses its disk, and comes back with an empty one.
@@ -220,12 +209,8 @@ impl Cluster {
     /// When an empty disk cannot be prepared: never.
     pub fn wipe(&mut self, sim: &mut Sim<'_>, node: usize, now: Duration) -> anyhow::Result<()> {
         if let Some(node) = self.nodes.get_mut(node) {
-            if node.running {
-                node.fail(sim, End::Kill);
-            }
-            *node.disk.lock() = empty_disk()?;
-            (node.excused, node.wiped) = (true, true);
-            trace::wiped(node.name);
+            node.wipe(sim)?;
+            self.watermarks.wiped(node.name);
             node.starts_at = Some(now + RESTART);
         }
         Ok(())
@@ -235,37 +220,38 @@ impl Cluster {
     pub fn wiped(&self) -> Option<u32> {
         (1..)
             .zip(&self.nodes)
-            .find(|(_, node)| node.wiped)
+            .find(|(_, node)| node.lost == Lost::Unknown)
             .map(|(id, _)| id)
     }
     /// The operator is about to give the lost disk up.
     pub fn let_in(&self) {
-        let wiped = self.nodes.iter().filter(|node| node.wiped);
-        wiped.for_each(|node| trace::let_in(node.name));
+        let unknown = self.nodes.iter().filter(|node| node.lost == Lost::Unknown);
+        unknown.for_each(|node| trace::let_in(node.name));
     }
     /// The operator has given the lost disk up.
-    pub fn replaced(&mut self) {
-        self.nodes.iter_mut().for_each(|node| node.wiped = false);
+    pub fn replaced(&mut self, now: Duration) {
+        let nodes = self.nodes.iter_mut();
+        for node in nodes.filter(|node| node.lost == Lost::Unknown) {
+            node.lost = Lost::LetIn(now);
+        }
+    }
+
+    /// Every wall clock is set right.
+    pub fn set_clocks(&self) {
+        self.nodes.iter().for_each(|node| node.clock.set_right());
     }
 
     /// Starts every node that is down, and lets none go down any more.
     pub fn heal(&mut self, sim: &mut Sim<'_>) {
         for node in &mut self.nodes {
             node.stops_at = None;
-            let disk = node.disk.lock().clone();
-            disk.clear_faults();
-            disk.set_capacity(None);
+            node.sync_fault = None;
+            node.disk.lock().clear_faults();
+            node.set_room(None, None);
             surroundings::set_slowness(node.name, Duration::ZERO);
             if !node.running {
                 node.start(sim);
             }
-        }
-    }
-
-    /// After a while in which nothing broke: no process may end any more.
-    pub fn excuse_nobody(&mut self) {
-        for node in &mut self.nodes {
-            node.excused = node.wiped;
         }
     }
 
@@ -279,16 +265,16 @@ impl Cluster {
     /// Moves the file calls since the last time into the trace.
     ///
     /// # Errors
-    /// A process that goes on although a sync of its has failed.
+    /// A process that goes on although a sync of its has failed, and a checkpoint that says less than
+    /// one before it.
     pub fn note_calls(&mut self, now: Duration) -> anyhow::Result<()> {
         for node in &mut self.nodes {
-            let stopped = node.stops_at.is_some();
-            for call in node.disk.lock().take_trace() {
-                let is_sync = matches!(call.kind, CallKind::SyncData | CallKind::SyncDir);
-                if call.failed && is_sync && !stopped {
-                    node.ends_by.get_or_insert(now + AT_ONCE);
-                    node.remounts |= call.kind == CallKind::SyncDir;
-                }
+            let disk = node.disk.lock().clone();
+            for call in disk.take_trace() {
+                let fault = node.note(&call, now);
+                self.strikes
+                    .extend(fault.map(|fault| (fault, Strike::Other)));
+                self.watermarks.note(node.name, &disk, &call)?;
                 trace::note(
                     "file",
                     node.name,
@@ -302,9 +288,7 @@ impl Cluster {
                     ),
                 );
             }
-            if node.ends_by.is_some_and(|by| now > by) {
-                bail!("{} goes on although a sync has failed", node.name);
-            }
+            node.check_ended(now)?;
         }
         Ok(())
     }
@@ -323,59 +307,8 @@ impl Cluster {
     /// The node that did.
     pub fn check_open_files(&self) -> anyhow::Result<()> {
         let mut nodes = self.nodes.iter();
-        nodes.try_for_each(|node| node.note_open_files(self.max_open_files))
+        nodes.try_for_each(|node| node.check_open_files(self.max_open_files))
     }
-}
-
-impl Node {
-    fn note_open_files(&self, max: usize) -> anyhow::Result<()> {
-        let (_, most) = self.disk.lock().open_files();
-        if most > max + OTHER_FILES {
-            bail!("{} held {most} files open at a time", self.name);
-        }
-        Ok(())
-    }
-
-    fn fail(&mut self, sim: &mut Sim<'_>, end: End) {
-        let end = match end {
-            End::Kill if self.remounts => End::Power(Loss::Random {
-                seed: self.disk.lock().calls(),
-            }),
-            end => end,
-        };
-        trace::note("goes down", self.name, format_args!(" {end:?}"));
-        // What the dying node still writes while it is taken apart goes to the disk it had.
-        let left = match (self.really.take(), end) {
-            (Some(really), _) => really,
-            (None, End::Power(loss)) => self.disk.lock().crash(loss),
-            (None, End::Kill) => self.disk.lock().kill(),
-        };
-        left.start_trace();
-        sim.crash(self.name);
-        *self.disk.lock() = left;
-        self.running = false;
-        self.remounts = false;
-        self.ends_by = None;
-        self.stops_at = None;
-        self.starts_at = None;
-    }
-
-    fn start(&mut self, sim: &mut Sim<'_>) {
-        trace::note("node starts", self.name, format_args!(""));
-        let disk = self.disk.lock().clone();
-        surroundings::set_disk(self.name, disk);
-        self.running = true;
-        self.starts_at = None;
-        sim.bounce(self.name);
-    }
-}
-
-fn empty_disk() -> anyhow::Result<SimDisk> {
-    let disk = SimDisk::new();
-    disk.create_dir_all(Path::new(DATA))?;
-    disk.sync_dir(Path::new("/"))?;
-    disk.start_trace();
-    Ok(disk)
 }
 
 /// Nodes by their place, without those left out.

@@ -1,6 +1,7 @@
 //! The simulator's command line: one seed in this process, or many, each in its own.
 
 mod fixed;
+mod memory;
 
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
@@ -35,6 +36,12 @@ struct Arguments {
     /// Begin no more of them after so many seconds.
     #[arg(long, requires = "seeds")]
     seconds: Option<u64>,
+    /// Fail when fewer than this were run.
+    #[arg(long, requires = "seeds", default_value = "0")]
+    at_least: usize,
+    /// Run each of them twice, and compare the traces.
+    #[arg(long, requires = "seeds")]
+    twice: bool,
     /// Run the seeds that have found something once.
     #[arg(long, conflicts_with_all = ["seed", "seeds"])]
     corpus: bool,
@@ -52,23 +59,28 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let many = seeds::Many {
+        jobs: arguments.jobs,
+        limit: arguments.seconds.map(Duration::from_secs),
+        at_least: arguments.at_least,
+        twice: arguments.twice,
+    };
     let outcome = match (arguments.seed, arguments.seeds) {
         (Some(seed), _) => one(seed, arguments.lying_disks, arguments.trace.as_deref()),
         (None, Some(range)) => {
-            let limit = arguments.seconds.map(Duration::from_secs);
             let wanted = |seed: &u64| {
                 let says = format!("{:?}", Settings::of(*seed));
                 arguments.with.iter().all(|what| says.contains(what))
             };
             if arguments.with.is_empty() {
-                seeds::run(range.seeds(), arguments.jobs, limit)
+                seeds::run(range.seeds(), many)
             } else {
                 let some: Vec<u64> = range.seeds().filter(wanted).collect();
-                seeds::run(some.into_iter(), arguments.jobs, limit)
+                seeds::run(some.into_iter(), many)
             }
         }
         (None, None) if arguments.corpus => {
-            seeds::corpus().and_then(|seeds| seeds::run(seeds.into_iter(), arguments.jobs, None))
+            seeds::corpus().and_then(|seeds| seeds::run(seeds.into_iter(), many))
         }
         (None, None) => match arguments.mutants {
             Some(range) => mutants::run(range, arguments.jobs, arguments.only.as_deref()),
@@ -98,13 +110,20 @@ fn one(seed: u64, lying: bool, file: Option<&std::path::Path>) -> anyhow::Result
     if let Some(file) = file {
         trace::save(file, &lines)?;
     }
+    let peak_mib = memory::peak_mib()?;
+    // The lines that are kept need some, too.
+    let fits = file.is_some() || peak_mib <= memory::MOST_MIB;
     match &report {
+        Ok(_) if !fits => println!(
+            "FAILED: {peak_mib} MiB were needed, more than {}\n{settings:?}",
+            memory::MOST_MIB
+        ),
         Ok(report) => println!("{report}"),
         Err(error) => println!("FAILED: {error:#}\n{settings:?}"),
     }
     println!(
-        "seed {seed} {summary}; simulated {:.3} s",
+        "seed {seed} {summary}; simulated {:.3} s; peak {peak_mib} MiB",
         simulated.as_secs_f64()
     );
-    Ok(report.is_ok())
+    Ok(report.is_ok() && fits)
 }

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use anyhow::ensure;
 use bytes::Bytes;
 use highwater_env::SimDisk;
-use highwater_proto::TopicId;
 use highwater_proto::batch::{RecordBatch, split_batches};
+use highwater_proto::{TopicId, TopicPartition};
+use highwater_segment::partition_dir;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
+use crate::settings::SEGMENTS;
 use crate::trace;
 
 /// Bits that flip at once, at most.
@@ -91,8 +93,30 @@ fn log(disk: &SimDisk, without: Option<TopicId>) -> Log {
     log
 }
 
+/// What must lie on the disks of the brokers that have replicas of a partition.
+#[derive(Debug, Clone)]
+pub struct Expected {
+    /// The partition, and the move that brought it to its shard.
+    pub log: (TopicPartition, u64),
+    /// The brokers.
+    pub replicas: Vec<u32>,
+    /// Everything from here on; absent: from wherever each begins.
+    pub from: Option<u64>,
+    /// To this offset at least, and no replica ends elsewhere than another.
+    pub end: u64,
+}
+
+/// How the replicas are.
+#[derive(Debug)]
+pub enum Compared {
+    /// They hold the same; so many batches were compared.
+    Alike(usize),
+    /// What one does not hold yet: it is to be waited for.
+    Lacks(String),
+}
+
 /// Compares what nodes have in the same places. Only committed batches get there, so even what a
-/// crash has left behind a file's end is the same everywhere. Answers with how many were compared.
+/// crash has left behind a file's end is the same everywhere. What is expected must be there besides.
 /// One topic is left out: what is compacted lies there before and after it was.
 ///
 /// # Errors
@@ -100,7 +124,8 @@ fn log(disk: &SimDisk, without: Option<TopicId>) -> Log {
 pub fn compare(
     disks: &[(&'static str, SimDisk)],
     without: Option<TopicId>,
-) -> anyhow::Result<usize> {
+    expected: &[Expected],
+) -> anyhow::Result<Compared> {
     let logs: Vec<(&str, Log)> = disks
         .iter()
         .map(|(name, disk)| (*name, log(disk, without)))
@@ -126,5 +151,45 @@ pub fn compare(
             }
         }
     }
-    Ok(compared)
+    let lacking = expected.iter().find_map(|one| lacks(&logs, one));
+    Ok(lacking.map_or(Compared::Alike(compared), Compared::Lacks))
 }
+
+/// What is not there that must be, of one partition.
+fn lacks(logs: &[(&str, Log)], expected: &Expected) -> Option<String> {
+    let dir = partition_dir(Path::new(SEGMENTS), expected.log);
+    let mut ends = BTreeMap::new();
+    for broker in &expected.replicas {
+        let at = (*broker as usize).checked_sub(1);
+        let Some((name, log)) = at.and_then(|at| logs.get(at)) else {
+            return Some(format!("there is no broker {broker}"));
+        };
+        let held = log.range((dir.clone(), 0)..=(dir.clone(), u64::MAX));
+        let mut held = held.peekable();
+        let begins = held.peek().map(|((_, base), _)| *base);
+        let from = expected.from.or(begins).unwrap_or(0);
+        let mut next = from;
+        for ((_, base), batch) in held {
+            // What was trimmed may still be there.
+            if *base > next {
+                break;
+            }
+            next = next.max(base + u64::from(batch.header().last_offset_delta) + 1);
+        }
+        if next < expected.end {
+            let (dir, end) = (dir.display(), expected.end);
+            return Some(format!(
+                "{name} holds {from}..{next} of {dir}, and lacks what lies before {end}"
+            ));
+        }
+        ends.insert(next, *name);
+    }
+    if ends.len() > 1 {
+        return Some(format!("replicas of {} end at {ends:?}", dir.display()));
+    }
+    None
+}
+
+#[cfg(test)]
+#[path = "rot_tests.rs"]
+mod tests;

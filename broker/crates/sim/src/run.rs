@@ -5,12 +5,14 @@ use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context, anyhow, bail, ensure};
+use highwater_checker::Fault;
 use turmoil::Sim;
 
 use crate::board::{Board, Outcome, Phase};
 use crate::clients;
 use crate::cluster::Cluster;
-use crate::faults::{self, LATENCY_MS, Plan};
+use crate::faults::{self, LATENCY_MS, Plan, Tally};
+use crate::rot::Compared;
 use crate::settings::{Kind, Settings};
 use crate::surroundings::{self, EPOCH_MS};
 use crate::{compactions, rot, trace};
@@ -23,7 +25,7 @@ pub const NO_TOPIC: &str = "no topic";
 const LIVENESS: Duration = Duration::from_secs(60);
 /// Then whatever rots must be mended, and replicas be the same, within this.
 const MENDING: Duration = Duration::from_secs(30);
-/// From healing on until a process has no reason to end any more.
+/// A process that was turned away is started again within this.
 const SETTLING: Duration = Duration::from_secs(5);
 /// Why the replicas cannot be compared yet.
 const UNSETTLED: &str = "the replicas of the compacted topic are not compacted alike";
@@ -35,6 +37,9 @@ const LOOK: Duration = Duration::from_millis(500);
 pub struct Report {
     outcome: Outcome,
     compared: usize,
+    /// Checkpoints that were looked at, and those that another replica had at the same entry.
+    checkpoints: (u64, u64),
+    struck: Tally,
     founded: Duration,
     healed: Duration,
     ended: Duration,
@@ -45,14 +50,17 @@ impl fmt::Display for Report {
         let seconds = |time: Duration| time.as_secs_f64();
         write!(
             f,
-            "{} acknowledged, {} stored, {} batches compared; founded at {:.3} s, healed at {:.3} s, \
-             ended at {:.3} s\n{}",
+            "{} acknowledged, {} stored, {} batches compared; {} checkpoints, {} of them compared; \
+             founded at {:.3} s, healed at {:.3} s, ended at {:.3} s\n{}\n{}",
             self.outcome.acknowledged,
             self.outcome.stored,
             self.compared,
+            self.checkpoints.0,
+            self.checkpoints.1,
             seconds(self.founded),
             seconds(self.healed),
             seconds(self.ended),
+            self.struck,
             self.outcome.verdict.trim_end()
         )
     }
@@ -71,7 +79,7 @@ pub fn run(settings: &Settings, lying: bool, set_time: fn(Duration)) -> anyhow::
     highwater_metadata::fewer_shards(settings.shards);
     let mut sim = world(settings);
     let cluster = Cluster::start(&mut sim, settings)?;
-    let board = Board::new(settings.producers);
+    let board = Board::new(settings.producers, settings.partitions);
     let names = clients::start(&mut sim, settings, &board);
     let plan = Plan::new(settings, &names);
     let mut run = Run {
@@ -84,6 +92,8 @@ pub fn run(settings: &Settings, lying: bool, set_time: fn(Duration)) -> anyhow::
         set_time,
         founded: None,
         healed: None,
+        ended: false,
+        struck: Tally::default(),
         next_look: Duration::ZERO,
     };
     while !run.step(&mut sim)? {}
@@ -100,6 +110,10 @@ struct Run<'a> {
     set_time: fn(Duration),
     founded: Option<Duration>,
     healed: Option<Duration>,
+    /// Every client has come to its end.
+    ended: bool,
+    /// What had struck when everything was healed.
+    struck: Tally,
     /// When the replicas of the compacted topic are looked at next.
     next_look: Duration,
 }
@@ -128,7 +142,7 @@ impl Run<'_> {
             self.cluster.let_in();
         }
         if self.board.take_replaced() {
-            self.cluster.replaced();
+            self.cluster.replaced(now);
         }
         self.board.set_wiped(self.cluster.wiped());
         self.settle_compaction(now)?;
@@ -148,16 +162,45 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Compares the replicas byte by byte; how many batches. One that has compacted more than another is to
-    /// be waited for.
-    fn compare(&self) -> anyhow::Result<usize> {
+    /// Compares the replicas byte by byte; how many batches. One that lags, or has compacted more than
+    /// another, is to be waited for.
+    fn compare(&self) -> anyhow::Result<Compared> {
         let (disks, compacted) = (self.cluster.disks(), self.board.settled_compaction());
-        let plain = rot::compare(&disks, compacted.map(|what| what.topic))?;
-        let Some(what) = compacted else {
-            return Ok(plain);
+        let topic = compacted.map(|what| what.topic);
+        let plain = match rot::compare(&disks, topic, &self.board.expected())? {
+            Compared::Alike(count) => count,
+            lacks @ Compared::Lacks(_) => return Ok(lacks),
         };
-        ensure!(compactions::settled(&disks, what)?, UNSETTLED);
-        Ok(plain + compactions::compare(&disks, what)?)
+        let Some(what) = compacted else {
+            return Ok(Compared::Alike(plain));
+        };
+        if !compactions::settled(&disks, what)? {
+            return Ok(Compared::Lacks(UNSETTLED.to_owned()));
+        }
+        let count = compactions::compare(&disks, what)?;
+        Ok(Compared::Alike(plain + count))
+    }
+
+    /// Compares the replicas until they are alike.
+    fn compare_at_last(&mut self, sim: &mut Sim<'_>) -> anyhow::Result<usize> {
+        let patience = sim.elapsed() + MENDING;
+        let rots = self.settings.faults.contains(&Kind::Rot);
+        loop {
+            let why = match self.compare() {
+                Ok(Compared::Alike(compared)) => return Ok(compared),
+                Ok(Compared::Lacks(what)) => anyhow!(what),
+                // What has rotted is being mended.
+                Err(error) if rots => error,
+                Err(error) => return Err(error),
+            };
+            if sim.elapsed() > patience {
+                return Err(why.context(format!("the replicas are not alike after {MENDING:?}")));
+            }
+            let next = sim.elapsed() + LOOK;
+            while sim.elapsed() < next {
+                self.step(sim)?;
+            }
+        }
     }
 
     fn change_the_world(&mut self, sim: &mut Sim<'_>, now: Duration) -> anyhow::Result<()> {
@@ -168,7 +211,12 @@ impl Run<'_> {
             (None, _) if now > FOUNDING => bail!("{NO_TOPIC} after {FOUNDING:?}"),
             (None, _) => {}
             (Some(begin), None) if now >= begin + self.settings.breaking => {
+                self.struck = self.plan.end(&mut self.cluster);
                 faults::heal(sim, &mut self.cluster, self.settings.names(), &self.clients);
+                if self.settings.retained.is_some() {
+                    // Where a clock is wrong, nothing goes.
+                    self.cluster.set_clocks();
+                }
                 self.board.set_phase(Phase::Healed);
                 clients::start_last(sim, self.settings, &self.board);
                 self.healed = Some(now);
@@ -177,11 +225,10 @@ impl Run<'_> {
                 let since = now.saturating_sub(begin);
                 self.plan.act(sim, &mut self.cluster, since)?;
             }
-            (_, Some(healed)) if now > healed + LIVENESS => {
+            (_, Some(healed)) if now > healed + LIVENESS && !self.ended => {
                 let busy = self.board.busy();
                 bail!("not at an end {LIVENESS:?} after healing: {busy}")
             }
-            (_, Some(healed)) if now > healed + SETTLING => self.cluster.excuse_nobody(),
             (Some(_), Some(_)) => {}
         }
         Ok(())
@@ -189,28 +236,23 @@ impl Run<'_> {
 
     /// Judges what was seen, and what lies on the disks.
     fn finish(mut self, sim: &mut Sim<'_>) -> anyhow::Result<Report> {
-        let settings = self.settings;
-        let complete = settings.complete(settings.replicas);
-        // One reads from the leaders.
-        let outcome = self.board.judge(complete as usize + 1)?;
-        let ended = sim.elapsed();
-        self.cluster.check_open_files()?;
-        let differs = |error: &String| error.contains("have different content");
-        let rots = self.settings.faults.contains(&Kind::Rot);
-        let compared = loop {
-            match self.compare() {
-                Ok(compared) => break compared,
-                Err(error) if sim.elapsed() > ended + MENDING => return Err(error),
-                Err(error) if !rots && error.to_string() != UNSETTLED => return Err(error),
-                // What has rotted is being mended, or what is left to be compacted.
-                Err(_) => {}
-            }
-            let next = sim.elapsed() + LOOK;
-            while sim.elapsed() < next {
-                self.healed = Some(sim.elapsed());
-                self.step(sim)?;
-            }
+        let founded = self.founded.context("it was founded")?;
+        let healed = self.healed.context("it was healed")?;
+        let broken = Fault {
+            name: "whatever broke".to_owned(),
+            from_ns: u64::try_from(founded.as_nanos())?,
+            to_ns: u64::try_from(healed.as_nanos())?,
+            proven: self.struck.any(),
         };
+        let outcome = self.board.judge(self.settings.replicas, vec![broken])?;
+        self.ended = true;
+        self.cluster.check_open_files()?;
+        let compared = self.compare_at_last(sim)?;
+        ensure!(
+            compared > 0 || outcome.acknowledged == 0,
+            "no replica was compared with another"
+        );
+        let differs = |error: &String| error.contains("have different content");
         if let Some(error) = trace::errors().iter().find(|error| differs(error)) {
             bail!("{error}");
         }
@@ -224,8 +266,10 @@ impl Run<'_> {
         Ok(Report {
             outcome,
             compared,
-            founded: self.founded.context("it was founded")?,
-            healed: self.healed.context("it was healed")?,
+            checkpoints: self.cluster.checkpoints(),
+            struck: self.struck,
+            founded,
+            healed,
             ended: sim.elapsed(),
         })
     }

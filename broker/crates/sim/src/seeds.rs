@@ -1,16 +1,19 @@
 //! Many seeds, each in a process of its own, two at a time.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::process::Output;
 use std::str::FromStr;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+
+use crate::faults::Tally;
 
 /// A seed that takes more of the processor than this hangs. Its time says nothing: the machine may have
 /// other things to do.
@@ -19,6 +22,8 @@ const PROCESSOR_SECONDS: u64 = 300;
 const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Between two lines of progress.
 const PROGRESS: usize = 20;
+/// Of this many runs one may prove too little; where it is more, too much is broken at a time.
+const UNKNOWN_OF: usize = 50;
 
 /// `A..B`.
 #[derive(Debug, Clone, Copy)]
@@ -94,14 +99,31 @@ impl Ended {
         }
     }
 
+    fn number_behind(&self, what: &str) -> Option<f64> {
+        let said = self.said.lines();
+        let mut told = said.filter_map(|line| Some(line.split_once(what)?.1));
+        told.find_map(|told| told.split([' ', ';']).next()?.parse().ok())
+    }
     /// Simulated seconds, as it said.
     #[must_use]
     pub fn simulated(&self) -> f64 {
-        let said = self.said.lines().find_map(|line| {
-            let (_, told) = line.split_once("; simulated ")?;
-            told.split(' ').next()?.parse().ok()
-        });
-        said.unwrap_or(0.0)
+        self.number_behind("; simulated ").unwrap_or(0.0)
+    }
+    /// MiB that it needed at the most.
+    #[must_use]
+    pub fn peak_mib(&self) -> f64 {
+        self.number_behind("; peak ").unwrap_or(0.0)
+    }
+    /// Whether too little went well, or nothing broke, so that it proves nothing.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.said.lines().any(|line| line.starts_with("UNKNOWN: "))
+    }
+    /// What its trace was.
+    #[must_use]
+    pub fn digest(&self) -> Option<&str> {
+        let told = self.said.split_once(" digest ")?.1;
+        told.split(';').next()
     }
 }
 
@@ -163,55 +185,126 @@ pub fn corpus() -> anyhow::Result<Vec<u64>> {
     lines.map(seed).collect()
 }
 
-/// Runs seeds and says which failed; whether none did. With a limit, no seed begins after it.
+/// How many seeds are run, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Many {
+    /// At a time.
+    pub jobs: NonZeroUsize,
+    /// None begins after this.
+    pub limit: Option<Duration>,
+    /// It is a failure when fewer were run.
+    pub at_least: usize,
+    /// Each is run twice, and must give the same trace.
+    pub twice: bool,
+}
+
+/// What many seeds have shown.
+#[derive(Default)]
+struct Shown {
+    runs: usize,
+    failed: Vec<u64>,
+    unknown: Vec<u64>,
+    digests: BTreeMap<u64, String>,
+    struck: Tally,
+    simulated: f64,
+    peak_mib: f64,
+}
+
+impl Shown {
+    async fn take(&mut self, ended: &Ended) {
+        self.runs += 1;
+        self.simulated += ended.simulated();
+        self.peak_mib = self.peak_mib.max(ended.peak_mib());
+        for line in ended.said.lines() {
+            // Other lines are no tally.
+            let _ = self.struck.add_said(line);
+        }
+        let digest = ended.digest().unwrap_or_default();
+        let first = self.digests.entry(ended.seed);
+        let first = first.or_insert_with(|| digest.to_owned());
+        let differs = first.as_str() != digest;
+        if differs {
+            println!(
+                "seed {} does not repeat itself: {first}, {digest}",
+                ended.seed
+            );
+        }
+        if !ended.kept {
+            report(ended).await;
+        }
+        if !ended.kept || differs {
+            self.failed.push(ended.seed);
+        } else if ended.is_unknown() {
+            self.unknown.push(ended.seed);
+        }
+    }
+
+    /// Says it; whether it is good enough.
+    fn conclude(mut self, many: Many, total: usize, seconds: f64) -> bool {
+        self.failed.dedup();
+        self.unknown.sort_unstable();
+        self.unknown.dedup();
+        let (done, failed, unknown) = (self.digests.len(), self.failed.len(), self.unknown.len());
+        println!("{}", self.struck);
+        println!("never struck: {}", self.struck.never().join(", "));
+        println!(
+            "{unknown} unknown {:?}: too little went well, or nothing broke",
+            self.unknown
+        );
+        let runs = self.runs as f64;
+        println!(
+            "{done} of {total} seeds, {:.2} simulated hours, {seconds:.0} s, {:.2} runs/s, {:.0} MiB at the \
+             most; {failed} failed {:?}",
+            self.simulated / 3_600.0,
+            runs / seconds.max(0.001),
+            self.peak_mib,
+            self.failed
+        );
+        let too_many = unknown > done.div_ceil(UNKNOWN_OF);
+        if too_many {
+            println!("FAILED: more than one run of {UNKNOWN_OF} proves nothing");
+        }
+        let too_few = done < many.at_least;
+        if too_few {
+            println!("FAILED: fewer than {} seeds were run", many.at_least);
+        }
+        self.failed.is_empty() && !too_many && !too_few
+    }
+}
+
+/// Runs seeds and says which failed; whether none did, enough were run and few enough prove nothing.
 ///
 /// # Errors
 /// When this program cannot be started again.
-pub fn run(
-    seeds: impl ExactSizeIterator<Item = u64>,
-    jobs: NonZeroUsize,
-    limit: Option<Duration>,
-) -> anyhow::Result<bool> {
+pub fn run(seeds: impl ExactSizeIterator<Item = u64>, many: Many) -> anyhow::Result<bool> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(run_all(seeds, jobs, limit))
+    runtime.block_on(run_all(seeds, many))
 }
 
-async fn run_all(
-    seeds: impl ExactSizeIterator<Item = u64>,
-    jobs: NonZeroUsize,
-    limit: Option<Duration>,
-) -> anyhow::Result<bool> {
+async fn run_all(seeds: impl ExactSizeIterator<Item = u64>, many: Many) -> anyhow::Result<bool> {
     let begun = Instant::now();
     let total = seeds.len();
-    let seeds = seeds.take_while(|_| limit.is_none_or(|limit| begun.elapsed() < limit));
-    let (mut done, mut failed, mut simulated) = (0_usize, Vec::new(), 0.0);
-    run_each(seeds, jobs, &[], async |ended| {
-        done += 1;
-        simulated += ended.simulated();
-        if !ended.kept {
-            failed.push(ended.seed);
-            report(&ended).await;
-        }
-        if done % PROGRESS == 0 {
+    let times = if many.twice { 2 } else { 1 };
+    let seeds = seeds.take_while(|_| many.limit.is_none_or(|limit| begun.elapsed() < limit));
+    let seeds = seeds.flat_map(|seed| std::iter::repeat_n(seed, times));
+    let mut shown = Shown::default();
+    run_each(seeds, many.jobs, &[], async |ended| {
+        shown.take(&ended).await;
+        if shown.runs % PROGRESS == 0 {
             eprintln!(
-                "{done} of {total} seeds, {} failed, {} s",
-                failed.len(),
+                "{} of {} runs, {} failed, {} s",
+                shown.runs,
+                total * times,
+                shown.failed.len(),
                 begun.elapsed().as_secs()
             );
         }
         Ok(true)
     })
     .await?;
-    let seconds = begun.elapsed().as_secs_f64();
-    println!(
-        "{done} of {total} seeds, {:.2} simulated hours, {seconds:.0} s, {:.2} seeds/s; {} failed {failed:?}",
-        simulated / 3_600.0,
-        done as f64 / seconds.max(0.001),
-        failed.len()
-    );
-    Ok(failed.is_empty())
+    Ok(shown.conclude(many, total, begun.elapsed().as_secs_f64()))
 }
 
 /// Says how a seed failed and how to see it again.
@@ -222,14 +315,24 @@ async fn report(ended: &Ended) {
     print!("{}", ended.said);
 }
 
-/// The commit that the working directory is at, to repeat a seed with.
+/// The commit that the working directory is at, to repeat a seed with. It may have moved on since this program was
+/// built: then that is said.
 async fn commit() -> String {
-    let mut command = Command::new("git");
-    let output = command.args(["describe", "--always", "--dirty"]).output();
-    match output.await {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).trim().to_owned()
-        }
-        _ => "unknown".to_owned(),
+    let Some(name) = git(&["describe", "--always", "--dirty"]).await else {
+        return "unknown".to_owned();
+    };
+    let committed = git(&["log", "-1", "--format=%ct"]).await;
+    let committed: Option<u64> = committed.and_then(|seconds| seconds.parse().ok());
+    let built = std::env::current_exe().and_then(|program| program.metadata()?.modified());
+    let built = built.ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    match (built, committed) {
+        (Some(built), Some(committed)) if built.as_secs() >= committed => name,
+        _ => format!("{name} or before (this program is older)"),
     }
+}
+
+async fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(arguments).output().await.ok()?;
+    let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    output.status.success().then_some(said)
 }

@@ -12,6 +12,8 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
+pub use crate::asides::{Compacted, Retained};
+
 /// All nodes that there can be.
 const ALL: [&str; 5] = ["n1", "n2", "n3", "n4", "n5"];
 /// The port of every node.
@@ -20,6 +22,9 @@ pub const PORT: u16 = 9094;
 pub const DATA: &str = "/data";
 /// Where it keeps segments.
 pub const SEGMENTS: &str = "/data/partitions";
+/// Tells kinds of faults that were added later from the other choices of a seed. It is such that the seeds of the
+/// corpus have none of them, and mean what they meant.
+const LATER_KINDS: u64 = 0x1e8f;
 
 /// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,9 +64,38 @@ pub enum Kind {
     /// Two halves do not hear each other, and the one node that both hear is restarted again and
     /// again: each of its votes decides an election.
     Kingmaker,
+    /// Two halves do not hear each other.
+    Halves,
+    /// Five nodes stand in a ring, and each hears its two neighbours.
+    Ring,
+    /// Messages are lost, and those behind them on the same link.
+    Loss,
 }
 
 impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 20] = [
+        Self::Isolation,
+        Self::Cut,
+        Self::Hold,
+        Self::Delay,
+        Self::ClientCut,
+        Self::PowerLoss,
+        Self::Blackout,
+        Self::Kill,
+        Self::SyncError,
+        Self::SlowDisk,
+        Self::FullDisk,
+        Self::Rot,
+        Self::Clock,
+        Self::Wipe,
+        Self::Flapping,
+        Self::Absence,
+        Self::Kingmaker,
+        Self::Halves,
+        Self::Ring,
+        Self::Loss,
+    ];
     const COMMON: [Self; 15] = [
         Self::Isolation,
         Self::Cut,
@@ -94,58 +128,6 @@ pub struct Workload {
     pub transfers: bool,
     /// Replicas move to other brokers; where every broker has one, they are given up and made anew.
     pub moves: bool,
-}
-
-/// A topic of which the latest record of each key is kept.
-#[derive(Debug, Clone)]
-pub struct Compacted {
-    /// Its partitions.
-    pub partitions: u32,
-    /// Tombstones go at once. Then nobody reads it before the end: a replica that is late with a compaction
-    /// still shows what they have removed, and a reader may find them gone when it comes to their place.
-    pub forgets: bool,
-    /// Its first records are deleted now and then.
-    pub trims: bool,
-    /// Its settings.
-    pub topic: Vec<(&'static str, String)>,
-    dedupe_buffer: u64,
-    interval_ms: u64,
-}
-
-impl Compacted {
-    /// Keys of a partition's records.
-    pub const KEYS: i64 = 11;
-
-    /// What a seed decides of it, apart from everything else, so that it changes no other world.
-    fn of(seed: u64, faults: &BTreeSet<Kind>) -> Option<Self> {
-        let mut rng = StdRng::seed_from_u64(seed ^ 0x00c0_3bac);
-        if !rng.random_ratio(1, 3) {
-            return None;
-        }
-        // Clocks that jump make tombstones old.
-        let forgets = rng.random_ratio(1, 2) && !faults.contains(&Kind::Clock);
-        let kept_ms: u64 = if forgets { 200 } else { 24 * 3_600_000 };
-        let mut pick = |choices: &[u64]| choices.choose(&mut rng).copied().unwrap_or(1);
-        let topic = vec![
-            ("cleanup.policy", "compact".to_owned()),
-            ("segment.bytes", (64 << 10).to_string()),
-            ("segment.ms", pick(&[50, 200, 500]).to_string()),
-            (
-                "min.cleanable.dirty.ratio",
-                format!("0.{}", pick(&[0, 1, 5])),
-            ),
-            ("delete.retention.ms", kept_ms.to_string()),
-        ];
-        Some(Self {
-            partitions: if pick(&[1, 1, 2]) == 1 { 1 } else { 2 },
-            forgets,
-            trims: pick(&[0, 0, 0, 1]) == 1,
-            topic,
-            // Room for a few keys: then it takes several rounds.
-            dedupe_buffer: pick(&[200, 1 << 20]),
-            interval_ms: pick(&[100, 500]),
-        })
-    }
 }
 
 /// A run's settings.
@@ -186,6 +168,8 @@ pub struct Settings {
     pub moves_partitions: bool,
     /// A compacted topic, if there is one.
     pub compacted: Option<Compacted>,
+    /// A topic with retention, if there is one.
+    pub retained: Option<Retained>,
     /// How much the wall clock of each node is ahead, in milliseconds.
     pub skews: Vec<i64>,
     /// Settings of the topic that is written all the time.
@@ -211,7 +195,9 @@ impl Settings {
     pub fn of(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed ^ 0x05e7_7195);
         let nodes = if rng.random_ratio(1, 5) { 5 } else { 3 };
-        let faults = faults(&mut rng);
+        let mut faults = faults(&mut rng);
+        let retained = Retained::of(seed);
+        faults.extend(later_kinds(seed, nodes, retained.as_ref()));
         // A broker without a disk is filled again only by plan, one at a time.
         let breaking = Duration::from_secs(if faults.contains(&Kind::Wipe) {
             rng.random_range(10..20)
@@ -250,6 +236,7 @@ impl Settings {
             breaking,
             moves_partitions,
             compacted: Compacted::of(seed, &faults),
+            retained,
             faults,
             workload,
             skews: (0..nodes).map(|_| rng.random_range(-50..50)).collect(),
@@ -343,6 +330,23 @@ fn faults(rng: &mut StdRng) -> BTreeSet<Kind> {
         _ => false,
     };
     faults
+}
+
+/// Kinds of faults that were thought of later. They are drawn apart, so that seeds without them are the worlds
+/// that they were before.
+fn later_kinds(seed: u64, nodes: usize, retained: Option<&Retained>) -> Vec<Kind> {
+    let mut rng = StdRng::seed_from_u64(seed ^ LATER_KINDS);
+    let mut kinds = Vec::new();
+    if rng.random_ratio(1, 4) {
+        let ring = if nodes == 5 { Kind::Ring } else { Kind::Halves };
+        kinds.extend([Kind::Halves, Kind::Loss, ring].choose(&mut rng));
+    }
+    // Clocks decide what is too old.
+    let by_age = retained.is_some_and(|retained| retained.ms.is_some());
+    if by_age && rng.random_ratio(1, 2) {
+        kinds.push(Kind::Clock);
+    }
+    kinds
 }
 
 /// Every node has a replica of the topic, or not.

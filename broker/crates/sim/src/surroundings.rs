@@ -1,6 +1,6 @@
 //! A broker's surroundings, simulated: network and time by turmoil, the disk by ours.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use highwater_env::{Clock, Env, Listener, Net, SimDisk, Workers};
+use highwater_env::{CallKind, Clock, Env, Listener, Net, SimDisk, Workers};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -37,6 +37,10 @@ impl SimClock {
     #[must_use]
     pub fn ahead(ms: i64) -> Self {
         Self(Arc::new(AtomicI64::new(ms)))
+    }
+    /// It is set right.
+    pub fn set_right(&self) {
+        self.0.store(0, Ordering::SeqCst);
     }
     /// Jumps.
     pub fn jump(&self, ms: i64) {
@@ -131,6 +135,7 @@ impl Listener for SimListener {
     type Stream = SimStream;
 
     async fn accept(&mut self) -> io::Result<(SimStream, SocketAddr)> {
+        serves(&trace::node());
         let (stream, peer) = self.0.accept().await?;
         Ok((SimStream(stream), peer))
     }
@@ -182,9 +187,27 @@ struct Machines {
     rng: StdRng,
     /// The longest that a worker of a node waits for its disk.
     slowness: BTreeMap<String, Duration>,
+    /// How often a worker of a node has waited for it.
+    waits: BTreeMap<String, u64>,
     disks: BTreeMap<String, SimDisk>,
-    /// Nodes whose process has ended by itself, and why.
-    ended: Vec<(String, String)>,
+    /// Nodes whose process has got as far as its door.
+    serving: BTreeSet<String>,
+    ended: Vec<Ended>,
+}
+
+/// A process that has ended by itself.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// On which node.
+    pub node: String,
+    /// What it said.
+    pub why: String,
+    /// A sync of its has failed, in this step of the simulation.
+    pub sync_failed: bool,
+    /// A call of its has failed, or found no room.
+    pub call_failed: bool,
+    /// It had started: its door was open.
+    pub served: bool,
 }
 
 /// Begins a run: workers wait for their disk as long as [`set_slowness`] says, and a broker that
@@ -193,7 +216,9 @@ pub fn start(seed: u64) {
     *MACHINES.lock() = Some(Machines {
         rng: StdRng::seed_from_u64(seed ^ 0x510d_15c5),
         slowness: BTreeMap::new(),
+        waits: BTreeMap::new(),
         disks: BTreeMap::new(),
+        serving: BTreeSet::new(),
         ended: Vec::new(),
     });
     highwater_env::slow_tasks(slowness);
@@ -208,9 +233,18 @@ pub fn set_slowness(node: &str, most: Duration) {
     }
 }
 
-/// The disk that a node's process uses now.
+/// How often a worker of this node has waited for its disk.
+#[must_use]
+pub fn waits(node: &str) -> u64 {
+    let machines = MACHINES.lock();
+    let waits = machines.as_ref().and_then(|all| all.waits.get(node));
+    waits.copied().unwrap_or(0)
+}
+
+/// The disk that a node's process uses, which starts now.
 pub fn set_disk(node: &str, disk: SimDisk) {
     if let Some(machines) = MACHINES.lock().as_mut() {
+        machines.serving.remove(node);
         machines.disks.insert(node.to_owned(), disk);
     }
 }
@@ -224,9 +258,17 @@ pub fn disk_has_failed(node: &str) -> bool {
     disk.is_some_and(SimDisk::has_failed)
 }
 
-/// The nodes whose processes have ended by themselves since this was asked last, and why.
+fn serves(node: &str) {
+    if let Some(machines) = MACHINES.lock().as_mut()
+        && !machines.serving.contains(node)
+    {
+        machines.serving.insert(node.to_owned());
+    }
+}
+
+/// The processes that have ended by themselves since this was asked last.
 #[must_use]
-pub fn take_ended() -> Vec<(String, String)> {
+pub fn take_ended() -> Vec<Ended> {
     let mut machines = MACHINES.lock();
     machines
         .as_mut()
@@ -245,6 +287,7 @@ fn slowness(_worker: &str) -> Duration {
     if most == 0 || machines.rng.random_ratio(1, 2) {
         return Duration::ZERO;
     }
+    *machines.waits.entry(node).or_default() += 1;
     Duration::from_micros(machines.rng.random_range(0..most))
 }
 
@@ -254,9 +297,22 @@ pub fn process_ends(why: &str) {
     let node = trace::node();
     trace::note("process ends", &node, format_args!(" {why}"));
     if let Some(machines) = MACHINES.lock().as_mut() {
-        if let Some(disk) = machines.disks.get(&node) {
+        let disk = machines.disks.get(&node);
+        let is_sync = |kind| matches!(kind, CallKind::SyncData | CallKind::SyncDir);
+        let sync_failed = disk.is_some_and(|disk| {
+            let mut calls = disk.trace().into_iter();
+            calls.any(|call| call.failed && is_sync(call.kind))
+        });
+        let ended = Ended {
+            why: why.to_owned(),
+            sync_failed,
+            call_failed: disk.is_some_and(SimDisk::has_failed),
+            served: machines.serving.contains(&node),
+            node,
+        };
+        if let Some(disk) = disk {
             disk.stop_after(0);
         }
-        machines.ended.push((node, why.to_owned()));
+        machines.ended.push(ended);
     }
 }

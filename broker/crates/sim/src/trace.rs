@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hasher};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +21,13 @@ use crate::surroundings::disk_has_failed;
 
 /// Where the broker's groups tell what they remember.
 const VOTES: &str = "highwater_raft::votes";
+
+/// How a broker says that its disk is full.
+const FULL: [&str; 3] = [
+    "free disk space crossed the reserve",
+    "no space left for segments",
+    "the write-ahead log finds no disk space for a new file; appends wait",
+];
 
 static TRACE: Mutex<Option<Trace>> = Mutex::new(None);
 
@@ -40,6 +48,10 @@ struct Trace {
     counts: BTreeMap<String, u64>,
     /// What was logged as an error.
     errors: BTreeSet<String>,
+    /// Messages that were lost or held back, by the two ends of their link, in order.
+    stopped: BTreeMap<(IpAddr, IpAddr), u64>,
+    /// Nodes that have said that their disks are full.
+    full: Vec<String>,
     leaders: Leaders,
     keep: bool,
     lines: String,
@@ -75,6 +87,8 @@ pub fn start(keep: bool) {
         digest: DefaultHasher::new(),
         counts: BTreeMap::new(),
         errors: BTreeSet::new(),
+        stopped: BTreeMap::new(),
+        full: Vec::new(),
         leaders: Leaders::default(),
         keep,
         lines: String::new(),
@@ -113,6 +127,32 @@ pub fn errors() -> Vec<String> {
     let trace = TRACE.lock();
     let errors = trace.as_ref().map(|trace| trace.errors.clone());
     errors.unwrap_or_default().into_iter().collect()
+}
+
+/// How often something happened so far.
+#[must_use]
+pub fn count(what: &str) -> u64 {
+    let trace = TRACE.lock();
+    let count = trace.as_ref().and_then(|trace| trace.counts.get(what));
+    count.copied().unwrap_or(0)
+}
+
+/// Messages that were lost or held back so far on some links, each named by its two ends in order.
+pub fn stopped(which: impl Fn((IpAddr, IpAddr)) -> bool) -> u64 {
+    let trace = TRACE.lock();
+    let stopped = trace.iter().flat_map(|trace| &trace.stopped);
+    stopped
+        .filter(|(link, _)| which(**link))
+        .map(|(_, count)| count)
+        .sum()
+}
+
+/// The nodes that have said since this was asked last that their disks are full.
+#[must_use]
+pub fn take_full() -> Vec<String> {
+    let mut trace = TRACE.lock();
+    let full = trace.as_mut().map(|trace| std::mem::take(&mut trace.full));
+    full.unwrap_or_default()
 }
 
 /// The first rule of elections that was broken.
@@ -237,6 +277,17 @@ impl Trace {
                 _ => self.leaders.forgotten(node, group),
             }
         }
+        match message {
+            "Drop" | "Hold" => {
+                let mut ends = Ends::default();
+                event.record(&mut ends);
+                if let Ends(Some(a), Some(b)) = ends {
+                    *self.stopped.entry((a.min(b), a.max(b))).or_default() += 1;
+                }
+            }
+            message if FULL.contains(&message) => self.full.push(node.to_owned()),
+            _ => {}
+        }
         self.line(message, node, format_args!("{details}"));
         self.nodes = nodes;
     }
@@ -353,6 +404,21 @@ impl Visit for Heard {
             "group" => self.0 = value,
             "term" => self.1 = value,
             "leader" => self.2 = value,
+            _ => {}
+        }
+    }
+}
+
+/// The two ends of a message's way.
+#[derive(Default)]
+struct Ends(Option<IpAddr>, Option<IpAddr>);
+
+impl Visit for Ends {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        let address = || format!("{value:?}").parse::<SocketAddr>().ok();
+        match field.name() {
+            "src" => self.0 = address().map(|address| address.ip()),
+            "dst" => self.1 = address().map(|address| address.ip()),
             _ => {}
         }
     }

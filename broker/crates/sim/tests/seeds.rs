@@ -59,6 +59,18 @@ fn a_seed_repeats_itself_and_another_passes() {
     assert_ne!(other.lines().last(), one.lines().last());
 }
 
+/// Not one seed alone: each meets other code. Also of those of a run that is bounded, enough must be run.
+#[test]
+fn other_seeds_repeat_themselves() {
+    let twice = ["--seeds", "40..44", "--twice", "--at-least", "4"];
+    let output = Command::new(SIM).args(twice).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{said}");
+    let none = ["--seeds", "40..44", "--seconds", "0", "--at-least", "1"];
+    let output = Command::new(SIM).args(none).output().unwrap();
+    assert!(!output.status.success(), "none was run, and it passed");
+}
+
 /// What was found once is not there any more.
 #[test]
 fn the_corpus_passes() {

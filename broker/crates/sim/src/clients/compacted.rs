@@ -201,7 +201,7 @@ async fn write_one(
     producer: &Producer,
     process: &mut Process,
     (partition, rng): (u32, &mut StdRng),
-) -> anyhow::Result<Result<(), SendError>> {
+) -> anyhow::Result<Result<u64, SendError>> {
     let fresh = shared.board.value().0;
     let value = Value(fresh * Compacted::KEYS + rng.random_range(0..Compacted::KEYS));
     let mut record = ProducerRecord::to(NAME)
@@ -252,8 +252,7 @@ pub async fn scan(shared: Shared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads all of it when its replicas are compacted alike: from the leaders, and from every broker that has
-/// all of it. The checker judges what was found; that it comes to an end is seen by the run's deadline.
+/// Reads all of it when its replicas are compacted alike: from the leaders, and from every replica. The checker judges what was found; that it comes to an end is seen by the run's deadline.
 ///
 /// # Errors
 /// A record that nobody can have written, or a full history.
@@ -271,11 +270,7 @@ pub async fn read_back(shared: Shared) -> anyhow::Result<()> {
         }
         sleep(AGAIN).await;
     };
-    for from in Topic::places(shared.settings.complete(REPLICAS)) {
-        while let Err(error) = topic.read_to(&shared, &client, from, &ends).await? {
-            tracing::info!(%error, "reads the compacted topic anew");
-            sleep(AGAIN).await;
-        }
-    }
+    let parts = topic.read_everywhere(&shared, &client, REPLICAS, &ends);
+    parts.await?;
     Ok(())
 }

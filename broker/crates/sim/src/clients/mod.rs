@@ -6,6 +6,7 @@ pub mod members;
 pub mod numbers;
 pub mod operator;
 pub mod reader;
+pub mod retained;
 pub mod trims;
 
 use std::pin::Pin;
@@ -147,7 +148,7 @@ pub fn start(sim: &mut Sim<'_>, settings: &Settings, board: &Board) -> Vec<Strin
     clients.add("follower", numbers::follow);
     clients.add("asker", numbers::ask);
     if settings.needs_operator() {
-        clients.add("operator", operator::operate);
+        clients.add(operator::NAME, operator::operate);
     }
     for number in 0..settings.workload.members {
         clients.add(&format!("member{number}"), members::live);
@@ -163,6 +164,9 @@ pub fn start(sim: &mut Sim<'_>, settings: &Settings, board: &Board) -> Vec<Strin
         if !compacted.forgets {
             clients.add("compacted-scanner", compacted::scan);
         }
+    }
+    if settings.retained.is_some() {
+        clients.add("retainer", retained::retain);
     }
     clients.start(sim, "clients")
 }
@@ -206,18 +210,23 @@ async fn make(client: &Client, topic: &NewTopic) {
     }
 }
 
-/// One send, with its place in the history. A process that cannot know what became of it is retired.
+/// One send, with its place in the history: the offset, if it was acknowledged. A process that cannot know what
+/// became of it is retired.
 async fn send(
     board: &Board,
     producer: &Producer,
     process: &mut Process,
     (key, value): (Key, Value),
     record: ProducerRecord,
-) -> anyhow::Result<Result<(), SendError>> {
+) -> anyhow::Result<Result<u64, SendError>> {
     let action = |offset| vec![Action::Send { key, value, offset }];
     board.push(*process, Kind::Invoke, Function::Send, action(None))?;
     let (kind, offset, outcome) = match producer.send(record).await {
-        Ok(delivery) => (Kind::Ok, Some(Offset(delivery.offset.0)), Ok(())),
+        Ok(delivery) => (
+            Kind::Ok,
+            Some(Offset(delivery.offset.0)),
+            Ok(delivery.offset.0),
+        ),
         Err(error) if error.may_be_written() => (Kind::Info, None, Err(error)),
         Err(error) => (Kind::Fail, None, Err(error)),
     };

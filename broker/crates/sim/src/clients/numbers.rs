@@ -11,8 +11,8 @@ use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use super::reader::{Reader, Topic};
-use super::{AGAIN, Shared, TOPIC, decode, encode, send};
+use super::reader::{self, Reader, Topic};
+use super::{AGAIN, Shared, TOPIC, decode, encode, operator, send};
 use crate::board::Phase;
 use crate::settings::Settings;
 
@@ -79,7 +79,7 @@ async fn send_one(
     producer: &Producer,
     process: &mut Process,
     partition: u32,
-) -> anyhow::Result<Result<(), SendError>> {
+) -> anyhow::Result<Result<u64, SendError>> {
     let value = shared.board.value();
     let record = ProducerRecord::to(TOPIC)
         .partition(partition)
@@ -168,8 +168,8 @@ pub async fn ask(shared: Shared) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads everything when all producers are done: once from the leaders, once from every broker
-/// that has all of it.
+/// Reads everything when all producers are done and no replica moves: from the leaders, and from every
+/// replica.
 ///
 /// # Errors
 /// When a reader is refused. One that never comes to the end is found by the run's deadline.
@@ -179,6 +179,7 @@ pub async fn read_back(shared: Shared) -> anyhow::Result<()> {
         sleep(AGAIN).await;
     }
     let client = shared.client().build()?;
+    operator::until_nothing_moves(&shared, &client).await;
     let ends = loop {
         match client.end_offsets(TOPIC).await {
             Ok(ends) => break ends,
@@ -186,17 +187,17 @@ pub async fn read_back(shared: Shared) -> anyhow::Result<()> {
         }
         sleep(AGAIN).await;
     };
-    let topic = topic(&shared.settings);
-    let complete = shared.settings.complete(shared.settings.replicas);
-    for from in Topic::places(complete) {
-        let read = loop {
-            match topic.read_to(&shared, &client, from, &ends).await? {
-                Ok(read) => break read,
-                Err(error) => tracing::info!(%error, "reads anew"),
-            }
-            sleep(AGAIN).await;
-        };
-        shared.board.found(&format!("{from:?}"), read);
+    let (topic, replicas) = (topic(&shared.settings), shared.settings.replicas);
+    let parts = topic.read_everywhere(&shared, &client, replicas, &ends);
+    for part in parts.await? {
+        let keys = part.partitions.iter().map(|p| topic.key(*p)).collect();
+        let reader = format!("{:?}", part.from);
+        shared.board.found(&reader, keys, part.found);
+    }
+    for partition in 0..topic.partitions {
+        let end = ends.get(partition as usize).copied();
+        let end = end.context("every partition has an end")?;
+        reader::expect(&shared.board, &client, (TOPIC, partition), (Some(0), end.0)).await?;
     }
     Ok(())
 }

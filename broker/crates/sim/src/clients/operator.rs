@@ -3,15 +3,17 @@
 
 use std::time::Duration;
 
-use highwater_client::{Admin, NewPlan, NodeId, PartitionId, ShardId, v1};
+use highwater_client::{Admin, Client, NewPlan, NodeId, PartitionId, ShardId, v1};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
-use super::{Shared, TOPIC, compacted};
+use super::{AGAIN, Shared, TOPIC, compacted};
 use crate::board::Phase;
 
+/// Its name as a client.
+pub const NAME: &str = "operator";
 const DEADLINE: Duration = Duration::from_secs(3);
 
 /// Works until the run is healed, no broker waits to be replaced, and no partition is on its way.
@@ -131,6 +133,22 @@ async fn is_on_its_way(admin: &Admin) -> Option<bool> {
             tracing::info!(%error, "nobody says what is on its way");
             None
         }
+    }
+}
+
+/// Waits until the operator has gone, and no plan moves replicas any more.
+pub async fn until_nothing_moves(shared: &Shared, client: &Client) {
+    while shared.board.is_busy(NAME) {
+        sleep(AGAIN).await;
+    }
+    let admin = client.admin().timeout(DEADLINE);
+    while shared.settings.needs_operator() {
+        match admin.plan().await {
+            Ok(plan) if plan.as_ref().is_none_or(|plan| plan.ended) => return,
+            Ok(_) => {}
+            Err(error) => tracing::info!(%error, "nobody says what moves"),
+        }
+        sleep(AGAIN).await;
     }
 }
 

@@ -11,8 +11,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{sleep, timeout};
 
-use super::reader::Topic;
-use super::{AGAIN, Shared, make};
+use super::{AGAIN, Shared, make, operator, reader};
 use crate::board::Phase;
 
 const NAME: &str = "trimmed";
@@ -21,7 +20,7 @@ const REPLICAS: u32 = 3;
 /// Of the one partition.
 const PARTITION: u32 = 0;
 
-/// Sends and trims until the run is healed, then reads what is kept from every broker.
+/// Sends and trims until the run is healed, then reads what is kept from every replica.
 ///
 /// # Errors
 /// What is not there, or is otherwise than was acknowledged.
@@ -66,48 +65,74 @@ pub async fn trim(shared: Shared) -> anyhow::Result<()> {
         }
         sleep(Duration::from_millis(rng.random_range(1..30))).await;
     }
-    for from in Topic::places(shared.settings.complete(REPLICAS)) {
-        let read = read_all(&client, from, &acknowledged).await?;
-        judge(from, &read, &acknowledged, asked)?;
+    operator::until_nothing_moves(&shared, &client).await;
+    let mut kept = BTreeMap::new();
+    while let Some(from) = unread(&client, &kept).await {
+        match read_all(&client, from, &acknowledged).await? {
+            Some(read) => {
+                let first = judge(from, &read, &acknowledged, asked)?;
+                kept.insert(format!("{from:?}"), first);
+            }
+            None => sleep(AGAIN).await,
+        }
     }
-    Ok(())
+    let first = kept.values().max().copied();
+    let end = acknowledged
+        .last_key_value()
+        .map_or(0, |(last, _)| last + 1);
+    reader::expect(&shared.board, &client, (NAME, PARTITION), (first, end)).await
 }
 
-type Values = BTreeMap<u64, String>;
-
-/// Reads from the first record kept past the last one acknowledged.
-async fn read_all(client: &Client, from: ReadFrom, sent: &Values) -> anyhow::Result<Values> {
-    let last = sent.last_key_value().map_or(0, |(offset, _)| *offset);
+/// Its leader, or the next of its replicas, if that was not read yet.
+async fn unread(client: &Client, read: &BTreeMap<String, u64>) -> Option<ReadFrom> {
     loop {
-        let building = client.consumer().topic(NAME).read_from(from).build();
-        let mut consumer = match building.await {
-            Ok(consumer) => consumer,
-            Err(error) => {
-                tracing::info!(%error, "the trimmed topic cannot be read yet");
-                sleep(AGAIN).await;
-                continue;
-            }
-        };
-        let mut read = Values::new();
-        while let Ok(Some(next)) = timeout(DEADLINE, consumer.next()).await {
-            let record = match next {
-                Ok(record) => record,
-                Err(error) => {
-                    tracing::info!(?from, %error, "the trimmed topic is read anew");
-                    break;
-                }
-            };
-            let value = String::from_utf8(record.value.as_deref().unwrap_or_default().to_vec())?;
-            read.insert(record.offset.0, value);
-            if record.offset.0 >= last {
-                return Ok(read);
-            }
+        let replicas = reader::replicas(client, NAME, PARTITION).await;
+        if replicas.len() >= REPLICAS as usize {
+            let brokers = replicas.into_iter().map(ReadFrom::Broker);
+            let mut places = std::iter::once(ReadFrom::Leader).chain(brokers);
+            return places.find(|from| !read.contains_key(&format!("{from:?}")));
         }
         sleep(AGAIN).await;
     }
 }
 
-fn judge(from: ReadFrom, read: &Values, sent: &Values, asked: u64) -> anyhow::Result<()> {
+type Values = BTreeMap<u64, String>;
+
+/// Reads from the first record kept past the last one acknowledged; `None`: it could not yet.
+async fn read_all(
+    client: &Client,
+    from: ReadFrom,
+    sent: &Values,
+) -> anyhow::Result<Option<Values>> {
+    let last = sent.last_key_value().map_or(0, |(offset, _)| *offset);
+    let building = client.consumer().topic(NAME).read_from(from).build();
+    let mut consumer = match building.await {
+        Ok(consumer) => consumer,
+        Err(error) => {
+            tracing::info!(%error, "the trimmed topic cannot be read yet");
+            return Ok(None);
+        }
+    };
+    let mut read = Values::new();
+    while let Ok(Some(next)) = timeout(DEADLINE, consumer.next()).await {
+        let record = match next {
+            Ok(record) => record,
+            Err(error) => {
+                tracing::info!(?from, %error, "the trimmed topic is read anew");
+                break;
+            }
+        };
+        let value = String::from_utf8(record.value.as_deref().unwrap_or_default().to_vec())?;
+        read.insert(record.offset.0, value);
+        if record.offset.0 >= last {
+            return Ok(Some(read));
+        }
+    }
+    Ok(None)
+}
+
+/// Where it begins, if that and all the rest is as it should be.
+fn judge(from: ReadFrom, read: &Values, sent: &Values, asked: u64) -> anyhow::Result<u64> {
     let Some((&first, _)) = read.first_key_value() else {
         bail!("{from:?}: nothing of {NAME} is left");
     };
@@ -124,5 +149,5 @@ fn judge(from: ReadFrom, read: &Values, sent: &Values, asked: u64) -> anyhow::Re
     let (&last, _) = read.last_key_value().unwrap_or((&first, &String::new()));
     let span = usize::try_from(last - first)? + 1;
     ensure!(read.len() == span, "{from:?}: {NAME} has a gap");
-    Ok(())
+    Ok(first)
 }

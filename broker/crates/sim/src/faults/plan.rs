@@ -13,17 +13,28 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use turmoil::Sim;
 
-use super::{Change, LATENCY_MS};
-use crate::cluster::{Cluster, End, others};
+use super::Change;
+use super::strikes::{Fault, Strikes, Tally};
+use crate::cluster::{Cluster, others};
+use crate::node::End;
 use crate::settings::{Kind, Settings};
 use crate::trace;
 
 /// Changes with their times since the faults began, in order.
 #[derive(Debug)]
 pub struct Plan {
-    changes: Vec<(Duration, Change)>,
+    changes: Vec<Due>,
     next: usize,
     names: &'static [&'static str],
+    strikes: Strikes,
+}
+
+/// A change, when it is to be made, and the fault that it is a part of.
+#[derive(Debug)]
+struct Due {
+    at: Duration,
+    part_of: (Fault, Kind),
+    change: Change,
 }
 
 /// What a plan is made with.
@@ -31,11 +42,15 @@ struct Making<'a> {
     rng: StdRng,
     nodes: usize,
     clients: &'a [String],
-    changes: Vec<(Duration, Change)>,
+    changes: Vec<Due>,
+    /// The fault that is being added.
+    current: (Fault, Kind),
     /// The one node that loses good copies.
     victim: usize,
     /// In good times.
     slowness_ms: u64,
+    /// Something goes by the time that most clocks show: they must be right.
+    clocks_matter: bool,
 }
 
 impl Plan {
@@ -49,8 +64,13 @@ impl Plan {
             nodes: settings.nodes,
             clients,
             changes: Vec::new(),
+            current: (Fault(0), Kind::Isolation),
             victim,
             slowness_ms: settings.slowness_ms,
+            clocks_matter: settings
+                .retained
+                .as_ref()
+                .is_some_and(|kept| kept.ms.is_some()),
         };
         let mut kinds: Vec<Kind> = settings.faults.iter().copied().collect();
         // Two faults at a time, each beginning when it likes.
@@ -68,15 +88,16 @@ impl Plan {
             }
         }
         let mut changes = making.changes;
-        changes.sort_by_key(|(at, _)| *at);
+        changes.sort_by_key(|due| due.at);
         Self {
             changes,
             next: 0,
             names: settings.names(),
+            strikes: Strikes::default(),
         }
     }
 
-    /// Makes the changes that are due `since` after the faults began.
+    /// Makes the changes that are due `since` after the faults began, and sees what has struck.
     ///
     /// # Errors
     /// When an empty disk cannot be prepared: never.
@@ -86,15 +107,31 @@ impl Plan {
         cluster: &mut Cluster,
         since: Duration,
     ) -> anyhow::Result<()> {
-        while let Some((at, change)) = self.changes.get(self.next)
-            && *at <= since
+        self.look(cluster);
+        while let Some(due) = self.changes.get(self.next)
+            && due.at <= since
         {
             self.next += 1;
+            let change = &due.change;
             trace::note("fault", "", format_args!(" {change:?}"));
-            let now = sim.elapsed();
-            change.apply(sim, cluster, self.names, now)?;
+            let (fault, _) = due.part_of;
+            let effect = change.apply(sim, cluster, self.names, (sim.elapsed(), fault))?;
+            self.strikes.note(due.part_of, effect);
         }
         Ok(())
+    }
+
+    fn look(&mut self, cluster: &mut Cluster) {
+        for (fault, strike) in cluster.take_strikes() {
+            self.strikes.struck(fault, strike);
+        }
+        self.strikes.look();
+    }
+
+    /// Everything is about to be healed: how many faults of each kind have struck.
+    pub fn end(&mut self, cluster: &mut Cluster) -> Tally {
+        self.look(cluster);
+        self.strikes.tally()
     }
 }
 
@@ -123,17 +160,28 @@ impl Making<'_> {
         }
     }
     fn push(&mut self, at: Duration, change: Change) {
-        self.changes.push((at, change));
+        let part_of = self.current;
+        self.changes.push(Due {
+            at,
+            part_of,
+            change,
+        });
     }
 
     /// Adds a fault that begins at `at`; how long it lasts.
     fn add(&mut self, kind: Kind, at: Duration) -> Duration {
+        let (Fault(last), _) = self.current;
+        self.current = (Fault(last + 1), kind);
         let lasts = Duration::from_millis(self.rng.random_range(100..1_800));
         let end = at + lasts;
         match kind {
-            Kind::Isolation | Kind::Cut | Kind::Hold | Kind::Delay | Kind::ClientCut => {
-                self.add_to_network(kind, at, end);
-            }
+            Kind::Isolation
+            | Kind::Cut
+            | Kind::Hold
+            | Kind::Delay
+            | Kind::ClientCut
+            | Kind::Loss => self.add_to_network(kind, at, end),
+            Kind::Halves | Kind::Ring => self.add_partition(kind, at, end),
             Kind::PowerLoss | Kind::Kill => self.add_down(kind, at, end),
             Kind::Blackout => {
                 let seed = self.rng.random();
@@ -180,13 +228,38 @@ impl Making<'_> {
                     Change::MendClient(client, a),
                 )
             }
+            Kind::Loss => {
+                let rates = [0.001, 0.005, 0.02];
+                let rate = rates.choose(&mut self.rng).copied();
+                (Change::Lose(rate.unwrap_or(0.005)), Change::LoseNone)
+            }
             _ => {
                 let most = self.rng.random_range(20..150);
-                (Change::Slow(most), Change::Slow(LATENCY_MS))
+                (Change::Slow(most), Change::Fast)
             }
         };
         self.push(at, begin);
         self.push(end, over);
+    }
+
+    /// Two halves, or a ring in which each hears its two neighbours.
+    fn add_partition(&mut self, kind: Kind, at: Duration, end: Duration) {
+        let mut order = others(self.nodes, &[]);
+        order.shuffle(&mut self.rng);
+        let count = order.len();
+        let half = self.rng.random_range(1..=count / 2);
+        for (place, a) in order.iter().enumerate() {
+            for (other, b) in order.iter().enumerate().skip(place + 1) {
+                let apart = match kind {
+                    Kind::Halves => place < half && other >= half,
+                    _ => other - place > 1 && other - place < count - 1,
+                };
+                if apart {
+                    self.push(at, Change::Cut(*a, *b));
+                    self.push(end, Change::Mend(*a, *b));
+                }
+            }
+        }
     }
 
     fn add_down(&mut self, kind: Kind, at: Duration, end: Duration) {
@@ -243,7 +316,7 @@ impl Making<'_> {
         let (one, other) = halves.split_at(halves.len() / 2);
         let apart = || one.iter().flat_map(|a| other.iter().map(|b| (*a, *b)));
         for (a, b) in apart() {
-            self.changes.push((begin, Change::Cut(a, b)));
+            self.push(begin, Change::Cut(a, b));
         }
         let mut at = begin;
         for _ in 0..self.rng.random_range(3..10) {
@@ -255,7 +328,7 @@ impl Making<'_> {
         }
         at += Duration::from_millis(self.rng.random_range(0..500));
         for (a, b) in apart() {
-            self.changes.push((at, Change::Mend(a, b)));
+            self.push(at, Change::Mend(a, b));
         }
         at - begin
     }
@@ -279,12 +352,22 @@ impl Making<'_> {
             Kind::SlowDisk => {
                 let most = *[3, 15, 60, 300].choose(&mut self.rng).unwrap_or(&15);
                 self.push(at, Change::SlowDisk(node, most));
-                self.push(end, Change::SlowDisk(node, self.slowness_ms));
+                self.push(end, Change::FastDisk(node, self.slowness_ms));
             }
             Kind::FullDisk => {
                 let room = self.rng.random_range(0..512 << 10);
                 self.push(at, Change::Room(node, Some(room)));
                 self.push(end, Change::Room(node, None));
+            }
+            Kind::Clock if self.clocks_matter => {
+                // So far that the others contradict it.
+                let ms = *[-60_000, 60_000, 3_600_000]
+                    .choose(&mut self.rng)
+                    .unwrap_or(&60_000);
+                self.push(at, Change::Jump(self.victim, ms));
+                if self.rng.random_ratio(2, 3) {
+                    self.push(end, Change::Jump(self.victim, -ms));
+                }
             }
             Kind::Clock => {
                 let ms = *[-60_000, -2_000, 2_000, 60_000, 3_600_000]
