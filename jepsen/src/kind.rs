@@ -273,6 +273,16 @@ impl Kind {
         )
     }
 
+    /// Whether it has no moment at which it begins to be felt: leaders move again and again, or a disk is slow with
+    /// the next sync. What counts is then the longest time without an acknowledgement.
+    #[must_use]
+    pub const fn is_measured_by_gaps(self) -> bool {
+        matches!(
+            self,
+            Self::TransferLeaders | Self::RollingRestart | Self::SlowFsync | Self::StalledFsync
+        )
+    }
+
     /// The longest that a partition which it hits may go without an acknowledgement; nothing: no goal was
     /// set. Of all brokers at once it counts from the moment at which they are started again.
     #[must_use]

@@ -8,7 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::bounds;
 use crate::nemesis::Record;
-use crate::schedule::Kind;
 use crate::workload::Acknowledged;
 
 pub use tables::{availability, beside_others, by_kind, percentile};
@@ -53,7 +52,7 @@ pub struct Sample {
     pub under_fault: Vec<f64>,
     /// For each of the others: from the fault's end to the first acknowledgement.
     pub after_heal: Vec<f64>,
-    /// The longest time without an acknowledgement, for each partition, while leaders moved.
+    /// The longest time without an acknowledgement, for each partition, while leaders moved or a disk was slow.
     pub gaps: Vec<f64>,
     /// For each partition, hit or not: the longest time without an acknowledgement of which some
     /// part lies within the fault.
@@ -183,8 +182,7 @@ fn silence(record: &Record, acks: &[Acknowledged]) -> u64 {
 /// One partition's way back. `acks` are in the order of their answers.
 pub(crate) fn way_back(record: &Record, acks: &[Acknowledged], until_ns: u64) -> Way {
     let (from, healed) = (record.from_ns, record.healed_ns);
-    let moves = [Kind::TransferLeaders, Kind::RollingRestart];
-    if moves.contains(&record.kind) {
+    if record.kind.is_measured_by_gaps() {
         return longest_gap(from, healed.min(until_ns), acks);
     }
     let way = |measure, from_ns, to_ns| Way {

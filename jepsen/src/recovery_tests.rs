@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 
 use super::*;
+use crate::schedule::Kind;
 
 const SECOND: u64 = 1_000_000_000;
 

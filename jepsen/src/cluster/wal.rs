@@ -134,12 +134,10 @@ pub fn choose(frames: &[Frame], target: Target, pick: u64) -> Option<Hit> {
 fn last_votes(frames: &[Frame]) -> Vec<&Frame> {
     let mut votes = BTreeMap::new();
     for frame in frames {
-        match frame.kind {
-            STATE if frame.slot == VOTE && frame.bytes > 0 => {
-                drop(votes.insert(frame.group, frame))
-            }
-            FORGET => drop(votes.remove(&frame.group)),
-            _ => {}
+        if frame.kind == STATE && frame.slot == VOTE && frame.bytes > 0 {
+            votes.insert(frame.group, frame);
+        } else if frame.kind == FORGET {
+            votes.remove(&frame.group);
         }
     }
     votes.into_values().collect()

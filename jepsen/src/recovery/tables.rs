@@ -126,10 +126,10 @@ const ROWS: [Row; 6] = [
         ],
     },
     Row {
-        event: "leader's disk slow or stalled",
+        event: "leader's disk slow or stalled: longest gap",
         others: "none published",
         goal: "0.8 / 2 / 4",
-        values: |sample| &sample.under_fault,
+        values: |sample| &sample.gaps,
         kinds: &[Kind::SlowFsync, Kind::StalledFsync],
     },
     Row {
