@@ -191,3 +191,19 @@ fn a_harness_that_was_killed_leaves_nothing_that_the_next_one_does_not_remove() 
     });
     assert_eq!((mounts_of(&second), processes_of(&second).len()), (0, 0));
 }
+
+#[cfg(feature = "mutant")]
+#[test]
+fn every_mutant_is_hunted_or_left_to_other_tests_by_name() {
+    use highwater_jepsen::mutants::{ELSEWHERE, MUTANTS};
+    let hunted = MUTANTS.iter().map(|mutant| mutant.name);
+    let left = ELSEWHERE.iter().map(|(name, _)| *name);
+    let mut known: Vec<&str> = hunted.chain(left).collect();
+    let mut all: Vec<&str> = highwater_mutant::Mutant::ALL
+        .iter()
+        .map(|mutant| mutant.name())
+        .collect();
+    known.sort_unstable();
+    all.sort_unstable();
+    assert_eq!(known, all);
+}

@@ -23,7 +23,7 @@ const EDGES: [(&str, &[&str]); 18] = [
     ("highwater-raft", &["wal", "env", "mutant", "proto"]),
     ("highwater-shard", &["mutant", "proto"]),
     ("highwater-metadata", &["mutant", "proto"]),
-    ("highwater-client", &["proto"]),
+    ("highwater-client", &["mutant", "proto"]),
     ("highwater-order-demo", &["client", "checker", "proto"]),
     // The binary's verbs may use client, order-demo and the libraries of jepsen and benches.
     (

@@ -5,6 +5,8 @@
 
 use std::collections::VecDeque;
 
+use highwater_mutant::mutant;
+
 /// Records of one partition between handing out and commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Progress {
@@ -35,6 +37,7 @@ impl Progress {
             return false;
         }
         self.entries.push_back((offset, false));
+        mutant!(CommitsFirst => { self.finish(offset); });
         true
     }
 
@@ -132,5 +135,14 @@ mod tests {
             prop_assert!(progress.span() >= open.len());
             prop_assert_eq!(progress.span() == 0, open.is_empty());
         }
+    }
+
+    #[cfg(feature = "mutant")]
+    #[test]
+    fn the_mutant_breaks_its_rule() {
+        highwater_mutant::fails(
+            highwater_mutant::Mutant::CommitsFirst,
+            "group::progress::tests::commits_stop_at_the_first_unfinished_record",
+        );
     }
 }

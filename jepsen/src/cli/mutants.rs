@@ -39,6 +39,9 @@ pub(super) fn run(mut arguments: MutantsArgs, verb: &[&str]) -> anyhow::Result<E
                 mutant.faults.join(", ")
             );
         }
+        for (name, why) in mutants::ELSEWHERE {
+            println!("{name}: not here; {why}");
+        }
         return Ok(ExitCode::SUCCESS);
     }
     if arguments.common.broker.is_none() {

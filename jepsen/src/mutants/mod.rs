@@ -4,6 +4,7 @@
 //! The broker's profile `mutant` builds in all of them; one is chosen at start by a variable of
 //! the environment.
 
+mod signs;
 mod table;
 
 use std::fs;
@@ -17,7 +18,7 @@ use highwater_checker::Conclusion;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use table::{Chance, Finding, MUTANTS, Mutant};
+pub use table::{ELSEWHERE, Finding, MUTANTS, Mutant};
 
 use crate::run::{Event, Listener, Report, RunConfig};
 use crate::schedule::parse_kinds;
@@ -126,8 +127,13 @@ async fn try_one(
         // run may get further.
         match crate::run::run(&config, stop, &quiet).await {
             Ok(report) => {
-                outcome.caught = report.judgement.conclusion() == Conclusion::Fail;
-                outcome.by = evidence(&report);
+                let shown = mutant.shown_by(&report.judgement);
+                outcome.caught = !shown.is_empty();
+                outcome.by = if outcome.caught {
+                    shortened(shown.join(", "))
+                } else {
+                    format!("not by {}", evidence(&report))
+                };
             }
             Err(error) => outcome.by = shortened(format!("no run: {error:#}")),
         }

@@ -38,11 +38,21 @@ pub enum Mutant {
     TrimsTooMuch,
     /// A partition is compacted while it is copied to another shard, and the copy is of several states.
     CopiesUnheld,
+    /// Whoever stands for election is voted for, however short its log is.
+    UncleanElection,
+    /// Who led last answers what it knows, without asking whether it still leads.
+    DeposedReads,
+    /// A producer's epoch is not looked at, only its sequence.
+    IgnoresEpoch,
+    /// Whatever does not match its checksum at the end of the log is taken for a torn tail, and cut off.
+    TruncatesDamage,
+    /// The client says that a record is finished before anybody has it.
+    CommitsFirst,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 18] = [
         Self::AckBeforeFsync,
         Self::AckAtLeaderAlone,
         Self::VoteNotFsynced,
@@ -56,6 +66,11 @@ impl Mutant {
         Self::CompactsTheLatest,
         Self::TrimsTooMuch,
         Self::CopiesUnheld,
+        Self::UncleanElection,
+        Self::DeposedReads,
+        Self::IgnoresEpoch,
+        Self::TruncatesDamage,
+        Self::CommitsFirst,
     ];
 
     /// What it is called.
@@ -75,6 +90,11 @@ impl Mutant {
             Self::CompactsTheLatest => "compacts-the-latest",
             Self::TrimsTooMuch => "trims-too-much",
             Self::CopiesUnheld => "copies-unheld",
+            Self::UncleanElection => "unclean-election",
+            Self::DeposedReads => "deposed-reads",
+            Self::IgnoresEpoch => "ignores-epoch",
+            Self::TruncatesDamage => "truncates-damage",
+            Self::CommitsFirst => "commits-first",
         }
     }
 }

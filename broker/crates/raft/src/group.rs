@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use highwater_mutant::mutant;
 use highwater_proto::{NodeId, Payload, ShardId};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -106,6 +107,7 @@ impl Group {
         let inner = &self.inner;
         let not_leader = |(leader, term)| ReadError::NotLeader { leader, term };
         inner.leadership.check().map_err(not_leader)?;
+        mutant!(DeposedReads => { return Ok(self.status().borrow().applied); });
         let deadline = inner.timings.election_max * 4;
         match tokio::time::timeout(deadline, inner.control.read_index()).await {
             Ok(Ok(Some(index))) => Ok(index),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use highwater_env::{Clock as _, SystemClock};
 use highwater_proto::NodeId;
 
-use crate::testing::{Cluster, command, numbers};
+use crate::testing::{Cluster, GROUP, command, numbers};
+use crate::types::{Vote, VoteRequest, log_id};
 use crate::{CheckpointError, ProposeError, PurgeError, ReadError, Role, TransferError};
 
 fn up_to(count: usize) -> Vec<usize> {
@@ -128,6 +129,38 @@ async fn the_others_elect_when_the_leader_goes_and_nothing_acknowledged_is_lost(
     cluster.write("third", 1, 10).await;
     cluster.settle().await;
     assert_eq!(numbers(&cluster.commands(old), "second"), up_to(20));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_votes_for_who_lacks_what_it_has() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 10, 100).await;
+    cluster.settle().await;
+    let leader = cluster.leader().await;
+    let [candidate, voter] = cluster.followers(leader)[..] else {
+        panic!("two followers");
+    };
+    let registry = &cluster.brokers[&voter].groups.registry;
+    let inbound = registry.get(GROUP.0).expect("its replica");
+    // By leave of the leader, so that nothing but the log is left to refuse for.
+    let mut request = VoteRequest::new(Vote::new(1_000, candidate.0.into()), Some(log_id(1, 1)));
+    request.leadership_transfer = true;
+    let reply = inbound.vote(request).await.unwrap();
+    assert!(!reply.vote_granted, "{reply:?}");
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whom_nobody_confirms_vouches_for_nothing() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 10, 100).await;
+    let leader = cluster.leader().await;
+    for follower in cluster.followers(leader) {
+        cluster.stop(follower).await;
+    }
+    let answer = cluster.group(leader).read_barrier().await;
+    assert!(answer.is_err(), "{answer:?}");
     cluster.stop_all().await;
 }
 
@@ -413,4 +446,18 @@ async fn members_come_and_go() {
     cluster.settle().await;
     assert_eq!(numbers(&cluster.commands(gone), "b"), up_to(10));
     cluster.stop_all().await;
+}
+
+#[cfg(feature = "mutant")]
+#[test]
+fn the_mutants_break_their_rules() {
+    use highwater_mutant::{Mutant, fails};
+    fails(
+        Mutant::UncleanElection,
+        "groups::tests::nobody_votes_for_who_lacks_what_it_has",
+    );
+    fails(
+        Mutant::DeposedReads,
+        "groups::tests::a_leader_whom_nobody_confirms_vouches_for_nothing",
+    );
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use highwater_mutant::mutant;
 use highwater_proto::{NodeId, ShardId};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{
@@ -372,6 +373,17 @@ impl<S: StateMachine> Control for Replica<S> {
     }
 }
 
+/// How long a voter takes a candidate's log for: as long as the candidate says.
+fn believed(request: VoteRequest) -> VoteRequest {
+    mutant!(
+        UncleanElection => VoteRequest {
+            last_log_id: Some(crate::types::log_id(u64::MAX, u64::MAX)),
+            ..request
+        };
+        else request
+    )
+}
+
 impl<S: StateMachine> Inbound for Replica<S> {
     fn append(&self, request: AppendRequest, everywhere: u64) -> Answer<AppendResponse> {
         self.everywhere.told(everywhere);
@@ -396,6 +408,7 @@ impl<S: StateMachine> Inbound for Replica<S> {
         if let Err(reason) = self.floor.lock().check(&request) {
             return std::future::ready(Err(reason)).boxed();
         }
+        let request = believed(request);
         let raft = self.raft.clone();
         async move { raft.vote(request).await.map_err(|e| e.to_string()) }.boxed()
     }
@@ -407,6 +420,7 @@ impl<S: StateMachine> Inbound for Replica<S> {
             let reason = "a leader is heard here".to_owned();
             return std::future::ready(Err(reason)).boxed();
         }
+        let request = believed(request);
         let raft = self.raft.clone();
         async move { raft.pre_vote(request).await.map_err(|e| e.to_string()) }.boxed()
     }

@@ -143,7 +143,7 @@ pub(crate) struct Broker {
     pub(crate) group: Group,
     pub(crate) state: Arc<Mutex<ToyState>>,
     pub(crate) peers: Arc<Addresses>,
-    groups: Groups<TestEnv>,
+    pub(crate) groups: Groups<TestEnv>,
     wal: Wal<TestEnv>,
     server: JoinSet<()>,
 }

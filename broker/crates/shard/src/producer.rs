@@ -1,5 +1,8 @@
 //! What a partition remembers of its producers, so that a retry is stored once.
 
+use std::cmp::Ordering;
+
+use highwater_mutant::mutant;
 use highwater_proto::batch::BatchHeader;
 use highwater_proto::{Offset, ProducerEpoch, ProducerId};
 
@@ -108,14 +111,12 @@ fn distance(from: u32, to: u32) -> u32 {
 
 impl Producer {
     fn check(&self, batch: &ProducedBatch) -> Check {
-        if batch.epoch < self.epoch {
-            return Check::Reject(RejectReason::ProducerFenced);
-        }
-        if batch.epoch > self.epoch {
-            return match batch.sequence {
-                0 => Check::Next,
-                _ => Check::Reject(RejectReason::OutOfOrderSequence),
-            };
+        let epoch = mutant!(IgnoresEpoch => Ordering::Equal; else batch.epoch.cmp(&self.epoch));
+        match (epoch, batch.sequence) {
+            (Ordering::Less, _) => return Check::Reject(RejectReason::ProducerFenced),
+            (Ordering::Greater, 0) => return Check::Next,
+            (Ordering::Greater, _) => return Check::Reject(RejectReason::OutOfOrderSequence),
+            (Ordering::Equal, _) => {}
         }
         let due = self.last_sequence.wrapping_add(1) & SEQUENCE_MASK;
         if batch.sequence == due {

@@ -211,3 +211,12 @@ fn a_cap_that_was_lowered_is_reached_with_the_next_new_producer() {
 fn a_producer_takes_little_memory() {
     assert!(size_of::<Producer>() <= 88, "{}", size_of::<Producer>());
 }
+
+#[cfg(feature = "mutant")]
+#[test]
+fn the_mutant_breaks_its_rule() {
+    highwater_mutant::fails(
+        highwater_mutant::Mutant::IgnoresEpoch,
+        "producer::tests::a_new_epoch_begins_at_zero_forgets_the_old_batches_and_fences",
+    );
+}

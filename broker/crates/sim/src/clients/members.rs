@@ -28,6 +28,8 @@ const WAIT: Duration = Duration::from_millis(100);
 const COLLECT: Duration = Duration::from_millis(20);
 const MOST: usize = 200;
 const REQUEST: Duration = Duration::from_secs(3);
+/// Tells the choice of who dies with a record in hand from the others of a seed.
+const DROPS: u64 = 0x6472_6f70;
 
 /// One member after the other, until the run is healed.
 ///
@@ -36,6 +38,8 @@ const REQUEST: Duration = Duration::from_secs(3);
 pub async fn live(shared: Shared) -> anyhow::Result<()> {
     shared.until(Phase::Breaking).await;
     let mut rng = StdRng::seed_from_u64(shared.seed);
+    // Of its own, so that whoever drops nothing lives as before.
+    let mut drops = StdRng::seed_from_u64(shared.seed ^ DROPS);
     while shared.board.phase() == Phase::Breaking {
         let mut member = Member::join(&shared, rng.random())?;
         let end = Instant::now() + Duration::from_millis(rng.random_range(500..5_000));
@@ -45,6 +49,10 @@ pub async fn live(shared: Shared) -> anyhow::Result<()> {
             if rng.random_ratio(1, 5) {
                 member.commit().await?;
             }
+        }
+        if alive && drops.random_ratio(1, 4) {
+            member.die_in_hand().await;
+            continue;
         }
         if alive && rng.random_ratio(1, 2) {
             // It may have to wait for a coordinator that is not there; then it is gone all the same.
@@ -222,6 +230,16 @@ impl Member {
             record.done();
         }
         Ok(whole)
+    }
+
+    /// Takes one more record and is gone before it is done with it; what it was done with is committed in between.
+    /// Nobody has polled that record, so no commit may pass it.
+    async fn die_in_hand(mut self) {
+        let in_hand = timeout(WAIT, self.consumer.next()).await;
+        if let Err(error) = self.consumer.commit().await {
+            tracing::info!(%error, "a member died before its commit was answered");
+        }
+        drop(in_hand);
     }
 
     /// Commits what it is done with. Of that, what is surely stored is recorded: not partitions that

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use highwater_env::DiskFile;
+use highwater_mutant::mutant;
 
 use super::{TornTail, damaged};
 use crate::error::BadPlace;
@@ -310,6 +311,7 @@ impl<'a, F: DiskFile> Scanner<'a, F> {
     /// Looks behind a bad group for one that says that everything before it was durable. A group
     /// is written only when the one before it is synced, so a power loss alone leaves none.
     fn witness(&mut self, bad: u64) -> Result<Option<u64>, WalOpenError> {
+        mutant!(TruncatesDamage => { return Ok(None); });
         let mut at = bad + ALIGN;
         loop {
             let (generation, sequence) = (self.generation, self.found.next_sequence);

@@ -25,3 +25,11 @@ fn a_sync_that_is_tried_again_is_missed() {
         "errors::a_failed_sync_is_never_retried_and_says_what_failed",
     );
 }
+
+#[test]
+fn damage_that_is_cut_off_in_silence_is_missed() {
+    fails(
+        Mutant::TruncatesDamage,
+        "damage::a_flipped_bit_below_a_known_durable_position_is_named",
+    );
+}
