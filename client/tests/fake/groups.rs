@@ -430,8 +430,9 @@ impl Groups for Node {
                 .parked
                 .entry(place)
                 .or_insert((key.offset, key.offset, 1));
-            if key.offset > entry.1 {
-                entry.1 = key.offset;
+            if key.offset < entry.0 || key.offset > entry.1 {
+                entry.0 = key.offset.min(entry.0);
+                entry.1 = key.offset.max(entry.1);
                 entry.2 += 1;
             }
         }

@@ -61,3 +61,45 @@ async fn what_was_done_before_a_forced_reset_is_not_committed_over_it() {
     let handled: Vec<u32> = others.lock().iter().map(|(_, value)| *value).collect();
     assert_eq!(handled, [0, 1, 2, 3, 4, 5]);
 }
+
+/// Records that come again after a reset and lie before what is parked: with a key they are set aside
+/// like those behind them, without one they are handled, and what fails of them waits.
+#[tokio::test]
+async fn what_comes_again_before_a_parked_record_waits_with_it() {
+    for keyed in [true, false] {
+        let cluster = FakeCluster::start(1).await;
+        cluster.topic("t", 1);
+        let client = cluster.client().await;
+        let producer = client.producer().build();
+        for value in 0..6 {
+            let mut record = ProducerRecord::to("t").value(value.to_string());
+            record.key = keyed.then(|| "k".into());
+            producer.send(record).await.unwrap();
+        }
+        let (seen, bad) = (Seen::default(), Arc::new(Mutex::new(BTreeSet::from([3]))));
+        let worker = failing(member(&client), &seen, &bad);
+        eventually("all committed", || committed(&cluster) == 6).await;
+        bad.lock().insert(1);
+        let id = cluster.state.lock().topics["t"].id;
+        cluster.state.lock().reset("g", (id, 0), 0);
+        assert_eq!(committed(&cluster), 0);
+        cluster.announce();
+        eventually("all committed again", || committed(&cluster) == 6).await;
+        let waiting = letters(&client, false).await;
+        let waiting: Vec<u32> = waiting.iter().map(|(value, _)| *value).collect();
+        let expected: &[u32] = if keyed { &[0, 1, 2, 3, 4, 5] } else { &[1, 3] };
+        assert_eq!(waiting, expected);
+        bad.lock().clear();
+        let begun = seen.lock().len();
+        let admin = client.groups();
+        let done = admin.redrive("g", &Selection::default(), |_, _| {}).await;
+        let done = done.unwrap();
+        assert_eq!((done.keys, done.failed_keys), (1, 0));
+        let mut handled: Vec<u32> = seen.lock()[begun..].iter().map(|(_, v)| *v).collect();
+        if !keyed {
+            handled.sort_unstable();
+        }
+        assert_eq!(handled, expected);
+        worker.stop().await.unwrap();
+    }
+}

@@ -18,8 +18,10 @@ impl FeatureLevel {
     pub const MOVES: Self = Self(5);
     /// From here on a partition is held while it is copied, and so what is compacted moves, too.
     pub const HOLDS: Self = Self(6);
+    /// From here on groups park records of a key in any order.
+    pub const PARKS: Self = Self(7);
     /// The highest level that this release knows.
-    pub const LATEST: Self = Self(6);
+    pub const LATEST: Self = Self(7);
 
     /// Whether this release can follow the rules of this level.
     #[must_use]

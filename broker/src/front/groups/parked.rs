@@ -12,10 +12,13 @@ use highwater_proto::v1::{
     ParkedKey, UnparkKeysRequest, UnparkKeysResponse, UnparkResult,
 };
 use highwater_proto::{PartitionId, TopicId, TopicPartition};
+use highwater_shard::FeatureLevel;
 use highwater_shard::groups::Parked;
+use tokio::time::Instant;
 
 use super::offsets::to_commands;
 use super::route::{self, coordinated, current, invalid, propose};
+use crate::groups::raise_level;
 use crate::node::Broker;
 
 const DEFAULT_PAGE: usize = 1_000;
@@ -47,6 +50,13 @@ pub async fn park<E: Env>(
         offsets: to_commands(request.offsets)?,
     });
     let timeout = route::timeout(request.timeout_ms);
+    if shard.groups.rules() < FeatureLevel::PARKS {
+        let level = (FeatureLevel::PARKS, Instant::now() + timeout);
+        // Beside an older release, older rules go on.
+        if let Err(error) = raise_level(broker, &shard, level).await {
+            tracing::debug!(group = request.group, %error, "level not raised");
+        }
+    }
     let outcome = propose(broker, &shard, (&request.group, action), timeout).await?;
     Ok(ParkKeysResponse {
         error: None,

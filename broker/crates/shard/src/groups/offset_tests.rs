@@ -9,7 +9,7 @@ use highwater_proto::internal::{
 
 use super::tests::{Life, TOPIC, offset, one_item, tp};
 use super::*;
-use crate::{ShardCommand, ShardReply};
+use crate::{FeatureLevel, ShardCommand, ShardReply};
 
 #[test]
 fn commits_do_not_go_back_unless_asked_to() {
@@ -147,6 +147,30 @@ fn parked_keys_are_extended_redriven_and_survive() {
         (life.group().parked.len(), life.group().parked.bytes()),
         (1, 1)
     );
+}
+
+/// A reset lets records come again that lie before those that are parked.
+#[test]
+fn a_key_is_parked_from_its_first_record_on_whenever_that_one_came() {
+    let mut life = Life::new();
+    life.simple("a");
+    life.assign(&[("a", &[0])]).expect("assigned");
+    let epoch = life.member("a").epoch;
+    let parked = |life: &Life| {
+        let parked = life.group().parked.get(tp(0), b"k").copied();
+        parked.map(|p| (p.first.0, p.last.0, p.records))
+    };
+    for (level, first, records) in [(FeatureLevel::GROUPS, 5, 2), (FeatureLevel::PARKS, 3, 3)] {
+        life.apply(ShardCommand::RaiseFeatureLevel { level });
+        for offset in [5, 8, 6, 3, 3] {
+            life.act(park("a", epoch, &[("k", offset)], &[]))
+                .expect("parked");
+        }
+        life.restart();
+        assert_eq!(parked(&life), Some((first, 8, records)), "{level}");
+        life.act(unpark("k", 8)).expect("redriven");
+        assert_eq!(parked(&life), None);
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use super::limits::{MAX_METADATA_BYTES, MAX_OFFSETS};
 use super::membership::Outcome;
 use super::reply::{GroupOutcome, GroupRefusal, ItemOutcome};
 use super::state::Group;
+use crate::level::FeatureLevel;
 
 /// A committed offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(super) struct When {
     pub now_ms: u64,
     /// The leader's wall clock.
     pub time: TimestampMs,
+    /// The rules that the shard follows.
+    pub rules: FeatureLevel,
 }
 
 pub(super) fn place(offset: &GroupOffset) -> TopicPartition {

@@ -13,6 +13,7 @@ use super::membership::Outcome;
 use super::offsets::{When, committed, place};
 use super::reply::{GroupOutcome, GroupRefusal, ItemOutcome};
 use super::state::Group;
+use crate::level::FeatureLevel;
 
 /// What is parked of one key of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +137,7 @@ impl Group {
             if key.key.len() > MAX_KEY_BYTES {
                 return Err(GroupRefusal::Limit);
             }
-            extend(&mut parked, key, when.time);
+            extend(&mut parked, key, when);
         }
         if parked.len() > MAX_PARKED_KEYS || parked.bytes() > MAX_PARKED_BYTES {
             return Err(GroupRefusal::ParkedFull);
@@ -182,13 +183,17 @@ impl Group {
     }
 }
 
-fn extend(parked: &mut ParkedKeys, key: &GroupParkKey, time: TimestampMs) {
+fn extend(parked: &mut ParkedKeys, key: &GroupParkKey, when: When) {
     let (tp, offset) = (place_of(key), Offset(key.offset));
+    // After a reset records come again that lie before those that wait.
+    let downwards = when.rules >= FeatureLevel::PARKS;
     let next = match parked.get(tp, &key.key) {
-        // Said before.
-        Some(known) if offset <= known.last => return,
+        // Said before, or among those that wait.
+        Some(known) if (known.first..=known.last).contains(&offset) => return,
+        Some(known) if offset < known.first && !downwards => return,
         Some(known) => Parked {
-            last: offset,
+            first: offset.min(known.first),
+            last: offset.max(known.last),
             records: known.records.saturating_add(1),
             ..*known
         },
@@ -196,7 +201,7 @@ fn extend(parked: &mut ParkedKeys, key: &GroupParkKey, time: TimestampMs) {
             first: offset,
             last: offset,
             records: 1,
-            time,
+            time: when.time,
         },
     };
     parked.insert(tp, key.key.clone(), next);

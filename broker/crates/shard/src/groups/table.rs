@@ -45,6 +45,7 @@ impl ShardState {
             epoch: at.position,
             now_ms: self.clock.observe(time),
             time,
+            rules: self.rules,
         };
         if self.rules < FeatureLevel::GROUPS {
             return Err(GroupRefusal::Unsupported);
