@@ -9,7 +9,7 @@ use std::time::Duration;
 use highwater_client::group::redrive::Selection;
 use highwater_client::group::{GroupWorker, HandlerError, RetryPolicy};
 use highwater_client::resilience::Backoff;
-use highwater_client::{Client, NewTopic};
+use highwater_client::{Client, NewTopic, ProducerRecord};
 use parking_lot::Mutex;
 
 use super::fleet::{Fleet, PATIENCE};
@@ -113,6 +113,53 @@ async fn group_sdk_poison_is_set_aside_exactly_and_comes_back_exactly() {
     all_committed(&client, "shipping", 400).await;
     stranger.stop().await.expect("committed");
     assert_eq!(others.lock().len(), 400, "a redrive went to another group");
+}
+
+/// Without a key there is no order: each record that fails waits for itself, whatever else fails
+/// before it, after it, or again.
+#[tokio::test(flavor = "multi_thread")]
+async fn group_sdk_records_without_a_key_wait_until_they_were_handled() {
+    let fleet = Fleet::started(3, &CALM).await;
+    let client = fleet.client().await;
+    make_topic(&client, NewTopic::named("orders").partitions(2)).await;
+    let all: BTreeSet<u32> = (0..200).filter(|n| n % 7 == 3).collect();
+    let poison: Poison = Arc::new(Mutex::new(all.clone()));
+    let seen = Seen::default();
+    let worker = worker(&client, &seen, &poison);
+    let producer = client.producer().delivery_timeout(PATIENCE).build();
+    // All at once, so that they fail in any order.
+    let mut acks = Vec::new();
+    for number in 0..200_u32 {
+        let record = ProducerRecord::to("orders").value(number.to_string());
+        let record = record.partition(number % 2);
+        acks.push(producer.enqueue(record).await.expect("taken"));
+    }
+    for ack in acks {
+        ack.await.expect("acknowledged");
+    }
+    all_committed(&client, "billing", 200).await;
+    let numbers = async || {
+        let waiting = waiting(&client).await;
+        waiting.into_iter().map(|(n, _)| n).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(numbers().await, all);
+    let admin = client.groups().timeout(PATIENCE);
+    let everything = Selection::default();
+    let stubborn = BTreeSet::from([10, 101, 185]);
+    poison.lock().clone_from(&stubborn);
+    for records in [all.len() - stubborn.len(), 0] {
+        let done = admin.redrive("billing", &everything, |_, _| {}).await;
+        assert_eq!(done.expect("redriven").records, records as u64);
+        assert_eq!(numbers().await, stubborn);
+    }
+    poison.lock().clear();
+    let done = admin.redrive("billing", &everything, |_, _| {}).await;
+    assert_eq!(done.expect("redriven").failed_keys, 0);
+    assert_eq!(numbers().await, BTreeSet::new());
+    worker.stop().await.expect("committed");
+    let mut handled: Vec<u32> = seen.lock().iter().map(|(_, number)| *number).collect();
+    handled.sort_unstable();
+    assert_eq!(handled, (0..200).collect::<Vec<_>>(), "each once");
 }
 
 /// Redrives what waits of 260 records, while 140 more come.

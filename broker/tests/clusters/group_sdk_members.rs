@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use highwater_client::group::{GroupBuilder, GroupRecord, GroupWorker};
+use highwater_client::group::{GroupBuilder, GroupRecord, GroupWorker, Reset, ResetTo};
 use highwater_client::{Client, NewTopic, ProducerRecord};
 use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
@@ -226,6 +226,62 @@ async fn group_sdk_a_member_that_dies_between_handling_and_commit_repeats_and_lo
     all_committed(&client, "billing", 40).await;
     heir.stop().await.expect("committed");
     check(&seen.lock(), 8, 40);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn group_sdk_a_forced_reset_is_not_committed_over_by_the_member_it_meets() {
+    let fleet = Fleet::started(3, &CALM).await;
+    let client = fleet.client().await;
+    make_topic(&client, NewTopic::named("orders").partitions(2)).await;
+    let (seen, gate) = (Seen::default(), Arc::new(Semaphore::new(5)));
+    let busy = {
+        let (seen, gate) = (Arc::clone(&seen), Arc::clone(&gate));
+        // Commits where it begins, and then only what it gives up.
+        let builder = member(&client, "billing").commit_interval(Duration::from_secs(3_600));
+        builder.run(move |record| {
+            let (seen, gate) = (Arc::clone(&seen), Arc::clone(&gate));
+            async move {
+                note(&seen, &record);
+                gate.acquire().await?.forget();
+                Ok(())
+            }
+        })
+    };
+    let busy = busy.expect("settings");
+    let admin = client.groups().timeout(PATIENCE);
+    eventually("where it begins is committed", async || {
+        let offsets = admin.offsets("billing").await.unwrap_or_default();
+        (offsets.len() == 2).then_some(())
+    })
+    .await;
+    produce(&client, 1, 0..6).await;
+    let handled = async |count: usize| {
+        eventually(&format!("{count} were begun"), async || {
+            (seen.lock().len() == count).then_some(())
+        })
+        .await;
+    };
+    handled(6).await;
+    let how = Reset {
+        execute: true,
+        force: true,
+    };
+    let reset = admin.reset("billing", &[], &[], &ResetTo::Earliest, how);
+    reset.await.expect("reset");
+    gate.add_permits(1);
+    handled(7).await;
+    assert_eq!(seen.lock().last().map(|(_, number)| *number), Some(0));
+    assert_eq!(committed(&client, "billing").await, 0);
+
+    drop(busy); // as in a crash
+    let expelled = admin.remove_all_members("billing").await;
+    assert_eq!(expelled.expect("expelled"), 1);
+    let others = Seen::default();
+    let heir = noting(member(&client, "billing"), &others);
+    all_committed(&client, "billing", 6).await;
+    heir.stop().await.expect("committed");
+    let numbers: Vec<u32> = others.lock().iter().map(|(_, number)| *number).collect();
+    assert_eq!(numbers, [0, 1, 2, 3, 4, 5], "the reset was lost");
 }
 
 /// A member in a process of its own: `highwater consume --group`.
