@@ -132,6 +132,11 @@ impl Recorder {
         inner.write(&edn, &json);
     }
 
+    /// Something that no check is for, and that explains what one finds: among the faults, for people.
+    pub fn note(&self, function: &str, value: &Json) {
+        self.nemesis(function, value);
+    }
+
     /// How many operations have ended so far.
     #[must_use]
     pub fn completed(&self) -> u64 {

@@ -13,6 +13,7 @@ use highwater_client::group::{GroupWorker, HandlerError, RetryPolicy};
 use highwater_client::resilience::Backoff;
 use highwater_client::{At, Client, NewTopic, ProducerRecord};
 use rand::Rng as _;
+use serde_json::{Value as Json, json};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +32,8 @@ const KEYS: u32 = 20;
 const LIFE_MS: std::ops::Range<u64> = 3_000..15_000;
 const PAUSE_MS: std::ops::Range<u64> = 500..10_000;
 const LOOK: Duration = Duration::from_millis(200);
+/// The worker that goes on to the end, among the numbers of workers.
+const LAST: u32 = 99;
 
 /// What its members did.
 #[derive(Debug, Default)]
@@ -79,7 +82,7 @@ pub(super) async fn produce(shared: Arc<Shared>, stop: CancellationToken) -> any
     Ok(())
 }
 
-fn worker(shared: &Arc<Shared>, client: &Client) -> anyhow::Result<GroupWorker> {
+fn worker(shared: &Arc<Shared>, client: &Client, who: u32) -> anyhow::Result<GroupWorker> {
     let policy = RetryPolicy::default().attempts(2).backoff(Backoff {
         first: Duration::from_millis(5),
         most: Duration::from_millis(50),
@@ -94,6 +97,11 @@ fn worker(shared: &Arc<Shared>, client: &Client) -> anyhow::Result<GroupWorker> 
         .retry(policy);
     let worker = builder.run(move |record| {
         let done = handle(&own.letters, record.value.as_deref());
+        let what = json!({
+            "worker": who, "partition": record.partition.0, "offset": record.offset.0,
+            "number": record.value.as_deref().map(String::from_utf8_lossy), "ok": done.is_ok(),
+        });
+        own.recorder.note("handle", &what);
         async move { done }
     });
     Ok(worker?)
@@ -120,7 +128,7 @@ pub(super) async fn member(
         let mut random = shared.random(u64::from(number) + 30_000);
         while !stop.is_cancelled() {
             let client = shared.client(&format!("letters-{number}"))?;
-            let worker = worker(&shared, &client)?;
+            let worker = worker(&shared, &client, number)?;
             loop {
                 let life = Duration::from_millis(random.random_range(LIFE_MS));
                 tokio::select! {
@@ -164,6 +172,7 @@ pub(super) async fn redrive(shared: Arc<Shared>, stop: CancellationToken) -> any
         let group = group_of(&shared);
         let admin = client.groups();
         let redriven = admin.redrive(&group, &selection, |_, _| {});
+        shared.recorder.note("begin-redrive", &Json::Null);
         tokio::select! {
             done = redriven => if let Err(error) = done {
                 shared.complain(format!("redrive: {error}"));
@@ -171,6 +180,7 @@ pub(super) async fn redrive(shared: Arc<Shared>, stop: CancellationToken) -> any
             // As if its operator had lost patience, at any point.
             () = stop.cancelled() => return Ok(()),
         }
+        shared.recorder.note("end-redrive", &Json::Null);
     }
 }
 
@@ -245,7 +255,7 @@ async fn try_finish(shared: &Arc<Shared>, given_up: Instant) -> anyhow::Result<V
     let client = shared.client_with("letters-end", CALM_REQUEST)?;
     let (group, topic) = (group_of(shared), topic_of(shared));
     let log = log(&client, &topic, given_up).await?;
-    let worker = worker(shared, &client)?;
+    let worker = worker(shared, &client, LAST)?;
     all_committed(&client, (&group, &topic), &log, given_up).await?;
     let letters = client.groups().dead_letters(&group, false).await?;
     let found: BTreeSet<(u32, u64)> = letters
