@@ -4,7 +4,7 @@
 //! the members of that group read and nobody else; waits until they have handled them; then the
 //! keys unpark. Records of a key that came meanwhile were parked behind it and are copied next, so
 //! the key's order is kept to the end. A key whose record fails again stays parked from that record
-//! on.
+//! on. So does what is parked without a key, whatever of it was handled behind that record.
 //!
 //! A letter that the group has handled is not copied again, also when an earlier redrive was
 //! interrupted before it could unpark the key, or when a member's unanswered request parks the key

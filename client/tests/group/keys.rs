@@ -91,6 +91,60 @@ async fn a_record_without_a_key_that_fails_later_than_one_behind_it_waits_too() 
     assert_eq!(values(&seen), (0..12).collect::<Vec<_>>(), "each once");
 }
 
+/// One more fails while those before and behind it are redriven: it is not unparked with them.
+#[tokio::test]
+async fn a_record_without_a_key_that_fails_during_a_redrive_is_redriven_next() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.topic("t", 1);
+    let client = cluster.client().await;
+    let bad = Arc::new(Mutex::new(BTreeSet::from([1, 5, 9])));
+    let (seen, begun) = (Seen::default(), Arc::new(AtomicU32::new(0)));
+    let (late, redriven) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let worker = {
+        let (seen, bad, begun) = (Arc::clone(&seen), Arc::clone(&bad), Arc::clone(&begun));
+        let (late, redriven) = (Arc::clone(&late), Arc::clone(&redriven));
+        member(&client).run(move |record| {
+            let (seen, bad, begun) = (Arc::clone(&seen), Arc::clone(&bad), Arc::clone(&begun));
+            let (late, redriven) = (Arc::clone(&late), Arc::clone(&redriven));
+            async move {
+                if record.redriven() {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    redriven.acquire().await?.forget();
+                } else if value(&record) == 5 {
+                    late.acquire().await?.forget();
+                }
+                if bad.lock().contains(&value(&record)) && !record.redriven() {
+                    return Err(HandlerError::permanent("poison"));
+                }
+                note(&seen, &record);
+                Ok(())
+            }
+        })
+    };
+    let worker = worker.unwrap();
+    keyless(&client, 0, 0..10).await;
+    eventually("1 and 9 are in the queue", || {
+        stored(&cluster, "g.dlq") == 2
+    })
+    .await;
+    eventually("1 is parked", || {
+        !cluster.state.lock().groups["g"].parked.is_empty()
+    })
+    .await;
+    let redriving = tokio::spawn({
+        let client = client.clone();
+        async move { redrive(&client).await }
+    });
+    eventually("1 is handled", || begun.load(Ordering::SeqCst) > 0).await;
+    late.add_permits(1);
+    eventually("all committed", || committed(&cluster) == 10).await;
+    redriven.add_permits(3);
+    assert_eq!(redriving.await.unwrap(), (3, 1, 0));
+    assert_eq!(waiting(&client).await, NONE);
+    worker.stop().await.unwrap();
+    assert_eq!(values(&seen), (0..10).collect::<Vec<_>>(), "each once");
+}
+
 /// One of several records without a key fails again and again, and waits until it does not.
 async fn one_fails_again(partitions: u32) {
     let cluster = FakeCluster::start(1).await;
