@@ -6,6 +6,8 @@ mod budget;
 #[path = "group/chunks.rs"]
 mod chunks;
 mod fake;
+#[path = "group/given_up.rs"]
+mod given_up;
 #[path = "group/keys.rs"]
 mod keys;
 #[path = "group/lost_answers.rs"]

@@ -4,7 +4,7 @@
 //! One lock guards it all, and the reader's lock is only ever taken inside of it: a record that
 //! the reader hands out while the lock is held belongs to the grant that is in force.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -152,6 +152,7 @@ impl Shared {
             cancel: CancellationToken::new(),
             running: 0,
             begun: None,
+            abandoned: BTreeSet::new(),
             held_back: false,
         };
         let due = part.progress.to_commit().is_some();
@@ -222,7 +223,7 @@ impl Shared {
         let Some(part) = part.filter(|part| part.grant == first.grant) else {
             return &[];
         };
-        let goes = |job: &&&Job| !part.cancel.is_cancelled() || part.is_overtaken(&job.ticket);
+        let goes = |job: &&&Job| !part.cancel.is_cancelled() || part.is_overtaken(job);
         let count = jobs.iter().take_while(goes).count();
         let jobs = jobs.get(..count).unwrap_or_default();
         part.begun = part.begun.max(jobs.last().map(|job| job.ticket.offset));
@@ -235,10 +236,19 @@ impl Shared {
         let is_finished = {
             let state = self.state();
             let part = state.parts.get(&job.ticket.tp);
-            part.is_some_and(|part| part.is_overtaken(&job.ticket))
+            part.is_some_and(|part| part.is_overtaken(job))
         };
         if is_finished {
             std::future::pending().await
+        }
+    }
+
+    /// A record is given up with its partition: nothing behind it in its lane is begun.
+    pub(crate) fn abandon(&self, job: &Job) {
+        let mut state = self.state();
+        let part = state.parts.get_mut(&job.ticket.tp);
+        if let Some(part) = part.filter(|part| part.grant == job.ticket.grant) {
+            part.abandoned.insert(job.lane.clone());
         }
     }
 

@@ -65,6 +65,8 @@ pub(crate) struct Part {
     /// The highest offset that a handler was called with. What lies below is handled before the partition goes: what
     /// is committed ends at the first record that is not, and what has overtaken it would be handled twice.
     pub begun: Option<u64>,
+    /// Lanes in which a record was given up with the partition. What is behind it comes again after it.
+    pub abandoned: BTreeSet<Lane>,
     /// Reads no further until what was handed out is finished.
     pub held_back: bool,
 }
@@ -93,9 +95,12 @@ pub(crate) struct State {
 }
 
 impl Part {
-    /// Whether a handler was called with a later record of the partition.
-    pub(super) fn is_overtaken(&self, ticket: &Ticket) -> bool {
-        self.grant == ticket.grant && self.begun.is_some_and(|begun| ticket.offset < begun)
+    /// Whether a record is to be finished although its partition is given up: a handler was called with a
+    /// later one of the partition, and none before it in its lane was given up.
+    pub(super) fn is_overtaken(&self, job: &Job) -> bool {
+        let Ticket { grant, offset, .. } = job.ticket;
+        let overtaken = self.grant == grant && self.begun.is_some_and(|begun| offset < begun);
+        overtaken && !self.abandoned.contains(&job.lane)
     }
 
     /// What the next commit parks: offsets and names.
@@ -151,7 +156,7 @@ impl State {
     /// Drops what waits of a partition; what was overtaken stays if it is to be finished.
     pub(super) fn purge(&mut self, tp: TopicPartition, finish: bool) {
         let part = self.parts.get(&tp).filter(|_| finish);
-        let stays = |job: &Job| part.is_some_and(|part| part.is_overtaken(&job.ticket));
+        let stays = |job: &Job| part.is_some_and(|part| part.is_overtaken(job));
         let purged = self.dispatcher.purge(tp, stays);
         let bytes: usize = purged.iter().map(|job| job.ticket.bytes).sum();
         self.bytes = self.bytes.saturating_sub(bytes);

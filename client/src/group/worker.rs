@@ -220,6 +220,9 @@ async fn lane(crew: Arc<Crew>, first: Job) {
         while !jobs.is_empty() {
             for outcome in crew.work(&jobs, &mut failure).await {
                 let Some(job) = jobs.pop_front() else { break };
+                if outcome == Outcome::Abandoned {
+                    crew.shared.abandon(&job);
+                }
                 // The lane goes on behind the last one.
                 let lane = jobs.is_empty().then_some(&job.lane);
                 next = crew.shared.settle(job.ticket, lane, outcome);
