@@ -160,6 +160,9 @@ impl Identity {
             path: path.clone(),
             reason,
         };
+        if !is_as_written(&content) {
+            return Err(damaged("it does not match its checksum".to_owned()));
+        }
         let version: VersionOnly =
             serde_json::from_slice(&content).map_err(|e| damaged(e.to_string()))?;
         if version.format_version > FORMAT_VERSION {
@@ -216,11 +219,13 @@ impl Identity {
     /// Those of the file system.
     pub fn store<D: Disk>(&self, disk: &D, dir: &Path) -> Result<(), IdentityError> {
         let path = dir.join(FILE);
-        let content = serde_json::to_vec_pretty(self).map_err(|e| IdentityError::Damaged {
+        let content = serde_json::to_string_pretty(self).map_err(|e| IdentityError::Damaged {
             path: path.clone(),
             reason: e.to_string(),
         })?;
-        replace_durably(disk, &path, &content).map_err(|source| IdentityError::Io { path, source })
+        let content = with_checksum(&content);
+        replace_durably(disk, &path, content.as_bytes())
+            .map_err(|source| IdentityError::Io { path, source })
     }
 
     /// The founder with this broker id.
@@ -230,6 +235,30 @@ impl Identity {
             .iter()
             .find(|founder| founder.node_id == node_id)
     }
+}
+
+/// What stands before the checksum, the last field of the file.
+const CHECKSUM: &str = ",\n  \"crc32\": ";
+
+/// The object with a checksum of all that stands before it.
+fn with_checksum(object: &str) -> String {
+    let fields = object.trim_end().trim_end_matches('}').trim_end();
+    let checksum = crc32fast::hash(fields.as_bytes());
+    format!("{fields}{CHECKSUM}{checksum}\n}}")
+}
+
+/// Whether a file is what was written. One of an older release has no checksum, and says nothing of that.
+fn is_as_written(content: &[u8]) -> bool {
+    let marker = CHECKSUM.as_bytes();
+    let found = content.windows(marker.len()).rposition(|at| at == marker);
+    let Some(at) = found else {
+        return true;
+    };
+    let (fields, rest) = content.split_at(at);
+    let digits = rest.get(marker.len()..).unwrap_or_default();
+    let written = std::str::from_utf8(digits).ok();
+    let written = written.map(|digits| digits.trim_end_matches(['}', '\n']));
+    written.and_then(|digits| digits.parse().ok()) == Some(crc32fast::hash(fields))
 }
 
 #[derive(Deserialize)]

@@ -65,7 +65,9 @@ fn a_member_whose_log_is_gone_is_refused() {
 }
 
 /// What version 1 wrote, with everything in it.
+/// As releases before the checksum wrote it.
 const VERSION_1: &[u8] = include_bytes!("golden/v1.identity.json");
+const CHECKED: &[u8] = include_bytes!("golden/v1.checked.identity.json");
 
 fn of_version_1() -> Identity {
     let incarnation = "0123456789abcdef0123456789abcdef".to_owned();
@@ -88,10 +90,41 @@ fn of_version_1() -> Identity {
 fn version_1_is_read_and_written_byte_for_byte() {
     let dir = tempfile::tempdir().expect("temporary directory");
     let file = dir.path().join(FILE);
-    std::fs::write(&file, VERSION_1).expect("written");
-    assert_eq!(load(dir.path(), 3).expect("read"), of_version_1());
+    for written in [VERSION_1, CHECKED] {
+        std::fs::write(&file, written).expect("written");
+        assert_eq!(load(dir.path(), 3).expect("read"), of_version_1());
+    }
     of_version_1().store(&OsDisk, dir.path()).expect("stored");
-    assert_eq!(std::fs::read(&file).expect("read"), VERSION_1);
+    assert_eq!(std::fs::read(&file).expect("read"), CHECKED);
+}
+
+/// One whose incarnation has rotted would be refused by the others as another disk under a known number.
+#[test]
+fn no_flipped_bit_makes_another_broker_of_it() {
+    let (disk, dir) = (highwater_env::SimDisk::default(), Path::new("/data"));
+    disk.create_dir_all(dir).expect("made");
+    let file = dir.join(FILE);
+    let mut named = 0;
+    for bit in 0..CHECKED.len() * 8 {
+        let mut rotten = CHECKED.to_vec();
+        rotten[bit / 8] ^= 1 << (bit % 8);
+        replace_durably(&disk, &file, &rotten).expect("written");
+        let new = || unreachable!("there is one");
+        match Identity::load_or_create(&disk, dir, NodeId(3), new) {
+            Ok(read) => assert_eq!(read, of_version_1(), "bit {bit}"),
+            Err(IdentityError::Damaged { path, .. }) => {
+                assert_eq!(path, file);
+                named += 1;
+            }
+            Err(other) => panic!("bit {bit}: {other}"),
+        }
+    }
+    // The others are those of the checksum's own name and of white space.
+    assert!(
+        named > CHECKED.len() * 7,
+        "{named} of {}",
+        CHECKED.len() * 8
+    );
 }
 
 #[test]
