@@ -68,7 +68,12 @@ pub(super) fn due(image: &Image, found: &Found) -> Judged {
     }
     let running = image.running_plan();
     let moving = running.and_then(|plan| Some((plan.id, *plan.moving(tp.topic, tp.partition)?)));
-    let is_here = placed == shard && topic.arrival(tp.partition) == arrival && !importing;
+    let is_meant = placed == shard && topic.arrival(tp.partition) == arrival;
+    if is_meant && importing {
+        // The move is done, so it is whole: this leader has not applied as much of the log yet.
+        return Judged::Moves;
+    }
+    let is_here = is_meant;
     let step = match (moving, leaves_by) {
         // A copy, whole or not, that the running plan goes on with.
         (Some((plan, going)), _) if plan == arrival && going.to == shard => return Judged::Moves,

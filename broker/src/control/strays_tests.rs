@@ -178,3 +178,21 @@ fn what_it_left_the_first_time_goes_before_it_comes_back() {
     }
     assert!(is_gone(&image, tp(), 2));
 }
+
+#[test]
+fn a_copy_whose_move_is_done_is_whole_whatever_a_new_leader_has_applied() {
+    let mut image = cluster();
+    let to = another(&image);
+    start(&mut image, to);
+    let copy = Found {
+        importing: true,
+        ..found(to, 1)
+    };
+    for step in [Step::Learn, Step::Done] {
+        assert_eq!(due(&image, &copy), Judged::Moves, "before {step:?}");
+        advance(&mut image, 1, step);
+    }
+    assert_eq!(at(&image), to);
+    assert_eq!(due(&image, &copy), Judged::Moves, "others serve it");
+    assert_eq!(due(&image, &found(to, 1)), Judged::Belongs);
+}
