@@ -1,7 +1,6 @@
 //! Brokers that know only each other's addresses become one cluster, and stay it.
 
 use std::collections::BTreeSet;
-use std::fs;
 
 use highwater_client::{NewTopic, ReadFrom};
 use highwater_proto::v1::DescribeClusterRequest;
@@ -9,6 +8,7 @@ use highwater_proto::v1::admin_client::AdminClient;
 
 use super::fleet::{Fleet, eventually};
 use super::journal::{Journal, make_topic};
+use super::refusals::edit_identity;
 
 async fn cluster_id(fleet: &Fleet, node: u32) -> String {
     let mut admin = AdminClient::connect(fleet.uri(node)).await.expect("a door");
@@ -133,12 +133,9 @@ async fn a_founding_whose_founder_lost_its_disk_is_begun_anew() {
         fleet.start(node);
         fleet.logged(node, "waiting for the other founders").await;
         fleet.kill(node).await;
-        let path = fleet.data_dir(node).join("identity.json");
-        let identity = fs::read_to_string(&path).expect("an identity");
         let adopted = "\"cluster_id\": \"00000000000000000000000000000abc\"";
-        assert!(identity.contains("\"cluster_id\": null"), "{identity}");
-        let identity = identity.replace("\"cluster_id\": null", adopted);
-        fs::write(path, identity).expect("written");
+        let dir = fleet.data_dir(node);
+        edit_identity(&dir, "\"cluster_id\": null", adopted);
     }
     fleet.start_all().await;
     let id = same_cluster(&fleet).await;

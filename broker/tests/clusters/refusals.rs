@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 
 use highwater_broker::process::{ADDRESS_IN_USE, Broker, BrokerSpec};
 use highwater_client::NewTopic;
@@ -24,13 +25,17 @@ fn identity(spec: &BrokerSpec) -> std::path::PathBuf {
     spec.data_dir.join("identity.json")
 }
 
-fn edit_identity(spec: &BrokerSpec, from: &str, to: &str) {
-    let text = fs::read_to_string(identity(spec)).expect("an identity");
-    assert!(text.contains(from), "{text}");
-    fs::write(identity(spec), text.replacen(from, to, 1)).expect("written");
+/// Writes something else into an identity, and no checksum, as releases before it did.
+pub fn edit_identity(data_dir: &Path, from: &str, to: &str) {
+    let path = data_dir.join("identity.json");
+    let text = fs::read_to_string(&path).expect("an identity");
+    let (fields, _checksum) = text.split_once(",\n  \"crc32\"").expect("a checksum");
+    assert!(fields.contains(from), "{text}");
+    let edited = format!("{}\n}}", fields.replacen(from, to, 1));
+    fs::write(path, edited).expect("written");
 }
 
-const CASES: [Case<'static>; 6] = [
+const CASES: [Case<'static>; 7] = [
     Case {
         what: "a wiped directory under a known id",
         spoil: |spec| fs::remove_dir_all(&spec.data_dir).expect("wiped"),
@@ -48,13 +53,34 @@ const CASES: [Case<'static>; 6] = [
     },
     Case {
         what: "a directory in a newer format",
-        spoil: |spec| edit_identity(spec, "\"format_version\": 1", "\"format_version\": 2"),
+        spoil: |spec| {
+            edit_identity(
+                &spec.data_dir,
+                "\"format_version\": 1",
+                "\"format_version\": 2",
+            )
+        },
         words: &["written in format 2", "run a newer highwater"],
     },
     Case {
         what: "a damaged identity",
-        spoil: |spec| edit_identity(spec, "\"node_id\"", "\"nde_id\""),
+        spoil: |spec| edit_identity(&spec.data_dir, "\"node_id\"", "\"nde_id\""),
         words: &["identity.json", "damaged", "nothing was changed"],
+    },
+    Case {
+        what: "a rotten identity",
+        spoil: |spec| {
+            let mut bytes = fs::read(identity(spec)).expect("an identity");
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            let digit = text.find("incarnation").expect("one") + 16;
+            bytes[digit] ^= 1;
+            fs::write(identity(spec), bytes).expect("written");
+        },
+        words: &[
+            "identity.json",
+            "does not match its checksum",
+            "nothing was changed",
+        ],
     },
     Case {
         what: "no identity, but a log",
