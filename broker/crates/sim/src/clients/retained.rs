@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::reader::{self, Reader, Topic};
-use super::{AGAIN, Shared, decode, make, send};
+use super::{AGAIN, Shared, decode, make, operator, send};
 use crate::board::{ASIDES, Phase};
 use crate::settings::Retained;
 use crate::surroundings::elapsed;
@@ -256,6 +256,8 @@ impl Retaining {
         }
         let end = ends.first().context("its partition has an end")?.0;
         let place = (NAME, PARTITION);
+        // A plan may just be giving its replicas to others.
+        operator::until_nothing_moves(&self.shared, &self.client).await;
         reader::expect(&self.shared.board, &self.client, place, (None, end)).await
     }
 }
