@@ -99,7 +99,7 @@ impl<E: Env> Frozen for FrozenImage<E> {
 
 impl<E: Env> StateMachine for MetadataMachine<E> {
     type Frozen = FrozenImage<E>;
-    type Prepared = Image;
+    type Prepared = (Image, StoredCheckpoint);
 
     async fn apply(&mut self, at: Position, command: Payload) -> Bytes {
         let reply = match MetadataCommand::decode(&command.to_contiguous()) {
@@ -148,13 +148,16 @@ impl<E: Env> StateMachine for MetadataMachine<E> {
         &mut self,
         _from: NodeId,
         stored: StoredCheckpoint,
-    ) -> io::Result<Image> {
+    ) -> io::Result<(Image, StoredCheckpoint)> {
         let image = Image::decode_snapshot(&stored.manifest).map_err(io::Error::other)?;
-        self.file.write(stored.raft_meta, stored.manifest).await?;
-        Ok(image)
+        Ok((image, stored))
     }
 
-    async fn finish_install(&mut self, image: Image) -> io::Result<()> {
+    async fn finish_install(
+        &mut self,
+        (image, stored): (Image, StoredCheckpoint),
+    ) -> io::Result<()> {
+        self.file.write(stored.raft_meta, stored.manifest).await?;
         self.replace(image);
         Ok(())
     }

@@ -25,16 +25,19 @@ use super::checkpoint::store_error;
 use super::machine::ShardMachine;
 use super::pull::{Piece, Range, Taken};
 
-/// A checkpoint of another replica that is durable here.
+/// A checkpoint of another replica of which all is here.
 pub struct PreparedShard {
     state: ShardState,
+    /// As it will be on the disk.
+    checkpoint: Checkpoint,
     /// Where its partitions' logs begin.
     log_starts: Vec<(TopicPartition, Offset)>,
+    from: NodeId,
 }
 
 impl<E: Env> ShardMachine<E> {
-    /// Pulls what is missing of a checkpoint and makes it durable. The state stays as it is, and so does
-    /// what is read here. Cancellation-safe: what was pulled aside goes with the next attempt.
+    /// Pulls what is missing of a checkpoint. The state stays as it is, and so does what is read here.
+    /// Cancellation-safe: what was pulled aside goes with the next attempt.
     pub(super) async fn pull_all(
         &mut self,
         from: NodeId,
@@ -56,23 +59,30 @@ impl<E: Env> ShardMachine<E> {
         for (tp, manifest) in &mut partitions {
             manifest.trim(starts.get(tp).copied().unwrap_or_default());
         }
-        let ours = Checkpoint {
+        let checkpoint = Checkpoint {
             raft_meta: stored.raft_meta,
             state: theirs.state,
             partitions,
         };
-        self.files().store_durably(self.id, ours).await?;
-        tracing::info!(
-            shard = self.id.0,
-            from = from.0,
-            "the log that this replica lacked is gone; took a checkpoint instead"
-        );
-        Ok(PreparedShard { state, log_starts })
+        Ok(PreparedShard {
+            state,
+            checkpoint,
+            log_starts,
+            from,
+        })
     }
 
-    /// Replaces the state, and what is read here, by what was pulled.
+    /// Makes the checkpoint durable, then replaces the state, and what is read here, by what was pulled.
+    /// Both in one go: a checkpoint on the disk whose logs are still aside would lose them to the next
+    /// attempt.
     pub(super) async fn take_over(&mut self, prepared: PreparedShard) -> io::Result<()> {
-        let PreparedShard { state, log_starts } = prepared;
+        let PreparedShard {
+            state,
+            checkpoint,
+            log_starts,
+            from,
+        } = prepared;
+        self.files().store_durably(self.id, checkpoint).await?;
         let here = self.views.all().into_iter();
         let gone = here.filter(|tp| !state.has_partition(*tp)).collect();
         let taken = self.segments.take_aside(log_starts, gone).await;
@@ -80,6 +90,11 @@ impl<E: Env> ShardMachine<E> {
         self.adopt(state);
         // Only a further checkpoint lets go of the files that were here.
         self.context.compactions.replaced.note(self.id);
+        tracing::info!(
+            shard = self.id.0,
+            from = from.0,
+            "the log that this replica lacked is gone; took a checkpoint instead"
+        );
         Ok(())
     }
 

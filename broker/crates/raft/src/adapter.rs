@@ -76,7 +76,7 @@ pub(crate) struct FrozenState<F> {
     pub submission: u64,
 }
 
-/// A checkpoint of another replica that is durable here.
+/// A checkpoint of another replica of which all is here.
 pub(crate) struct Prepared<P> {
     content: P,
     current: Current,
@@ -174,7 +174,7 @@ impl<S: StateMachine> Adapter<S> {
         let current = Current { meta, stored };
         Ok(Some(Prepared { content, current }))
     }
-    /// Replaces the state. To be waited for to its end.
+    /// Makes it durable and replaces the state. To be waited for to its end.
     pub(crate) async fn finish_install(
         &mut self,
         prepared: Prepared<S::Prepared>,

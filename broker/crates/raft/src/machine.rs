@@ -31,7 +31,7 @@ pub struct StoredCheckpoint {
 pub trait StateMachine: Send + Sync + 'static {
     /// A frozen state on its way to the disk.
     type Frozen: Frozen;
-    /// A checkpoint of another replica that is durable here and is to replace the state.
+    /// A checkpoint of another replica of which all is here, and which is to replace the state.
     type Prepared: Send;
 
     /// Applies a committed command and says what came of it. A command may be applied again after
@@ -49,20 +49,21 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Reads the last durable checkpoint at start; afterwards the state equals it. `None`: there
     /// is none, the state is empty.
     fn load(&mut self) -> impl Future<Output = io::Result<Option<StoredCheckpoint>>> + Send;
-    /// Pulls what is missing of a checkpoint of `from` and makes it durable (together with
-    /// `checkpoint.raft_meta`, as [`Frozen::persist`] does) before `Ok`.
+    /// Pulls what is missing of a checkpoint of `from`.
     ///
     /// The future is dropped when the sender goes away or the deadline passes, and the state machine goes
-    /// on from where it is: the old state must stay whole, on the disk as well.
+    /// on from where it is: the old state must stay whole, on the disk as well, and nothing that was begun
+    /// may replace its checkpoint later.
     fn prepare_install(
         &mut self,
         from: NodeId,
         checkpoint: StoredCheckpoint,
     ) -> impl Future<Output = io::Result<Self::Prepared>> + Send;
-    /// Replaces the state. It is not dropped, and nothing comes in between.
+    /// Makes it durable (together with `checkpoint.raft_meta`, as [`Frozen::persist`] does), then replaces
+    /// the state. It is not dropped, and nothing comes in between.
     ///
     /// # Errors
-    /// Those after which nothing more is applied here: the process stops.
+    /// The old state is whole then, or the process stops and nothing more is applied here.
     fn finish_install(
         &mut self,
         prepared: Self::Prepared,

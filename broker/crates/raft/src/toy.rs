@@ -94,7 +94,7 @@ impl Toy {
 
 impl StateMachine for Toy {
     type Frozen = ToyFrozen;
-    type Prepared = Bytes;
+    type Prepared = StoredCheckpoint;
 
     async fn apply(&mut self, at: Position, command: Payload) -> Bytes {
         let mut state = self.state.lock();
@@ -138,18 +138,18 @@ impl StateMachine for Toy {
         &mut self,
         _: NodeId,
         checkpoint: StoredCheckpoint,
-    ) -> io::Result<Bytes> {
-        self.state.lock().fails()?;
-        store(&self.path, &checkpoint.raft_meta, &checkpoint.manifest)?;
-        Ok(checkpoint.manifest)
+    ) -> io::Result<StoredCheckpoint> {
+        Ok(checkpoint)
     }
-    async fn finish_install(&mut self, prepared: Bytes) -> io::Result<()> {
+    async fn finish_install(&mut self, prepared: StoredCheckpoint) -> io::Result<()> {
+        self.state.lock().fails()?;
+        store(&self.path, &prepared.raft_meta, &prepared.manifest)?;
         let mut state = self.state.lock();
         let installs = state.installs + 1;
         *state = ToyState {
             installs,
             last: state.last,
-            ..decode(prepared)
+            ..decode(prepared.manifest)
         };
         Ok(())
     }
