@@ -92,12 +92,13 @@ impl fmt::Display for Judgement {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
 
-    fn judgement(conclusion: Conclusion) -> Judgement {
+    /// One that holds nothing against anybody.
+    pub(crate) fn judgement(conclusion: Conclusion) -> Judgement {
         Judgement {
             history: Verdict {
                 conclusion,

@@ -42,29 +42,17 @@ impl Finding {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use highwater_checker::{Conclusion, Verdict};
+    use highwater_checker::Conclusion;
 
     use super::super::MUTANTS;
     use super::*;
+    use crate::verdict::tests::judgement as harmless;
 
     fn judgement(findings: &[&str]) -> Judgement {
+        let findings = findings.iter().map(|&said| said.to_owned()).collect();
         Judgement {
-            history: Verdict {
-                conclusion: Conclusion::Pass,
-                operations: 1,
-                ok: 1,
-                failed: 0,
-                unknown: 0,
-                anomalies: BTreeMap::new(),
-                tolerated: BTreeMap::new(),
-                vacuous: Vec::new(),
-            },
-            findings: findings.iter().map(|&said| said.to_owned()).collect(),
-            deaths: Vec::new(),
-            skipped: Vec::new(),
-            interrupted: false,
+            findings,
+            ..harmless(Conclusion::Pass)
         }
     }
 

@@ -8,7 +8,6 @@ use highwater_proto::{ShardId, TopicPartition};
 
 use super::job::{Manifests, NewContent};
 use super::write_worker::{Key, WriteWorker, range_of};
-use crate::layout::LogIdentity;
 use crate::log::PartitionLog;
 use crate::manifest::PartitionManifest;
 
@@ -25,20 +24,12 @@ impl<D: Disk> WriteWorker<D> {
     /// An empty log in a directory of its own. Which one is told by the move; what an earlier attempt left
     /// there is kept as long as a durable checkpoint may name it.
     fn beside_nothing(&mut self, key: Key, arrival: u64) -> PartitionLog<D> {
-        let (shard, partition) = key;
         if let Some(mut before) = self.given_up.remove(&(key, arrival)) {
             let empty = before.aside();
             before.take_over(empty);
             return before;
         }
-        let owner = LogIdentity {
-            shard,
-            partition,
-            arrival,
-        };
-        let dir = owner.dir(&self.shared.config.root);
-        let config = self.shared.config.segments;
-        PartitionLog::create(&self.shared.files, owner, &dir, config)
+        self.empty_log(key, arrival)
     }
     pub(super) fn freeze_aside(&self, shard: ShardId) -> Manifests {
         let frozen = |(key, log): (&Key, &PartitionLog<D>)| (key.1, log.freeze());

@@ -247,19 +247,7 @@ impl<D: Disk> WriteWorker<D> {
             }
             Step::Create { partition, arrival } => {
                 if !self.logs.contains_key(&(shard, partition)) {
-                    let owner = LogIdentity {
-                        shard,
-                        partition,
-                        arrival,
-                    };
-                    let dir = owner.dir(&self.shared.config.root);
-                    let config = self.shared.config.segments;
-                    self.add(PartitionLog::create(
-                        &self.shared.files,
-                        owner,
-                        &dir,
-                        config,
-                    ));
+                    self.add(self.empty_log((shard, partition), arrival));
                 }
             }
             Step::Trim {
@@ -318,6 +306,17 @@ impl<D: Disk> WriteWorker<D> {
             self.add(log);
         }
         Ok(())
+    }
+    /// A log without records, in the directory of the move that brought it.
+    pub(super) fn empty_log(&self, (shard, partition): Key, arrival: u64) -> PartitionLog<D> {
+        let owner = LogIdentity {
+            shard,
+            partition,
+            arrival,
+        };
+        let dir = owner.dir(&self.shared.config.root);
+        let config = self.shared.config.segments;
+        PartitionLog::create(&self.shared.files, owner, &dir, config)
     }
     /// Ends a partition; its files stay while a durable checkpoint may name them.
     pub(super) fn delete(&mut self, key: Key) {
