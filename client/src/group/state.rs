@@ -103,16 +103,14 @@ impl Part {
         overtaken && !self.abandoned.contains(&job.lane)
     }
 
-    /// What the next commit parks: offsets and names.
+    /// What the next commit parks: offsets and names. A record is parked when what is committed passes it, never
+    /// earlier: what comes again after a member died is then never before what is parked of its key.
     ///
-    /// All records without a key count as one parked key, from its first record to its last. One that
-    /// came below the last would be taken for known, or go when those before it are unparked. They fail
-    /// in any order, so each is parked when what is committed passes it: one after the other.
+    /// All records without a key count as one parked key, from its first record to its last. They fail in any
+    /// order; one that came below the last would be taken for known, or go when those before it are unparked.
     pub(super) fn parks_due(&self) -> impl Iterator<Item = (u64, &Bytes)> {
-        let passed = self.progress.first_open();
-        let due = move |(offset, name): &(u64, &Bytes)| !name.is_empty() || *offset < passed;
-        let parks = self.parks.iter().map(|(offset, name)| (*offset, name));
-        parks.filter(due)
+        let due = self.parks.range(..self.progress.first_open());
+        due.map(|(offset, name)| (*offset, name))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Dead letters of records without a key, which fail in any order, and of those with a very long one.
+//! Which records wait of a key, or of those without one, whatever ends in which order and whoever dies.
 
 use highwater_proto::TopicId;
 
@@ -267,4 +267,54 @@ async fn a_record_with_a_very_long_key_is_parked_and_comes_back() {
     worker.stop().await.unwrap();
     check_order(&seen.lock());
     assert_eq!(values(&seen), [0, 1, 2, 3, 4, 5]);
+}
+
+/// A record is handled, the next one of its key fails, one before both is still at work, and the member dies:
+/// the handled one comes again and does not wait with the one that failed.
+#[tokio::test]
+async fn what_was_handled_and_comes_again_does_not_wait_with_what_failed_behind_it() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.topic("t", 2);
+    let client = cluster.client().await;
+    let producer = client.producer().build();
+    for (key, value) in [("slow", 0), ("k", 1), ("k", 2)] {
+        let record = ProducerRecord::to("t").partition(0).key(key);
+        let sent = producer.send(record.value(value.to_string())).await;
+        sent.unwrap();
+    }
+    let (seen, gate) = (Seen::default(), Arc::new(Semaphore::new(0)));
+    let work = || {
+        let (seen, gate) = (Arc::clone(&seen), Arc::clone(&gate));
+        member(&client).run(move |record| {
+            let (seen, gate) = (Arc::clone(&seen), Arc::clone(&gate));
+            async move {
+                match value(&record) {
+                    0 => gate.acquire().await?.forget(),
+                    2 => return Err(HandlerError::permanent("poison")),
+                    _ => {}
+                }
+                note(&seen, &record);
+                Ok(())
+            }
+        })
+    };
+    let worker = work().unwrap();
+    eventually("2 is in the queue", || stored(&cluster, "g.dlq") == 1).await;
+    // Commits go on, and with them whatever is parked early.
+    for value in 3..6 {
+        let before = committed(&cluster);
+        keyless(&client, 1, value..value + 1).await;
+        eventually("another commit", || committed(&cluster) > before).await;
+    }
+    drop(worker);
+    let name = {
+        let state = cluster.state.lock();
+        state.groups["g"].members.keys().next().cloned()
+    };
+    cluster.state.lock().expel("g", &name.unwrap());
+    gate.add_permits(1);
+    let heir = work().unwrap();
+    eventually("all committed", || committed(&cluster) == 6).await;
+    assert_eq!(waiting(&client).await, [2]);
+    heir.stop().await.unwrap();
 }
