@@ -62,6 +62,9 @@ impl<D: Disk> WriteWorker<D> {
             self.delete((shard, partition));
         }
         // What an earlier attempt left comes no more: moves are numbered, and this state knows later ones.
+        self.delete_given_up(shard);
+    }
+    pub(super) fn delete_given_up(&mut self, shard: ShardId) {
         let of_shard = |((of, _), _): &(Key, u64)| *of == shard;
         let left: Vec<_> = self.given_up.keys().copied().filter(of_shard).collect();
         for key in left {

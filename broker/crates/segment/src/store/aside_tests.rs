@@ -191,3 +191,35 @@ async fn a_partition_that_was_elsewhere_meanwhile_comes_as_a_whole() {
     assert_eq!(seen(&store, &new), [0, 2, 4, 6, 8]);
     store.close().await.expect("close");
 }
+
+/// Also a partition that no checkpoint has named yet: a later replica of the shard would take it for its own.
+#[tokio::test]
+async fn a_replica_that_goes_leaves_no_log_to_the_next_one() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let store = start(&OsDisk, dir.path());
+    let mut shard = store.shard(SHARD);
+    for partition in [tp(0), tp(1)] {
+        shard.create(partition, 0).await.expect("create");
+        shard.append(partition, run(2, 30)).await.expect("append");
+    }
+    // One beside its own, one beside nothing, one of an attempt that was given up.
+    shard.begin_aside(tp(2), 7).await.expect("begun");
+    shard.give_up_aside().await.expect("given up");
+    for (partition, arrival) in [(tp(1), 0), (tp(3), 8)] {
+        let begun = shard.begin_aside(partition, arrival).await;
+        begun.expect("begun");
+        let appended = shard.append_aside(partition, others(2)).await;
+        appended.expect("append");
+    }
+    assert_eq!(frozen(&mut shard).await.len(), 2);
+    assert_eq!(files(dir.path()), 4);
+
+    let mut shard = store.shard(SHARD);
+    shard.delete_all().await.expect("deleted");
+    store.unlink(SHARD, Arc::default()).await.expect("unlink");
+    assert_eq!(files(dir.path()), 0);
+    let mut next = store.shard(SHARD);
+    assert_eq!(frozen(&mut next).await, []);
+    assert_eq!(next.freeze_aside().await.expect("frozen"), []);
+    store.close().await.expect("close");
+}

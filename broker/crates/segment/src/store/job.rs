@@ -89,8 +89,8 @@ pub(super) enum Step {
         done: oneshot::Sender<()>,
     },
     GiveUpAside,
-    /// The shard leaves this broker, or its state is replaced: forget its logs, keep the files.
-    Release,
+    /// The shard leaves this broker.
+    DeleteAll,
 }
 
 pub(super) enum WriteJob<D: Disk> {

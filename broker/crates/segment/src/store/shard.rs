@@ -211,12 +211,13 @@ impl<D: Disk> ShardSegments<D> {
     pub async fn give_up_aside(&mut self) -> Result<(), StoreError> {
         self.hand_over(JOB_WEIGHT, Step::GiveUpAside).await
     }
-    /// Forgets all partitions of the shard and keeps their files.
+    /// Ends all partitions of the shard, and what lies aside: a replica that begins here later finds none.
+    /// Their directories go with [`super::SegmentStore::unlink`].
     ///
     /// # Errors
     /// [`StoreError::Closed`] or the fault.
-    pub async fn release(&mut self) -> Result<(), StoreError> {
-        self.hand_over(JOB_WEIGHT, Step::Release).await
+    pub async fn delete_all(&mut self) -> Result<(), StoreError> {
+        self.hand_over(JOB_WEIGHT, Step::DeleteAll).await
     }
     /// Promises the shard's manifests as they are after everything handed over so far, and before
     /// anything handed over later. Never blocks.

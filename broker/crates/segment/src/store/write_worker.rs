@@ -282,7 +282,7 @@ impl<D: Disk> WriteWorker<D> {
             Step::Delete { partition } => {
                 self.delete((shard, partition));
             }
-            Step::Release => self.release(shard),
+            Step::DeleteAll => self.delete_all(shard),
         }
     }
     fn open(
@@ -333,17 +333,13 @@ impl<D: Disk> WriteWorker<D> {
         self.shared.readers.write().insert(key, log.reader());
         self.logs.insert(key, log);
     }
-    fn release(&mut self, shard: ShardId) {
+    fn delete_all(&mut self, shard: ShardId) {
+        self.give_up_aside(shard);
+        self.delete_given_up(shard);
         let keys: Vec<Key> = range_of(&self.logs, shard).map(|(key, _)| *key).collect();
-        let mut readers = self.shared.readers.write();
         for key in keys {
-            readers.remove(&key);
-            self.logs.remove(&key);
+            self.delete(key);
         }
-        drop(readers);
-        self.aside.retain(|(of, _), _| *of != shard);
-        self.given_up.retain(|((of, _), _), _| *of != shard);
-        self.deleted.retain(|((of, _), _), _| *of != shard);
     }
 
     /// Answers the shard's barriers before its job `sequence`.
