@@ -14,7 +14,7 @@ use crate::replica::Replica;
 use crate::types::{LogId, Snapshot, SnapshotResponse};
 
 /// Makes a checkpoint of everything applied, unless the last one has it already, where it is now. Answers
-/// with the last entry covered.
+/// with the last entry that openraft knows to be covered.
 pub(crate) async fn take<S: StateMachine>(
     replica: Replica<S>,
 ) -> Result<Option<u64>, CheckpointError> {
@@ -25,7 +25,7 @@ pub(crate) async fn take<S: StateMachine>(
         Box::pin(async move { frozen })
     });
     let Some(frozen) = frozen.await.map_err(|error| stopped(&error))? else {
-        return Ok(replica.current.lock().covered().map(|id| id.index()));
+        return Ok(reported(&replica));
     };
     let before = replica.current.lock().covered();
     let made = persist(frozen, &replica.log, &replica.current).await;
@@ -34,8 +34,8 @@ pub(crate) async fn take<S: StateMachine>(
         PersistError::Machine(error) => CheckpointError::Persist(error),
     })?;
     if before.is_some() && made.meta.last_log_id == before {
-        // Only what it names is new: openraft has heard of as much.
-        return Ok(before.map(|id| id.index()));
+        // Only what it names is new.
+        return Ok(reported(&replica));
     }
     replica.current.lock().announced = true;
     replica
@@ -46,6 +46,13 @@ pub(crate) async fn take<S: StateMachine>(
         .map_err(|error| stopped(&error))?;
     wait_reported(&replica, made.meta.last_log_id).await?;
     Ok(made.meta.last_log_id.map(|id| id.index()))
+}
+
+/// The last entry that openraft knows to be covered. Less than the durable checkpoint has, where openraft refused
+/// one that had been installed, because a later leader was heard meanwhile: it hears of as much from that leader.
+fn reported<S: StateMachine>(replica: &Replica<S>) -> Option<u64> {
+    let known = replica.raft.metrics().borrow_watched().snapshot;
+    known.map(|id| id.index())
 }
 
 /// Waits until openraft knows of a checkpoint, so that a purge that follows is not refused.

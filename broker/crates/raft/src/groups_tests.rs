@@ -6,9 +6,12 @@ use std::time::Duration;
 use highwater_env::{Clock as _, SystemClock};
 use highwater_proto::NodeId;
 
+use crate::codec::SnapshotBody;
 use crate::testing::{Cluster, GROUP, command, numbers};
 use crate::types::{Vote, VoteRequest, log_id};
-use crate::{CheckpointError, ProposeError, PurgeError, ReadError, Role, TransferError};
+use crate::{
+    CheckpointError, ProposeError, PurgeError, ReadError, Role, StoredCheckpoint, TransferError,
+};
 
 fn up_to(count: usize) -> Vec<usize> {
     (0..count).collect()
@@ -332,6 +335,57 @@ async fn a_follower_whose_log_was_purged_gets_the_checkpoint() {
     cluster.restart(follower).await;
     cluster.settle().await;
     assert_eq!(cluster.commands(follower), commands);
+    cluster.stop_all().await;
+}
+
+/// A later leader is heard while a checkpoint is installed: openraft never hears of that checkpoint, and whoever
+/// wants another one does not wait for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_of_a_leader_that_is_deposed_meanwhile_is_waited_for_by_nobody() {
+    let mut cluster = Cluster::start().await;
+    cluster.write("a", 10, 500).await;
+    let leader = cluster.leader().await;
+    let [follower, candidate] = cluster.followers(leader)[..] else {
+        panic!("two followers");
+    };
+    cluster.stop(follower).await;
+    cluster.write("b", 100, 500).await;
+    cluster.settle().await;
+    let group = cluster.group(leader);
+    group.checkpoint().await.unwrap();
+    let term = group.status().borrow().term;
+    let StoredCheckpoint {
+        raft_meta,
+        manifest,
+    } = cluster.stored(leader);
+    let body = SnapshotBody {
+        vote: Vote::new_committed(term, leader.0.into()),
+        raft_meta,
+        manifest,
+    };
+    cluster.stop_all().await;
+
+    cluster.restart(follower).await;
+    let broker = &cluster.brokers[&follower];
+    broker.state.lock().store_ms = 300;
+    let inbound = broker.groups.registry.get(GROUP.0).expect("its replica");
+    let installing = tokio::spawn(inbound.snapshot(leader, body));
+    while broker.state.lock().storing == 0 {
+        assert!(!installing.is_finished(), "it must be under way");
+        tokio::task::yield_now().await;
+    }
+    let vote = Vote::new(1_000, candidate.0.into());
+    let mut request = VoteRequest::new(vote, Some(log_id(1_000, 1_000)));
+    request.leadership_transfer = true;
+    let reply = inbound.vote(request).await.unwrap();
+    assert!(reply.vote_granted, "{reply:?}");
+    let answer = installing.await.unwrap();
+    assert_eq!(broker.state.lock().installs, 1, "{answer:?}");
+    let checkpointed = broker.group.status().borrow().checkpointed;
+    assert_eq!(checkpointed, 0, "openraft has not heard of it");
+
+    let made = tokio::time::timeout(Duration::from_secs(10), broker.group.checkpoint());
+    made.await.expect("in time").unwrap();
     cluster.stop_all().await;
 }
 

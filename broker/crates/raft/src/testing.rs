@@ -16,8 +16,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_stream::wrappers::TcpListenerStream;
 
-use crate::toy::{Toy, ToyState};
-use crate::{Caller, Group, GroupStatus, Groups, GroupsConfig, Peers, Timings, VoteFloor};
+use crate::toy::{Toy, ToyState, read_stored};
+use crate::{
+    Caller, Group, GroupStatus, Groups, GroupsConfig, Peers, StoredCheckpoint, Timings, VoteFloor,
+};
 
 pub(crate) const GROUP: ShardId = ShardId(7);
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -257,6 +259,12 @@ impl Cluster {
         groups.close().await;
         server.shutdown().await;
         wal.close().await;
+    }
+
+    /// The last checkpoint that a broker has stored.
+    pub(crate) fn stored(&self, node: NodeId) -> StoredCheckpoint {
+        let path = self.dir.path().join(node.to_string()).join("checkpoint");
+        read_stored(&path).unwrap().expect("a checkpoint")
     }
 
     pub(crate) async fn stop_all(&mut self) {

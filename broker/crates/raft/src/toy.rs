@@ -83,6 +83,28 @@ fn store(path: &Path, raft_meta: &Bytes, manifest: &Bytes) -> io::Result<()> {
     replace_durably(&OsDisk, path, &bytes)
 }
 
+/// How long it takes.
+fn begin_to_store(state: &Mutex<ToyState>) -> Duration {
+    let mut state = state.lock();
+    state.storing += 1;
+    Duration::from_millis(state.store_ms)
+}
+
+/// A checkpoint that was stored.
+pub(crate) fn read_stored(path: &Path) -> io::Result<Option<StoredCheckpoint>> {
+    let Some(bytes) = read_if_exists(&OsDisk, path)? else {
+        return Ok(None);
+    };
+    let mut bytes = Bytes::from(bytes);
+    let len = bytes.get_u32() as usize;
+    let raft_meta = bytes.split_to(len);
+    let manifest = bytes;
+    Ok(Some(StoredCheckpoint {
+        raft_meta,
+        manifest,
+    }))
+}
+
 impl Toy {
     pub(crate) fn new(dir: &Path) -> Self {
         Self {
@@ -122,17 +144,11 @@ impl StateMachine for Toy {
         }
     }
     async fn load(&mut self) -> io::Result<Option<StoredCheckpoint>> {
-        let Some(bytes) = read_if_exists(&OsDisk, &self.path)? else {
-            return Ok(None);
-        };
-        let mut bytes = Bytes::from(bytes);
-        let len = bytes.get_u32() as usize;
-        let raft_meta = bytes.split_to(len);
-        *self.state.lock() = decode(bytes.clone());
-        Ok(Some(StoredCheckpoint {
-            raft_meta,
-            manifest: bytes,
-        }))
+        let stored = read_stored(&self.path)?;
+        if let Some(stored) = &stored {
+            *self.state.lock() = decode(stored.manifest.clone());
+        }
+        Ok(stored)
     }
     async fn prepare_install(
         &mut self,
@@ -143,6 +159,8 @@ impl StateMachine for Toy {
     }
     async fn finish_install(&mut self, prepared: StoredCheckpoint) -> io::Result<()> {
         self.state.lock().fails()?;
+        let taking = begin_to_store(&self.state);
+        tokio::time::sleep(taking).await;
         store(&self.path, &prepared.raft_meta, &prepared.manifest)?;
         let mut state = self.state.lock();
         let installs = state.installs + 1;
@@ -158,11 +176,7 @@ impl StateMachine for Toy {
 impl Frozen for ToyFrozen {
     async fn persist(self, raft_meta: Bytes) -> io::Result<Bytes> {
         self.shared.lock().fails()?;
-        let taking = {
-            let mut state = self.shared.lock();
-            state.storing += 1;
-            Duration::from_millis(state.store_ms)
-        };
+        let taking = begin_to_store(&self.shared);
         tokio::time::sleep(taking).await;
         let stored = store(&self.path, &raft_meta, &self.state);
         let mut state = self.shared.lock();
