@@ -4,7 +4,7 @@
 //! What is begun or removed here follows an image that is durable: after a restart this broker never
 //! believes an older one, in which it was no member yet, or still was one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ use futures_util::future::try_join_all;
 use highwater_env::Env;
 use highwater_metadata::{Image, ShardInfo};
 use highwater_proto::{NodeId, PartitionId, ShardId, TopicPartition};
-use highwater_raft::{CheckpointError, Group, Peers, Position, VoteFloor};
+use highwater_raft::{CheckpointError, Group, Position, VoteFloor};
 
 use super::cluster::LeaderInfo;
+use super::founding;
 use crate::groups::{self, Coordinator};
 use crate::node::Broker;
 use crate::runtime::accumulate::Accumulator;
@@ -159,10 +160,8 @@ async fn host<E: Env>(broker: &Arc<Broker<E>>, shard: &ShardInfo) -> anyhow::Res
     let floor = floor_here(broker, shard);
     let group = broker.groups.start(shard.id, machine, floor).await?;
     let (accumulator, _task) = Accumulator::start(group.clone(), Arc::clone(&broker.turns));
-    // The founding membership is written by one broker, for a shard that never had a leader; any
-    // number of repetitions of it are harmless, a second, different one is refused by the group.
-    if !shard.established && shard.preferred_leader == Some(broker.node_id) {
-        group.initialize(voters(broker, shard)).await?;
+    if !shard.established {
+        founding::begin(broker, shard, &group).await?;
     }
     let beginning = shard.beginning;
     let told = (shard.id, beginning);
@@ -205,11 +204,6 @@ async fn end<E: Env>(broker: &Arc<Broker<E>>, image: &Image, shard: ShardId) -> 
     discard::discard(&broker.shard_context, &broker.groups, shard, partitions)
         .await
         .with_context(|| format!("cannot remove the replica of shard {shard}"))
-}
-
-fn voters<E: Env>(broker: &Broker<E>, shard: &ShardInfo) -> BTreeMap<NodeId, String> {
-    let address = |id: &NodeId| (*id, broker.addresses.address(*id).unwrap_or_default());
-    shard.replicas.iter().map(address).collect()
 }
 
 /// Copies the group's view of its leader into the cluster's until the group ends.

@@ -6,6 +6,7 @@ pub mod cluster;
 pub mod compaction;
 pub mod controller;
 pub mod diagnosis;
+mod founding;
 pub mod heartbeat;
 pub mod host;
 pub mod leaving;

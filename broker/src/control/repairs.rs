@@ -78,7 +78,9 @@ impl Repairs {
         let mut due = due.map(|(replica, _)| *replica);
         let found = due.find(|(node, shard)| {
             let shard = known.image.shard(*shard);
-            shard.is_some_and(|s| s.learners.is_empty() && known.others_are_whole(s, *node))
+            shard.is_some_and(|s| {
+                s.established && s.learners.is_empty() && known.others_are_whole(s, *node)
+            })
         })?;
         self.last = Some(now);
         Some(found)

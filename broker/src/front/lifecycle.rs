@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use highwater_env::Env;
 use highwater_metadata as metadata;
-use highwater_metadata::{Image, MetadataCommand, MetadataReply};
+use highwater_metadata::{Image, MetadataCommand, MetadataReply, Refusal};
 use highwater_proto::v1::lifecycle_server::Lifecycle;
 use highwater_proto::v1::{
     CancelPlanRequest, Error, ErrorCode, Finding, HealthRequest, HealthResponse, LeaderHint,
@@ -125,9 +125,11 @@ impl<E: Env> LifecycleService<E> {
             asked => asked.min(MOST_PARALLEL),
         };
         let image = self.0.cluster.image();
+        let refused = |why: Refusal| convert::error(why.code, why.message, None);
+        image.check_established(kind).map_err(refused)?;
         if request.dry_run {
             let plan = image.preview(kind, parallel, request.accept_loss);
-            let plan = plan.map_err(|why| convert::error(why.code, why.message, None))?;
+            let plan = plan.map_err(refused)?;
             return Ok(Some(Plan {
                 id: 0,
                 ..shown(&self.0, &plan)

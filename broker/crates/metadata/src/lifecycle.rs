@@ -7,13 +7,18 @@ use highwater_proto::v1::ErrorCode;
 use highwater_proto::{NodeId, PartitionId, ShardId, TopicId};
 
 use crate::command::{MetadataReply, NewBroker, Refusal};
-use crate::image::Image;
+use crate::image::{Image, ShardInfo};
 use crate::placement;
 use crate::plan::{BrokerState, Move, MoveState, MoveStep, Plan, PlanKind};
 use crate::planner;
 
 pub(crate) fn refused(text: impl Into<String>) -> Refusal {
     Refusal::new(ErrorCode::InvalidRequest, text)
+}
+
+fn no_leader_yet(shard: ShardId) -> Refusal {
+    let text = format!("shard {shard} has had no leader yet; try again when it has one");
+    Refusal::new(ErrorCode::ClusterNotReady, text)
 }
 
 impl Image {
@@ -61,6 +66,29 @@ impl Image {
         image.start_plan(kind, parallel, lose)?;
         let plan = image.plan.take().map(|plan| Plan::clone(&plan));
         plan.ok_or_else(|| refused("there is nothing to do"))
+    }
+
+    /// Whether a plan of this kind may be proposed now. One that takes a replica out of a group at once is not
+    /// begun before the group has had a leader: whoever writes its first membership would write another one
+    /// than what may be there already.
+    ///
+    /// A shard stays established as long as no plan runs, so what is asked here before a plan is proposed holds
+    /// when it is begun.
+    ///
+    /// # Errors
+    /// Names the first shard that has had no leader.
+    pub fn check_established(&self, kind: PlanKind) -> Result<(), Refusal> {
+        let takes_out = |shard: &&ShardInfo| match kind {
+            PlanKind::Replace(broker) => shard.replicas.contains(&broker),
+            PlanKind::Repair(_, id) => shard.id == id,
+            _ => false,
+        };
+        // Nobody else speaks for a group of one.
+        let open = |shard: &&ShardInfo| !shard.established && shard.replicas.len() > 1;
+        match self.shards().filter(open).find(takes_out) {
+            None => Ok(()),
+            Some(shard) => Err(no_leader_yet(shard.id)),
+        }
     }
 
     pub(crate) fn register(&mut self, broker: &NewBroker) -> Result<MetadataReply, Refusal> {
@@ -341,8 +369,7 @@ impl Image {
         if let Some(shard) = self.shards.get_mut(&step.shard) {
             if !shard.established {
                 // Its first members are still being written.
-                let text = format!("shard {} has had no leader yet", step.shard);
-                return Err(Refusal::new(ErrorCode::ClusterNotReady, text));
+                return Err(no_leader_yet(step.shard));
             }
             shard.learners.insert(step.add, None);
         }

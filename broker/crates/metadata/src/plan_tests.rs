@@ -344,3 +344,41 @@ fn a_bad_replica_is_given_up_and_filled_again() {
     assert!(loads(&image, 3).values().all(|load| *load == 24));
     assert!(leads(&image, 3).values().all(|leads| *leads == 8));
 }
+
+#[test]
+fn no_replica_is_taken_out_of_a_group_that_has_had_no_leader() {
+    let mut image = Image::default();
+    let brokers = (1..=3).map(|id| broker(id, "")).collect();
+    let create = MetadataCommand::CreateCluster {
+        cluster_id: "c".to_owned(),
+        brokers,
+        shards_per_broker: 1,
+    };
+    done(&mut image, &create);
+    let three: Vec<ShardId> = image
+        .shards()
+        .filter(|shard| shard.replicas.len() == 3)
+        .map(|shard| shard.id)
+        .collect();
+    let replace = PlanKind::Replace(NodeId(2));
+    let repair = PlanKind::Repair(NodeId(2), three[0]);
+    for kind in [replace, repair] {
+        let refused = image.check_established(kind).expect_err("no leader");
+        assert!(refused.message.contains("has had no leader"), "{refused:?}");
+    }
+    // What begins with one more is refused when it begins.
+    let drain = image.check_established(PlanKind::Drain(NodeId(2)));
+    drain.expect("waits");
+    done(
+        &mut image,
+        &MetadataCommand::EstablishShard { shard: three[0] },
+    );
+    image.check_established(repair).expect("may begin");
+    image.check_established(replace).expect_err("others");
+    for shard in three {
+        done(&mut image, &MetadataCommand::EstablishShard { shard });
+    }
+    // The groups of one replica have had no leader either.
+    assert!(image.shards().any(|shard| !shard.established));
+    image.check_established(replace).expect("may begin");
+}
