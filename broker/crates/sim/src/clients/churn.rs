@@ -34,6 +34,7 @@ pub async fn churn(shared: Shared) -> anyhow::Result<()> {
             .replication_factor(3)
             .config("segment.ms", "500");
         make(&client, &topic).await;
+        tracing::info!(life, "made");
         let last = shared.board.phase() >= Phase::Healed;
         let count = rng.random_range(1..60);
         let acknowledged = fill(&client, life, count).await;
@@ -84,12 +85,14 @@ async fn read(
 ) -> anyhow::Result<()> {
     let mut missing: Acknowledged = acknowledged.clone();
     loop {
-        let Ok(mut consumer) = client.consumer().topic(NAME).build().await else {
-            if !all {
-                return Ok(());
+        let mut consumer = match client.consumer().topic(NAME).build().await {
+            Ok(consumer) => consumer,
+            Err(_) if !all => return Ok(()),
+            Err(error) => {
+                tracing::info!(%error, "the last topic cannot be read yet");
+                sleep(AGAIN).await;
+                continue;
             }
-            sleep(AGAIN).await;
-            continue;
         };
         while let Ok(Some(next)) = timeout(DEADLINE / 5, consumer.next()).await {
             let Ok(record) = next else {
@@ -124,8 +127,14 @@ async fn delete(shared: &Shared, rng: &mut StdRng) -> anyhow::Result<()> {
     let admin = client.admin().timeout(DEADLINE);
     loop {
         match admin.delete_topic(NAME).await {
-            Ok(_) => return Ok(()),
-            Err(error) if gone(&error) => return Ok(()),
+            Ok(topic) => {
+                tracing::info!(id = topic.id, "deleted");
+                return Ok(());
+            }
+            Err(error) if gone(&error) => {
+                tracing::info!(%error, "gone already");
+                return Ok(());
+            }
             Err(error) => tracing::info!(%error, "not deleted yet"),
         }
         sleep(AGAIN).await;
