@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use highwater_proto::v1::{self, admin_client::AdminClient};
-use highwater_proto::{NodeId, ShardId};
+use highwater_proto::{NodeId, ShardId, TopicId};
 use tokio::time::Instant;
 
 use crate::client::Client;
@@ -84,7 +84,8 @@ impl Admin {
     }
 
     /// Creates a topic and waits until it is ready. A topic of that name that an earlier attempt
-    /// of this very call may have created counts as created, if it looks as asked for.
+    /// of this very call may have created counts as created, if it looks as asked for. This client, and
+    /// those cloned from it, never again take an earlier topic of that name for it.
     ///
     /// Not cancellation-safe: dropped, the topic may or may not be created.
     ///
@@ -109,23 +110,33 @@ impl Admin {
                 let request = request.clone();
                 async move { AdminClient::new(channel).create_topic(request).await }
             });
-            match created.await {
-                Ok(response) => Ok(response.topic.unwrap_or_default()),
+            let created = match created.await {
+                Ok(response) => response.topic.unwrap_or_default(),
                 Err(CallFailure {
                     cause,
                     maybe_done: true,
                 }) if cause.code() == Some(ErrorCode::TopicExists) => {
-                    match self.describe_topic(&topic.name).await {
-                        Ok(v1::DescribeTopicResponse {
-                            topic: Some(found), ..
-                        }) if looks_alike(&found, &topic) => Ok(found),
-                        _ => Err(AdminError::Unknown(cause)),
-                    }
+                    let found = self.alike(&topic).await;
+                    found.ok_or(AdminError::Unknown(cause))?
                 }
-                Err(failure) => Err(write_error(failure)),
+                Err(failure) => return Err(write_error(failure)),
+            };
+            if !topic.validate_only {
+                let cluster = &self.client.inner.cluster;
+                cluster.at_least(&topic.name, TopicId(created.id));
             }
+            Ok(created)
         }
         .boxed()
+    }
+
+    /// The topic that exists under this name, if it looks as asked for.
+    async fn alike(&self, topic: &NewTopic) -> Option<v1::TopicMetadata> {
+        let exists = self.find_topic(&topic.name).await.ok()?;
+        let described = self.describe_topic(&topic.name).await.ok()?;
+        // Whoever describes it may not know yet that the one before is gone.
+        let it = described.topic.filter(|found| found.id == exists.id)?;
+        looks_alike(&it, topic).then_some(it)
     }
 
     /// One page of topics by name: give an empty token first, then the answer's, until it is

@@ -120,6 +120,14 @@ impl Cluster {
         self.update(|view| view.apply_hint(topic, partition, hint));
     }
 
+    /// From now on a name stands for no topic with a lower id.
+    pub(crate) fn at_least(&self, name: &str, id: TopicId) {
+        self.update(|view| {
+            view.at_least(name, id);
+            true
+        });
+    }
+
     fn update(&self, change: impl FnOnce(&mut ClusterView) -> bool) {
         let mut master = self.master.lock();
         if change(&mut master) {

@@ -119,15 +119,15 @@ impl Admin {
             timeout_ms: self.millis(),
         };
         match call!(self, delete_topic, request) {
-            Ok(_) => Ok(()),
+            Ok(_) => {}
             // By an earlier attempt of this very call, or by somebody else: it is gone.
             Err(failure)
-                if failure.maybe_done && failure.cause.code() == Some(ErrorCode::TopicDeleted) =>
-            {
-                Ok(())
-            }
-            Err(failure) => Err(write_error(failure)),
+                if failure.maybe_done && failure.cause.code() == Some(ErrorCode::TopicDeleted) => {}
+            Err(failure) => return Err(write_error(failure)),
         }
+        let later = TopicId(id.0.saturating_add(1));
+        self.client.inner.cluster.at_least(name, later);
+        Ok(())
     }
 
     /// Changes a topic's settings, or says what they would be. The answer counts partitions whose

@@ -84,6 +84,8 @@ pub struct ClusterView {
     names: BTreeMap<TopicId, Arc<str>>,
     /// Ids of topics that were here and are gone for ever: an id is never used again.
     deleted: BTreeSet<TopicId>,
+    /// The least id that a name can stand for: what this client has made or deleted.
+    least: BTreeMap<String, TopicId>,
 }
 
 impl ClusterView {
@@ -151,8 +153,26 @@ impl ClusterView {
         }
     }
 
+    /// Takes note that a name stands for no topic with a lower id any more. A broker that lags may tell of one.
+    pub(crate) fn at_least(&mut self, name: &str, id: TopicId) {
+        let least = self.least.entry(name.to_owned()).or_insert(id);
+        *least = id.max(*least);
+        let old = self.topics.get(name).map(|topic| topic.id);
+        if let Some(old) = old.filter(|old| *old < id) {
+            self.topics.remove(name);
+            self.forget(old);
+        }
+    }
+
     fn apply_topic(&mut self, update: &v1::TopicMetadata) {
         let mut next = topic_view(update);
+        if self
+            .least
+            .get(&update.name)
+            .is_some_and(|least| next.id < *least)
+        {
+            return; // this broker lags
+        }
         if let Some(known) = self.topics.get(update.name.as_str()) {
             if known.id > next.id {
                 return; // deleted and created again since; this broker lags

@@ -198,3 +198,21 @@ fn a_shard_that_was_begun_anew_is_followed_however_low_its_terms_are() {
     assert!(view.apply_hint(TopicId(5), at, &hint(2, 1, 9)));
     assert_eq!(leader(&view, 5, 0), Some((2, 1)), "lost once more");
 }
+
+#[test]
+fn what_was_made_or_deleted_here_is_never_again_taken_for_what_was_before() {
+    let (mut view, mut lagging) = (ClusterView::default(), BTreeMap::new());
+    // Made by this client, which had not heard of an earlier one.
+    view.at_least("t", TopicId(8));
+    view.apply(&update(vec![topic(7, Some(1), 3)], &[]), &mut lagging);
+    assert!(view.topics.is_empty());
+    view.apply(&update(vec![topic(8, Some(1), 3)], &[]), &mut lagging);
+    assert_eq!(leader(&view, 8, 0), Some((1, 3)));
+    // Deleted by this client.
+    view.at_least("t", TopicId(9));
+    assert!(view.topics.is_empty() && view.deleted(TopicId(8)).is_some());
+    view.apply(&update(vec![topic(8, Some(1), 3)], &[]), &mut lagging);
+    view.at_least("t", TopicId(3));
+    view.apply(&update(vec![topic(5, Some(1), 3)], &[]), &mut lagging);
+    assert!(view.topics.is_empty());
+}

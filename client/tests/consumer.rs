@@ -220,6 +220,21 @@ async fn every_replica_can_be_read() {
 }
 
 #[tokio::test]
+async fn that_a_broker_has_no_replica_is_told() {
+    let cluster = FakeCluster::start(3).await;
+    cluster.topic("t", 1);
+    let client = cluster.client().await;
+    fill(&client, 0, 0..2).await;
+    cluster.state.lock().empty.insert(2);
+    let from = ReadFrom::Broker(NodeId(2));
+    let building = client.consumer().topic("t").read_from(from).build();
+    let mut consumer = building.await.unwrap();
+    let told = tokio::time::timeout(Duration::from_secs(60), consumer.next());
+    let error = told.await.expect("in time").unwrap().unwrap_err();
+    assert!(error.to_string().contains("NOT_LEADER"), "{error}");
+}
+
+#[tokio::test]
 async fn an_offset_out_of_range_is_told_or_moved() {
     let cluster = FakeCluster::start(1).await;
     cluster.topic("t", 1);

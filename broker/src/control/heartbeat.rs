@@ -137,10 +137,6 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
         request.storage_full,
         request.started_at_ms,
     );
-    let said = (request.problems, request.alarms, request.moves);
-    broker
-        .reports
-        .note(NodeId(request.node_id), &request.shards, said);
     for report in &request.shards {
         // Who says that it leads is there, whatever term others have heard of.
         let leads = report.leader == Some(request.node_id);
@@ -151,6 +147,7 @@ pub fn serve<E: Env>(broker: &Broker<E>, request: HeartbeatRequest) -> Heartbeat
     broker
         .clocks
         .heard(NodeId(request.node_id), request.wall_clock_ms);
+    broker.reports.note(request);
     let alive = broker.liveness.alive();
     broker.cluster.observe_alive(alive.clone());
     HeartbeatResponse {
@@ -186,9 +183,10 @@ fn reports(cluster: &Cluster) -> Vec<ShardReport> {
     cluster.known_leaders().into_iter().map(report).collect()
 }
 
-/// Sends heartbeats until the broker stops: every second, and soon after a leader changed.
+/// Sends heartbeats until the broker stops: every second, and soon after a leader changed or a plan was followed.
 pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
     let mut changes = broker.cluster.changes();
+    let mut plans = broker.followed_plan.subscribe();
     while !broker.stop.is_cancelled() {
         beat(&broker).await;
         changes.borrow_and_update();
@@ -196,6 +194,7 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>) {
         tokio::select! {
             () = tokio::time::sleep(INTERVAL - MIN_INTERVAL) => {}
             changed = changes.changed() => if changed.is_err() { return },
+            followed = plans.changed() => if followed.is_err() { return },
             () = broker.stop.cancelled() => return,
         }
     }
@@ -214,6 +213,7 @@ pub async fn beat<E: Env>(broker: &Arc<Broker<E>>) {
         storage_full: broker.gate.is_storage_full(),
         started_at_ms: broker.started_at_ms,
         moves: broker.moves.reports(),
+        followed_plan: *broker.followed_plan.borrow(),
     };
     let Some(leader) = broker.metadata.group().status().borrow().leader else {
         return;

@@ -3,6 +3,10 @@
 //!
 //! What is begun or removed here follows an image that is durable: after a restart this broker never
 //! believes an older one, in which it was no member yet, or still was one.
+//!
+//! Which plan was followed is said with every heartbeat, and a replica begins to be filled only when its broker has
+//! followed the plan: one that lags must not have what it still holds counted as the new replica, and then remove
+//! it.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -101,7 +105,11 @@ async fn follow<E: Env>(
     // At the same time: one that has started replays its log, and what is written for it would hold up
     // those that are still to open their files.
     let starting = to_host.into_iter().map(|shard| host(broker, shard));
-    try_join_all(starting).await.map(drop)
+    try_join_all(starting).await?;
+    if let Some(plan) = image.plan() {
+        broker.followed_plan.send_replace(plan.id);
+    }
+    Ok(())
 }
 
 /// Whether the image could not be made durable for want of room: nothing has been done then.

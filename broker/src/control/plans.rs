@@ -256,7 +256,7 @@ async fn next_step<E: Env>(
             reach(broker, shard, &as_planned(shard), term).await?;
             Ok(MoveStep::Expelled)
         }
-        MoveState::Waiting => may_begin(broker, image, step.add).map(|()| MoveStep::Learn),
+        MoveState::Waiting => may_begin(broker, image, plan, step.add).map(|()| MoveStep::Learn),
         MoveState::Learning if plan.cancelled && !votes(broker, shard, step.add) => {
             reach(broker, shard, &as_planned(shard), term).await?;
             Ok(MoveStep::Cancelled)
@@ -266,7 +266,12 @@ async fn next_step<E: Env>(
     }
 }
 
-fn may_begin<E: Env>(broker: &Broker<E>, image: &Image, node: NodeId) -> Result<(), String> {
+fn may_begin<E: Env>(
+    broker: &Broker<E>,
+    image: &Image,
+    plan: &Plan,
+    node: NodeId,
+) -> Result<(), String> {
     if image.incarnation(node).is_none() {
         return Err(format!(
             "broker {node} is awaited: start it with an empty data directory"
@@ -274,6 +279,13 @@ fn may_begin<E: Env>(broker: &Broker<E>, image: &Image, node: NodeId) -> Result<
     }
     if !broker.liveness.alive().contains(&node) {
         return Err(format!("broker {node} does not answer"));
+    }
+    // What it holds of the shard is from before, and must be gone.
+    if !broker.reports.has_followed(node, plan.id) {
+        return Err(format!(
+            "broker {node} has not taken notice of plan {} yet",
+            plan.id
+        ));
     }
     Ok(())
 }

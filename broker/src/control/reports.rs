@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use highwater_proto::internal::{Alarm, PartitionMoveReport, ShardReport};
+use highwater_proto::internal::{Alarm, HeartbeatRequest, PartitionMoveReport, ShardReport};
 use highwater_proto::{NodeId, ShardId, TopicPartition};
 use parking_lot::Mutex;
 
@@ -34,6 +34,7 @@ struct Said {
     problems: Vec<Alarm>,
     alarms: Vec<Alarm>,
     moves: Vec<PartitionMoveReport>,
+    followed_plan: u64,
 }
 
 /// The newest report of each broker.
@@ -41,13 +42,17 @@ struct Said {
 pub struct Reports(Mutex<BTreeMap<NodeId, Said>>);
 
 impl Reports {
-    /// Replaces what a broker said: of its replicas, of itself, of others, and of moves.
-    pub fn note(
-        &self,
-        broker: NodeId,
-        shards: &[ShardReport],
-        (problems, alarms, moves): (Vec<Alarm>, Vec<Alarm>, Vec<PartitionMoveReport>),
-    ) {
+    /// Replaces what a broker said.
+    pub fn note(&self, heartbeat: HeartbeatRequest) {
+        let HeartbeatRequest {
+            node_id,
+            shards,
+            problems,
+            alarms,
+            moves,
+            followed_plan,
+            ..
+        } = heartbeat;
         let nodes = |ids: &[u32]| ids.iter().copied().map(NodeId).collect();
         let report = |report: &ShardReport| ReplicaReport {
             leader: report.leader.map(NodeId),
@@ -65,8 +70,16 @@ impl Reports {
             problems,
             alarms,
             moves,
+            followed_plan,
         };
-        self.0.lock().insert(broker, said);
+        self.0.lock().insert(NodeId(node_id), said);
+    }
+    /// Whether a broker said that it has followed a plan, or a later one.
+    #[must_use]
+    pub fn has_followed(&self, broker: NodeId, plan: u64) -> bool {
+        let said = self.0.lock();
+        said.get(&broker)
+            .is_some_and(|said| said.followed_plan >= plan)
     }
     /// What a broker said is wrong with it.
     #[must_use]

@@ -125,6 +125,15 @@ pub fn not_leader<D: Disk>(router: &Router<D>, tp: TopicPartition) -> Error {
     }
 }
 
+/// A replica of the partition was asked for, wherever it is led, and this broker has none.
+pub fn no_replica<D: Disk>(router: &Router<D>, tp: TopicPartition) -> Error {
+    let Error {
+        message, leader, ..
+    } = not_leader(router, tp);
+    let text = format!("this broker has no replica of {tp}; {message}");
+    error(ErrorCode::NotLeader, text, leader)
+}
+
 /// The partition is on its way to another shard, or is there and this broker has not heard of it yet.
 pub fn moving(tp: TopicPartition) -> Error {
     let text = format!("{tp} is being moved to another shard; try again");

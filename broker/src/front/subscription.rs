@@ -68,8 +68,12 @@ async fn follow<E: Env>(
     } else {
         broker.router.route(tp)
     };
-    let Route::Here { shard, .. } = route else {
-        return Err(convert::route_error(&broker.router, tp, &route));
+    let shard = match route {
+        Route::Here { shard, .. } => shard,
+        Route::Elsewhere(_) if subscribe.allow_follower => {
+            return Err(convert::no_replica(&broker.router, tp));
+        }
+        route => return Err(convert::route_error(&broker.router, tp, &route)),
     };
     let view = shard
         .views

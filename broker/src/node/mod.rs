@@ -23,6 +23,7 @@ use std::sync::{Arc, OnceLock};
 use anyhow::Context;
 use highwater_env::{Clock as _, Env, OsEnv, SyncFailed};
 use highwater_proto::NodeId;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -112,6 +113,8 @@ pub struct Broker<E: Env> {
     pub progress: Progress,
     /// How far the moves of partitions are that this broker carries out.
     pub moves: Moves,
+    /// The newest plan that was followed here: the replicas that it took from this broker are gone.
+    pub followed_plan: watch::Sender<u64>,
     /// All Raft groups.
     pub groups: Groups<E>,
     /// The write-ahead log.

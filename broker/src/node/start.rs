@@ -10,6 +10,7 @@ use highwater_env::{Clock as _, Disk, Env, Listener};
 use highwater_proto::ShardId;
 use highwater_raft::{Group, Groups, VoteFloor};
 use highwater_segment::{FileCacheConfig, SegmentStore, SegmentStoreConfig};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -168,6 +169,7 @@ async fn assemble<E: Env>(
         reports: Reports::default(),
         progress: Progress::default(),
         moves: Moves::default(),
+        followed_plan: watch::Sender::new(0),
         stop: CancellationToken::new(),
         started_at_ms: env.clock().now_ms(),
         draining: AtomicBool::new(false),

@@ -151,6 +151,13 @@ async fn read(session: &Session<'_>, mut responses: tonic::Streaming<v1::FetchRe
 fn arrived(session: &Session<'_>, response: v1::FetchResponse) -> Result<(), Cause> {
     let shared = session.shared;
     let of = (session.id, response.subscription_id);
+    if let Some(error) = &response.error
+        && response.pieces.is_empty()
+    {
+        // Nothing has arrived: what counts failures goes on counting.
+        ended(shared, of, error);
+        return Ok(());
+    }
     let bytes: usize = response.pieces.iter().map(Bytes::len).sum();
     let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
     let bounds = (response.high_watermark, response.log_start_offset);
@@ -168,14 +175,19 @@ fn arrived(session: &Session<'_>, response: v1::FetchResponse) -> Result<(), Cau
             refuse(shared, of, code, Cause::Broker { code, message });
         }
     }
-    if let Some(error) = response.error {
-        let tp = shared.read(|reader, _| reader.partition_of(of));
-        if let (Some(tp), Some(hint)) = (tp, &error.leader) {
-            shared.cluster.hint(tp.topic, tp.partition, hint);
-        }
-        refuse(shared, of, error.code(), Cause::broker(&error));
+    if let Some(error) = &response.error {
+        ended(shared, of, error);
     }
     Ok(())
+}
+
+/// The broker has ended a subscription.
+fn ended(shared: &Shared, of: (u64, u32), error: &v1::Error) {
+    let tp = shared.read(|reader, _| reader.partition_of(of));
+    if let (Some(tp), Some(hint)) = (tp, &error.leader) {
+        shared.cluster.hint(tp.topic, tp.partition, hint);
+    }
+    refuse(shared, of, error.code(), Cause::broker(error));
 }
 
 fn refuse(shared: &Shared, of: (u64, u32), code: ErrorCode, cause: Cause) {

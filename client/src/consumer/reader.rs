@@ -13,6 +13,7 @@ use highwater_proto::batch::RecordBatch;
 use highwater_proto::{NodeId, Offset, TopicPartition};
 
 use super::part::{Chunk, OutOfRange, Part, Request, Session, Trouble};
+use super::shared::{ConsumerConfig, ReadFrom};
 use crate::backoff::{self, Jitter};
 use crate::error::{Cause, ConsumeError, ErrorCode};
 
@@ -20,6 +21,8 @@ use crate::error::{Cause, ConsumeError, ErrorCode};
 pub(crate) struct Reader {
     window: u64,
     out_of_range: OutOfRange,
+    /// All is read from one broker, leader or not.
+    one_broker: bool,
     parts: BTreeMap<TopicPartition, Part>,
     sessions: BTreeMap<u64, Session>,
     chunks: VecDeque<Chunk>,
@@ -28,14 +31,16 @@ pub(crate) struct Reader {
     generations: u64,
 }
 
-/// After so many refusals in a row that a topic or partition is unknown, it is believed.
-const UNKNOWN_TOPIC_PATIENCE: u32 = 20;
+/// After so many refusals in a row that a topic or partition is unknown, or that the broker to read from has no
+/// replica, it is believed.
+const UNKNOWN_PATIENCE: u32 = 20;
 
 impl Reader {
-    pub(crate) fn new(window: u64, out_of_range: OutOfRange, seed: u64) -> Self {
+    pub(crate) fn new(config: &ConsumerConfig, seed: u64) -> Self {
         Self {
-            window,
-            out_of_range,
+            window: config.credit_bytes,
+            out_of_range: config.out_of_range,
+            one_broker: matches!(config.read_from, ReadFrom::Broker(_)),
             parts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             chunks: VecDeque::new(),
@@ -325,8 +330,11 @@ impl Reader {
                 Trouble::Surfaced
             }
             ErrorCode::UnknownTopic | ErrorCode::UnknownPartition
-                if part.failures > UNKNOWN_TOPIC_PATIENCE =>
+                if part.failures > UNKNOWN_PATIENCE =>
             {
+                Trouble::Surfaced
+            }
+            ErrorCode::NotLeader if self.one_broker && part.failures > UNKNOWN_PATIENCE => {
                 Trouble::Surfaced
             }
             _ => Trouble::Retried,

@@ -24,7 +24,17 @@ fn batches(base: u64, count: u32) -> VecDeque<RecordBatch> {
 }
 
 fn reader(window: u64, partitions: u32) -> Reader {
-    let mut reader = Reader::new(window, OutOfRange::Error, 1);
+    reader_from(ReadFrom::Leader, window, partitions)
+}
+
+fn reader_from(read_from: ReadFrom, window: u64, partitions: u32) -> Reader {
+    let config = ConsumerConfig {
+        credit_bytes: window,
+        max_fetch_bytes: 1 << 20,
+        read_from,
+        out_of_range: OutOfRange::Error,
+    };
+    let mut reader = Reader::new(&config, 1);
     for partition in 0..partitions {
         reader.assign(tp(partition), Arc::from("t"), 0);
         reader.set_target(tp(partition), Some(NodeId(1)));
@@ -163,4 +173,32 @@ fn what_was_buffered_before_a_partition_was_given_up_is_void() {
     assert_eq!(reader.position_in(&chunk), None, "of the assignment before");
     reader.advance(&chunk, Offset(3));
     assert_eq!(subscribed(&reader.requests(1, NOW)), [(2, 2)]);
+}
+
+/// The broker to read from has no replica: it may just be given one, and if it is not, that is said.
+#[test]
+fn that_a_broker_has_no_replica_is_believed_after_a_while() {
+    let cause = || Cause::Broker {
+        code: ErrorCode::NotLeader,
+        message: "this broker has no replica of 1-0; broker 2 leads it".to_owned(),
+    };
+    let refusals = |read_from| {
+        let mut reader = reader_from(read_from, 1_000, 1);
+        let mut now = NOW;
+        for session in 1..=UNKNOWN_PATIENCE + 10 {
+            now += Duration::from_secs(60);
+            reader.open_session(u64::from(session), NodeId(1));
+            let requests = reader.requests(u64::from(session), now);
+            let Some((id, _)) = subscribed(&requests).first().copied() else {
+                break;
+            };
+            let of = (u64::from(session), id);
+            reader.refused(of, ErrorCode::NotLeader, cause(), now);
+            reader.session_lost(u64::from(session), now);
+        }
+        reader.next_error().map(|error| error.to_string())
+    };
+    assert_eq!(refusals(ReadFrom::Leader), None, "led elsewhere: tried on");
+    let said = refusals(ReadFrom::Broker(NodeId(1))).expect("an error");
+    assert!(said.contains("has no replica"), "{said}");
 }

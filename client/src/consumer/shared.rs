@@ -27,7 +27,8 @@ pub enum ReadFrom {
     /// The partition's leader.
     #[default]
     Leader,
-    /// This broker, leader or not; it serves what it has up to its own high watermark.
+    /// This broker, leader or not; it serves what it has up to its own high watermark. A partition of which it
+    /// has no replica stands still with an error that says so.
     Broker(NodeId),
 }
 
@@ -53,7 +54,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     pub(crate) fn new(cluster: Arc<Cluster>, config: ConsumerConfig) -> Self {
-        let reader = Reader::new(config.credit_bytes, config.out_of_range, cluster.random());
+        let reader = Reader::new(&config, cluster.random());
         Self {
             reader: Mutex::new(reader),
             started: Instant::now(),

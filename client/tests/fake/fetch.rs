@@ -91,12 +91,17 @@ impl Stream {
                 ..Default::default()
             })
         };
+        let is_empty = state.empty.contains(&self.node.id);
         let partition = state.partition(subscription.topic_id, subscription.partition)?;
         if partition.leader != self.node.id && !subscription.allow_follower {
             let (leader, term) = (partition.leader, partition.term);
             self.subscriptions.remove(&id);
             let hint = state.hint(leader, term);
             return ended(error(ErrorCode::NotLeader, Some(hint)));
+        }
+        if subscription.allow_follower && is_empty {
+            self.subscriptions.remove(&id);
+            return ended(error(ErrorCode::NotLeader, None));
         }
         if subscription.offset < partition.log_start || subscription.offset > partition.end() {
             self.subscriptions.remove(&id);

@@ -6,8 +6,9 @@ mod fetch;
 pub mod groups;
 mod log;
 mod produce;
+mod topics;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use highwater_client::{Client, ClientBuilder, ErrorCode};
@@ -16,6 +17,7 @@ use highwater_proto::v1::admin_server::AdminServer;
 use highwater_proto::v1::groups_server::GroupsServer;
 use highwater_proto::v1::log_server::LogServer;
 use highwater_proto::v1::metadata_server::MetadataServer;
+use highwater_proto::v1::topics_server::TopicsServer;
 use parking_lot::Mutex;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -64,6 +66,8 @@ pub struct State {
     pub granted: u64,
     /// Bytes that were pushed, in all.
     pub pushed: u64,
+    /// Brokers that have no replica of anything.
+    pub empty: BTreeSet<u32>,
     /// The next fetch streams to be reset after one response.
     pub fetch_resets: u32,
     pub create_faults: VecDeque<ErrorCode>,
@@ -102,6 +106,7 @@ impl FakeCluster {
                 .add_service(LogServer::new(node.clone()).max_decoding_message_size(64 << 20))
                 .add_service(MetadataServer::new(node.clone()))
                 .add_service(GroupsServer::new(node.clone()))
+                .add_service(TopicsServer::new(node.clone()))
                 .add_service(AdminServer::new(node))
                 .serve_with_incoming(TcpListenerStream::new(listener));
             servers.spawn(async move { server.await.unwrap() });

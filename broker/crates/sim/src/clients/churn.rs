@@ -38,6 +38,7 @@ pub async fn churn(shared: Shared) -> anyhow::Result<()> {
         let last = shared.board.phase() >= Phase::Healed;
         let count = rng.random_range(1..60);
         let acknowledged = fill(&client, life, count).await;
+        tracing::info!(life, count, acknowledged = acknowledged.len(), "filled");
         if last || rng.random_ratio(1, 2) {
             read(&client, life, &acknowledged, last).await?;
         }
