@@ -11,6 +11,7 @@ pub mod identity;
 mod join;
 mod lock;
 mod log;
+pub mod marks;
 pub mod membership;
 mod raft_config;
 mod serve;
@@ -213,12 +214,19 @@ fn say_hello<E: Env>(broker: &Broker<E>) {
     );
 }
 
-/// Runs a broker in the given surroundings, without an admin server.
+/// Runs a broker in the given surroundings, without an admin server. `seen` may look on.
 ///
 /// # Errors
 /// One line: what, where, what to do.
-pub async fn run_in<E: Env>(env: E, config: Config, stop: CancellationToken) -> anyhow::Result<()> {
-    run_until(start::start(env, config).await?, stop).await
+pub async fn run_in<E: Env>(
+    env: E,
+    config: Config,
+    stop: CancellationToken,
+    seen: impl FnOnce(marks::Watched<E>),
+) -> anyhow::Result<()> {
+    let running = start::start(env, config).await?;
+    seen(marks::Watched::new(&running.broker));
+    run_until(running, stop).await
 }
 
 /// Until `stop` fires, or one of the broker's tasks fails.

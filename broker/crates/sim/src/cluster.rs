@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use turmoil::Sim;
 
 use crate::faults::{Fault, Strike};
+use crate::marks::Marks;
 use crate::node::{End, Lost, Node};
 use crate::rot;
 use crate::settings::{DATA, Settings};
@@ -30,6 +31,7 @@ pub struct Cluster {
     nodes: Vec<Node>,
     max_open_files: usize,
     watermarks: Watermarks,
+    marks: Marks,
     /// What has struck since somebody asked last.
     strikes: Vec<(Fault, Strike)>,
 }
@@ -46,6 +48,7 @@ impl Cluster {
             let node = Node::new(name, skew)?;
             let config = settings.config(id, name)?;
             let (current, its_clock) = (Arc::clone(&node.disk), node.clock.clone());
+            let its_name = *name;
             surroundings::set_disk(name, node.disk.lock().clone());
             surroundings::set_slowness(name, Duration::from_millis(settings.slowness_ms));
             sim.host(*name, move || {
@@ -53,7 +56,10 @@ impl Cluster {
                 let config = config.clone();
                 async move {
                     let disk = env.disk().clone();
-                    let ran = broker::run_in(env, config, CancellationToken::new()).await;
+                    let watch = move |broker: broker::marks::Watched<SimEnv>| {
+                        surroundings::watch(its_name, move || broker.marks());
+                    };
+                    let ran = broker::run_in(env, config, CancellationToken::new(), watch).await;
                     // A broker whose disk has stopped may end as it likes until it is taken down.
                     if disk.exists(Path::new(DATA)).is_ok() {
                         let why = ran.map_or_else(|error| format!("{error:#}"), |()| String::new());
@@ -68,6 +74,7 @@ impl Cluster {
             nodes,
             max_open_files: settings.max_open_files() + OTHER_FILES,
             watermarks: Watermarks::default(),
+            marks: Marks::default(),
             strikes: Vec::new(),
         })
     }
@@ -260,6 +267,22 @@ impl Cluster {
         if let Some(node) = self.nodes.get_mut(node).filter(|node| !node.running) {
             node.start(sim);
         }
+    }
+
+    /// Looks at how far all replicas are.
+    ///
+    /// # Errors
+    /// One that is not in order, or has gone back.
+    pub fn look_at_marks(&mut self) -> anyhow::Result<()> {
+        for node in self.nodes.iter().filter(|node| node.running) {
+            self.marks.look(node.name, surroundings::marks(node.name))?;
+        }
+        Ok(())
+    }
+    /// Replicas that were looked at, each as often as it was.
+    #[must_use]
+    pub fn marks(&self) -> u64 {
+        self.marks.count()
     }
 
     /// Moves the file calls since the last time into the trace.

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod compactions;
 pub mod faults;
 pub mod leaders;
+pub mod marks;
 pub mod mutants;
 pub mod node;
 pub mod rot;

@@ -39,6 +39,7 @@ pub struct Report {
     compared: usize,
     /// Checkpoints that were looked at, and those that another replica had at the same entry.
     checkpoints: (u64, u64),
+    marks: u64,
     struck: Tally,
     founded: Duration,
     healed: Duration,
@@ -51,12 +52,13 @@ impl fmt::Display for Report {
         write!(
             f,
             "{} acknowledged, {} stored, {} batches compared; {} checkpoints, {} of them compared; \
-             founded at {:.3} s, healed at {:.3} s, ended at {:.3} s\n{}\n{}",
+             {} looks at replicas; founded at {:.3} s, healed at {:.3} s, ended at {:.3} s\n{}\n{}",
             self.outcome.acknowledged,
             self.outcome.stored,
             self.compared,
             self.checkpoints.0,
             self.checkpoints.1,
+            self.marks,
             seconds(self.founded),
             seconds(self.healed),
             seconds(self.ended),
@@ -66,6 +68,8 @@ impl fmt::Display for Report {
     }
 }
 
+/// Between two looks at how far all replicas are, in milliseconds: whatever a tick takes, it comes by.
+const MARKS: u128 = 20;
 /// With lying disks, what is synced becomes durable only this often.
 const LIE: u128 = 1_000;
 
@@ -135,6 +139,9 @@ impl Run<'_> {
         let ended = sim.step().map_err(|error| anyhow!("{error:#}"))?;
         self.cluster.note_calls(now)?;
         self.cluster.look_after(sim, now)?;
+        if now.as_millis() % MARKS == 0 {
+            self.cluster.look_at_marks()?;
+        }
         if let Some(broken) = trace::broken_election() {
             bail!("{broken}");
         }
@@ -267,6 +274,7 @@ impl Run<'_> {
             outcome,
             compared,
             checkpoints: self.cluster.checkpoints(),
+            marks: self.cluster.marks(),
             struck: self.struck,
             founded,
             healed,

@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use highwater_broker::node::marks::ReplicaMarks;
 use highwater_env::{CallKind, Clock, Env, Listener, Net, SimDisk, Workers};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -183,6 +184,8 @@ impl Env for SimEnv {
 /// What the machines of a run share with code that has no parameter for them: a process is one run.
 static MACHINES: Mutex<Option<Machines>> = Mutex::new(None);
 
+type Look = dyn Fn() -> Vec<ReplicaMarks> + Send + Sync;
+
 struct Machines {
     rng: StdRng,
     /// The longest that a worker of a node waits for its disk.
@@ -190,6 +193,8 @@ struct Machines {
     /// How often a worker of a node has waited for it.
     waits: BTreeMap<String, u64>,
     disks: BTreeMap<String, SimDisk>,
+    /// Shows how far the replicas of a node are.
+    watched: BTreeMap<String, Arc<Look>>,
     /// Nodes whose process has got as far as its door.
     serving: BTreeSet<String>,
     ended: Vec<Ended>,
@@ -218,6 +223,7 @@ pub fn start(seed: u64) {
         slowness: BTreeMap::new(),
         waits: BTreeMap::new(),
         disks: BTreeMap::new(),
+        watched: BTreeMap::new(),
         serving: BTreeSet::new(),
         ended: Vec::new(),
     });
@@ -239,6 +245,25 @@ pub fn waits(node: &str) -> u64 {
     let machines = MACHINES.lock();
     let waits = machines.as_ref().and_then(|all| all.waits.get(node));
     waits.copied().unwrap_or(0)
+}
+
+/// From now on [`marks`] of this node asks `look`.
+pub fn watch(node: &str, look: impl Fn() -> Vec<ReplicaMarks> + Send + Sync + 'static) {
+    if let Some(machines) = MACHINES.lock().as_mut() {
+        machines.watched.insert(node.to_owned(), Arc::new(look));
+    }
+}
+
+/// How far the replicas of a node are; none of one that has not started.
+#[must_use]
+pub fn marks(node: &str) -> Vec<ReplicaMarks> {
+    let look = {
+        let machines = MACHINES.lock();
+        machines
+            .as_ref()
+            .and_then(|all| all.watched.get(node).cloned())
+    };
+    look.map_or_else(Vec::new, |look| look())
 }
 
 /// The disk that a node's process uses, which starts now.
