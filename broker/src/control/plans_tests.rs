@@ -7,7 +7,7 @@ use highwater_proto::NodeId;
 
 use super::metadata_goal;
 
-/// So many brokers, of which three made the cluster.
+/// So many brokers, of which three made the cluster; every shard has had a leader.
 pub(in crate::control) fn image(brokers: u32) -> Image {
     let mut image = Image::default();
     let broker = |id: u32| NewBroker {
@@ -22,6 +22,10 @@ pub(in crate::control) fn image(brokers: u32) -> Image {
         brokers: (1..=brokers.min(3)).map(broker).collect(),
         shards_per_broker: 0,
     });
+    let shards: Vec<_> = image.shards().map(|shard| shard.id).collect();
+    for shard in shards {
+        image.apply(&MetadataCommand::EstablishShard { shard });
+    }
     for id in 4..=brokers {
         image.apply(&MetadataCommand::RegisterBroker(broker(id)));
     }
