@@ -241,7 +241,7 @@ async fn fetch<E: Env>(
     let Some(reader) = store.reader(shard, tp) else {
         return Ok(Fetched::Gone);
     };
-    let ours = reader.compacted();
+    let (ours, start) = (reader.compacted(), reader.log_start());
     let words = |error: &dyn std::fmt::Display| error.to_string();
     let begun = store.call(move || reader.mend(base)).await;
     let mend = match begun.map_err(|error| words(&error))? {
@@ -255,6 +255,20 @@ async fn fetch<E: Env>(
         from: base,
         end: mend.wanted().next_offset,
     };
+    if start > base && start < range.end {
+        // Compaction keeps nothing below the log's start: the rest tells how far they are.
+        let rest = Range {
+            from: start,
+            ..range
+        };
+        match compacted_there(broker, node, rest).await {
+            Ok(theirs) if !differs(theirs, ours, base) => {}
+            other => {
+                give_up(broker, mend).await?;
+                return otherwise(other?, ours);
+            }
+        }
+    }
     let mending = Mutex::new(Some(mend));
     let theirs = Mutex::new(None);
     let pulled = broker.shard_context.snapshots.pull(node, range, |piece| {
@@ -263,7 +277,7 @@ async fn fetch<E: Env>(
         let pushed = push(broker, &mending, piece);
         async move {
             // What lies here is no part of what they have.
-            if compacted.upto.max(ours.upto) > base && compacted != ours {
+            if differs(compacted, ours, base) {
                 *theirs.lock().await = Some(compacted);
                 return Ok(Taken::Enough);
             }
@@ -276,13 +290,9 @@ async fn fetch<E: Env>(
     };
     let theirs = theirs.into_inner();
     if pulled.is_err() || theirs.is_some() {
-        let given_up = store.call(move || mend.give_up()).await;
-        given_up.map_err(|error| words(&error))?;
+        give_up(broker, mend).await?;
         pulled?;
-        return match theirs {
-            Some(theirs) if theirs.generation > ours.generation => Ok(Fetched::Compacted(theirs)),
-            _ => Err("it is not compacted there as it is here".to_owned().into()),
-        };
+        return otherwise(theirs.unwrap_or_default(), ours);
     }
     let put = store.call(move || mend.put_back()).await;
     match put.map_err(|error| words(&error))? {
@@ -292,6 +302,43 @@ async fn fetch<E: Env>(
             reason: error.to_string(),
         }),
     }
+}
+
+/// Whether what lies in the segment at `base` is no part of what another replica has.
+fn differs(theirs: Compacted, ours: Compacted, base: Offset) -> bool {
+    theirs.upto.max(ours.upto) > base && theirs != ours
+}
+
+/// What is to be done where it is compacted otherwise there.
+fn otherwise(theirs: Compacted, ours: Compacted) -> Result<Fetched, Failure> {
+    if theirs.generation > ours.generation {
+        return Ok(Fetched::Compacted(theirs));
+    }
+    Err("it is not compacted there as it is here".to_owned().into())
+}
+
+async fn give_up<E: Env>(broker: &Broker<E>, mend: Mend<E::Disk>) -> Result<(), String> {
+    let given_up = broker.shard_context.store.call(move || mend.give_up());
+    given_up.await.map_err(|error| error.to_string())
+}
+
+/// How far a broker has compacted a partition of which it has this range.
+async fn compacted_there<E: Env>(
+    broker: &Broker<E>,
+    node: NodeId,
+    range: Range,
+) -> Result<Compacted, String> {
+    let said = Mutex::new(Compacted::default());
+    let look = |piece: Piece| {
+        let said = &said;
+        async move {
+            *said.lock().await = piece.compacted();
+            Ok(Taken::Enough)
+        }
+    };
+    let pulled = broker.shard_context.snapshots.pull(node, range, look).await;
+    pulled.map_err(|error| error.to_string())?;
+    Ok(said.into_inner())
 }
 
 /// Takes a piece, behind which the next one begins.

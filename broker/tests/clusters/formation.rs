@@ -1,13 +1,15 @@
 //! Brokers that know only each other's addresses become one cluster, and stay it.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use highwater_client::{NewTopic, ReadFrom};
+use highwater_client::{NewPlan, NewTopic, NodeId, ReadFrom};
 use highwater_proto::v1::DescribeClusterRequest;
 use highwater_proto::v1::admin_client::AdminClient;
 
 use super::fleet::{Fleet, eventually};
 use super::journal::{Journal, make_topic};
+use super::life::{CALM, ended};
 use super::refusals::edit_identity;
 
 async fn cluster_id(fleet: &Fleet, node: u32) -> String {
@@ -148,4 +150,50 @@ async fn a_founding_whose_founder_lost_its_disk_is_begun_anew() {
     fleet.start_all().await;
     assert_eq!(same_cluster(&fleet).await, id);
     journal.check(&client, ReadFrom::Leader, &[]).await;
+}
+
+/// A broker is lost in the moment in which the cluster is made, before it has begun the groups that it was to
+/// lead: the others begin them in its place, and only then is it replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_whose_first_leader_is_lost_at_once_are_begun_by_the_others() {
+    let mut fleet = Fleet::of(3, &CALM).await;
+    for node in fleet.nodes() {
+        fleet.start(node);
+    }
+    fleet.logged(1, "founding the cluster").await;
+    fleet.kill(3).await;
+    let client = fleet.client().await;
+    let replace = NewPlan::replace(NodeId(3));
+    let early = eventually("a word about the replacement", async || {
+        let admin = client.admin().timeout(Duration::from_secs(1));
+        let refused = admin.start_plan(replace.clone()).await;
+        let said = refused.expect_err("too early").to_string();
+        said.contains("has had no leader yet").then_some(said)
+    });
+    eprintln!("  says: {}", early.await);
+
+    let begun = "the group is begun here";
+    eventually("groups are begun by the others", async || {
+        let said = |node| fleet.log(node).contains(begun);
+        (said(1) || said(2)).then_some(())
+    })
+    .await;
+    make_topic(&client, NewTopic::named("orders").partitions(24)).await;
+    let mut journal = Journal::of("orders");
+    let producer = client.producer().build();
+    journal.produce(&producer, 200).await;
+
+    std::fs::remove_dir_all(fleet.data_dir(3)).expect("wiped");
+    let plan = eventually("it can be replaced", async || {
+        client.admin().start_plan(replace.clone()).await.ok()
+    });
+    let plan = plan.await;
+    fleet.start(3);
+    ended(&client, plan.id).await;
+    for node in fleet.nodes() {
+        fleet.ready(node).await;
+        fleet.caught_up(node).await;
+    }
+    journal.produce(&producer, 50).await;
+    journal.check_everywhere(&client, &fleet.nodes()).await;
 }
