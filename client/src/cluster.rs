@@ -16,7 +16,7 @@ use crate::backoff::{self, Jitter};
 use crate::connect::{Pool, Purpose};
 use crate::error::Cause;
 use crate::resilience::RetryBudget;
-use crate::view::{ClusterView, TopicView};
+use crate::view::{ClusterView, Least, TopicView};
 
 /// Timings of everything that asks the cluster.
 #[derive(Debug, Clone)]
@@ -40,6 +40,7 @@ pub(crate) struct Cluster {
     view: ArcSwap<ClusterView>,
     /// The copy that updates are applied to, one at a time.
     master: Mutex<ClusterView>,
+    least: Mutex<Least>,
     version: watch::Sender<u64>,
     interest: watch::Sender<BTreeSet<String>>,
     last_failure: Mutex<String>,
@@ -60,6 +61,7 @@ impl Cluster {
             seeds,
             view: ArcSwap::default(),
             master: Mutex::default(),
+            least: Mutex::default(),
             version: watch::Sender::new(0),
             interest: watch::Sender::new(BTreeSet::new()),
             last_failure: Mutex::new("no attempt ended".to_owned()),
@@ -122,10 +124,12 @@ impl Cluster {
 
     /// From now on a name stands for no topic with a lower id.
     pub(crate) fn at_least(&self, name: &str, id: TopicId) {
-        self.update(|view| {
-            view.at_least(name, id);
-            true
-        });
+        {
+            let mut all = self.least.lock();
+            let least = all.entry(name.to_owned()).or_insert(id);
+            *least = id.max(*least);
+        }
+        self.update(|view| view.at_least(name, id));
     }
 
     fn update(&self, change: impl FnOnce(&mut ClusterView) -> bool) {
@@ -253,7 +257,7 @@ impl Cluster {
                 Ok(Ok(Some(update))) => {
                     any = true;
                     self.update(|view| {
-                        view.apply(&update, &mut seen);
+                        view.apply(&update, &mut seen, &self.least.lock());
                         true
                     });
                     continue;

@@ -80,8 +80,9 @@ macro_rules! call {
 }
 
 impl Admin {
-    /// Deletes a topic with all its records. Its name is free at once. Not cancellation-safe:
-    /// dropped, the topic may or may not be deleted.
+    /// Deletes a topic with all its records. Its name is free at once, and this client, with those cloned
+    /// from it, never takes it for a later one of that name. Not cancellation-safe: dropped, the topic may
+    /// or may not be deleted.
     ///
     /// # Errors
     /// [`AdminError::Rejected`] with [`ErrorCode::UnknownTopic`] and others.
@@ -89,6 +90,8 @@ impl Admin {
         // By its id: a repeated call must not delete a topic that was made under its name meanwhile.
         let found = self.find_topic(name).await?;
         self.delete_topic_of_id(name, TopicId(found.id)).await?;
+        let later = TopicId(found.id.saturating_add(1));
+        self.client.inner.cluster.at_least(name, later);
         Ok(found)
     }
 
@@ -119,15 +122,15 @@ impl Admin {
             timeout_ms: self.millis(),
         };
         match call!(self, delete_topic, request) {
-            Ok(_) => {}
+            Ok(_) => Ok(()),
             // By an earlier attempt of this very call, or by somebody else: it is gone.
             Err(failure)
-                if failure.maybe_done && failure.cause.code() == Some(ErrorCode::TopicDeleted) => {}
-            Err(failure) => return Err(write_error(failure)),
+                if failure.maybe_done && failure.cause.code() == Some(ErrorCode::TopicDeleted) =>
+            {
+                Ok(())
+            }
+            Err(failure) => Err(write_error(failure)),
         }
-        let later = TopicId(id.0.saturating_add(1));
-        self.client.inner.cluster.at_least(name, later);
-        Ok(())
     }
 
     /// Changes a topic's settings, or says what they would be. The answer counts partitions whose

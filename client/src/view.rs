@@ -84,9 +84,10 @@ pub struct ClusterView {
     names: BTreeMap<TopicId, Arc<str>>,
     /// Ids of topics that were here and are gone for ever: an id is never used again.
     deleted: BTreeSet<TopicId>,
-    /// The least id that a name can stand for: what this client has made or deleted.
-    least: BTreeMap<String, TopicId>,
 }
+
+/// The least id that a name can stand for: of what this client has made or deleted.
+pub(crate) type Least = BTreeMap<String, TopicId>;
 
 impl ClusterView {
     /// A topic by id.
@@ -121,11 +122,13 @@ impl ClusterView {
 
     /// Takes in an update of a watch stream. `seen` are the topics that this very stream has
     /// reported: only they can be reported gone, because a broker that lags may call a topic
-    /// missing that another already knows, or that was made again since.
+    /// missing that another already knows, or that was made again since. Nor is it believed about topics
+    /// below the `least` ids.
     pub(crate) fn apply(
         &mut self,
         update: &v1::MetadataUpdate,
         seen: &mut BTreeMap<String, TopicId>,
+        least: &Least,
     ) {
         if !update.cluster_id.is_empty() {
             self.cluster_id.clone_from(&update.cluster_id);
@@ -135,7 +138,12 @@ impl ClusterView {
         }
         for topic in &update.topics {
             seen.insert(topic.name.clone(), TopicId(topic.id));
-            self.apply_topic(topic);
+            if least
+                .get(&topic.name)
+                .is_none_or(|least| topic.id >= least.0)
+            {
+                self.apply_topic(topic);
+            }
         }
         for name in &update.missing_topics {
             let gone = seen.remove(name);
@@ -153,26 +161,19 @@ impl ClusterView {
         }
     }
 
-    /// Takes note that a name stands for no topic with a lower id any more. A broker that lags may tell of one.
-    pub(crate) fn at_least(&mut self, name: &str, id: TopicId) {
-        let least = self.least.entry(name.to_owned()).or_insert(id);
-        *least = id.max(*least);
+    /// Forgets what a name stands for if that has a lower id. Returns whether it did.
+    pub(crate) fn at_least(&mut self, name: &str, id: TopicId) -> bool {
         let old = self.topics.get(name).map(|topic| topic.id);
-        if let Some(old) = old.filter(|old| *old < id) {
-            self.topics.remove(name);
-            self.forget(old);
-        }
+        let Some(old) = old.filter(|old| *old < id) else {
+            return false;
+        };
+        self.topics.remove(name);
+        self.forget(old);
+        true
     }
 
     fn apply_topic(&mut self, update: &v1::TopicMetadata) {
         let mut next = topic_view(update);
-        if self
-            .least
-            .get(&update.name)
-            .is_some_and(|least| next.id < *least)
-        {
-            return; // this broker lags
-        }
         if let Some(known) = self.topics.get(update.name.as_str()) {
             if known.id > next.id {
                 return; // deleted and created again since; this broker lags

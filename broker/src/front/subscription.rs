@@ -70,8 +70,15 @@ async fn follow<E: Env>(
     };
     let shard = match route {
         Route::Here { shard, .. } => shard,
-        Route::Elsewhere(_) if subscribe.allow_follower => {
-            return Err(convert::no_replica(&broker.router, tp));
+        Route::Elsewhere(shard) if subscribe.allow_follower => {
+            let image = broker.cluster.image();
+            let known = image.shard(shard);
+            // It may just be starting.
+            let is_due = known.is_some_and(|shard| shard.is_hosted_by(broker.node_id));
+            return Err(match is_due {
+                true => convert::not_here_yet(tp),
+                false => convert::no_replica(&broker.router, tp),
+            });
         }
         route => return Err(convert::route_error(&broker.router, tp, &route)),
     };

@@ -33,7 +33,12 @@ pub(super) struct Part {
     pub(super) target: Option<NodeId>,
     pub(super) live: Option<(u64, u32)>,
     pub(super) retry_at: Duration,
+    /// When the last subscription was asked for.
+    pub(super) subscribed_at: Duration,
+    /// Subscriptions in a row that failed before they had lived for a while.
     pub(super) failures: u32,
+    /// Since when all that is said is that there is no such partition.
+    pub(super) unknown_since: Option<Duration>,
     /// Brokers at which a range is damaged.
     pub(super) avoid: BTreeSet<NodeId>,
     pub(super) high_watermark: Option<u64>,
@@ -98,7 +103,9 @@ impl Part {
             target: None,
             live: None,
             retry_at: Duration::ZERO,
+            subscribed_at: Duration::ZERO,
             failures: 0,
+            unknown_since: None,
             avoid: BTreeSet::new(),
             high_watermark: None,
             log_start: None,

@@ -31,9 +31,13 @@ pub(crate) struct Reader {
     generations: u64,
 }
 
-/// After so many refusals in a row that a topic or partition is unknown, or that the broker to read from has no
-/// replica, it is believed.
-const UNKNOWN_PATIENCE: u32 = 20;
+/// When nothing else was said for so long but that a topic or partition is unknown, it is believed. Brokers that lag
+/// say it of what they have not heard of yet; of what is gone they say so.
+const UNKNOWN_PATIENCE: Duration = Duration::from_secs(60);
+/// The same of the broker to read from, that it has no replica.
+const NO_REPLICA_PATIENCE: Duration = Duration::from_secs(5);
+/// A subscription that has lived for so long was accepted: failures are counted from its end.
+const LIVED: Duration = Duration::from_secs(1);
 
 impl Reader {
     pub(crate) fn new(config: &ConsumerConfig, seed: u64) -> Self {
@@ -93,10 +97,19 @@ impl Reader {
             part.generation = self.generations;
             part.halted = false;
             part.failures = 0;
+            part.unknown_since = None;
             part.retry_at = Duration::ZERO;
             part.avoid.clear();
         }
         self.rewind(tp);
+    }
+
+    /// Goes on where it stands still after an error.
+    pub(crate) fn go_on(&mut self, tp: TopicPartition) {
+        let halted = self.parts.get(&tp).filter(|part| part.halted);
+        if let Some(position) = halted.map(|part| part.position) {
+            self.seek(tp, position);
+        }
     }
 
     pub(crate) fn set_paused(&mut self, tp: TopicPartition, paused: bool) {
@@ -144,6 +157,7 @@ impl Reader {
         }
         part.target = target;
         part.retry_at = Duration::ZERO;
+        part.unknown_since = None;
         self.detach(tp);
     }
 
@@ -203,6 +217,10 @@ impl Reader {
         let random = self.jitter.next();
         if let Some(part) = self.parts.get_mut(&tp) {
             part.live = None;
+            if now.saturating_sub(part.subscribed_at) >= LIVED {
+                part.failures = 0;
+                part.unknown_since = None;
+            }
             part.failures = part.failures.saturating_add(1);
             let (first, most) = (Duration::from_millis(10), Duration::from_millis(250));
             part.retry_at = now + backoff::pause(part.failures, first, most, random);
@@ -222,6 +240,7 @@ impl Reader {
                 session.next_id = id.wrapping_add(1);
                 session.live.insert(id, tp);
                 part.live = Some((session_id, id));
+                part.subscribed_at = now;
                 requests.push(Request::Subscribe {
                     id,
                     tp,
@@ -272,6 +291,7 @@ impl Reader {
             return Ok(());
         };
         part.failures = 0;
+        part.unknown_since = None;
         part.high_watermark = Some(high_watermark.max(part.high_watermark.unwrap_or(0)));
         part.log_start = Some(log_start);
         let next = batches
@@ -314,7 +334,18 @@ impl Reader {
         let node = session.node;
         self.failed(tp, now);
         let policy = self.out_of_range;
+        let patience = match code {
+            ErrorCode::UnknownTopic | ErrorCode::UnknownPartition => Some(UNKNOWN_PATIENCE),
+            ErrorCode::NotLeader if self.one_broker => Some(NO_REPLICA_PATIENCE),
+            _ => None,
+        };
         let part = self.parts.get_mut(&tp)?;
+        let believed = patience.is_some_and(|patience| {
+            now.saturating_sub(*part.unknown_since.get_or_insert(now)) >= patience
+        });
+        if patience.is_none() {
+            part.unknown_since = None;
+        }
         let trouble = match code {
             ErrorCode::OffsetOutOfRange if policy == OutOfRange::Error => Trouble::Surfaced,
             ErrorCode::OffsetOutOfRange => Trouble::Reset,
@@ -329,14 +360,7 @@ impl Reader {
             ErrorCode::InvalidRequest | ErrorCode::Unsupported | ErrorCode::TopicDeleted => {
                 Trouble::Surfaced
             }
-            ErrorCode::UnknownTopic | ErrorCode::UnknownPartition
-                if part.failures > UNKNOWN_PATIENCE =>
-            {
-                Trouble::Surfaced
-            }
-            ErrorCode::NotLeader if self.one_broker && part.failures > UNKNOWN_PATIENCE => {
-                Trouble::Surfaced
-            }
+            _ if believed => Trouble::Surfaced,
             _ => Trouble::Retried,
         };
         match trouble {

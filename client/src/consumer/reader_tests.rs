@@ -175,30 +175,74 @@ fn what_was_buffered_before_a_partition_was_given_up_is_void() {
     assert_eq!(subscribed(&reader.requests(1, NOW)), [(2, 2)]);
 }
 
+fn refusal(code: ErrorCode) -> Cause {
+    let message = "this broker has no replica of 1-0; broker 2 leads it".to_owned();
+    Cause::Broker { code, message }
+}
+
+/// A subscription at `from` that is refused at `to`; whether it was believed.
+fn refused(reader: &mut Reader, (from, to): (Duration, Duration), code: ErrorCode) -> bool {
+    let requests = reader.requests(1, from);
+    let (id, _) = subscribed(&requests)[0];
+    reader.refused((1, id), code, refusal(code), to);
+    let error = reader.next_error().map(|error| error.to_string());
+    assert!(
+        error
+            .as_ref()
+            .is_none_or(|said| said.contains("no replica"))
+    );
+    error.is_some()
+}
+
 /// The broker to read from has no replica: it may just be given one, and if it is not, that is said.
 #[test]
-fn that_a_broker_has_no_replica_is_believed_after_a_while() {
-    let cause = || Cause::Broker {
-        code: ErrorCode::NotLeader,
-        message: "this broker has no replica of 1-0; broker 2 leads it".to_owned(),
-    };
-    let refusals = |read_from| {
+fn what_is_said_to_be_unknown_is_believed_when_nothing_else_is_said_for_long() {
+    const STEP: Duration = Duration::from_millis(500);
+    let steps = |read_from, code| {
         let mut reader = reader_from(read_from, 1_000, 1);
-        let mut now = NOW;
-        for session in 1..=UNKNOWN_PATIENCE + 10 {
-            now += Duration::from_secs(60);
-            reader.open_session(u64::from(session), NodeId(1));
-            let requests = reader.requests(u64::from(session), now);
-            let Some((id, _)) = subscribed(&requests).first().copied() else {
-                break;
-            };
-            let of = (u64::from(session), id);
-            reader.refused(of, ErrorCode::NotLeader, cause(), now);
-            reader.session_lost(u64::from(session), now);
-        }
-        reader.next_error().map(|error| error.to_string())
+        reader.open_session(1, NodeId(1));
+        (0..200).position(|step| refused(&mut reader, (step * STEP, step * STEP), code))
     };
-    assert_eq!(refusals(ReadFrom::Leader), None, "led elsewhere: tried on");
-    let said = refusals(ReadFrom::Broker(NodeId(1))).expect("an error");
-    assert!(said.contains("has no replica"), "{said}");
+    let pinned = ReadFrom::Broker(NodeId(1));
+    assert_eq!(
+        steps(ReadFrom::Leader, ErrorCode::NotLeader),
+        None,
+        "led elsewhere"
+    );
+    assert_eq!(steps(pinned, ErrorCode::NotLeader), Some(10));
+    assert_eq!(steps(ReadFrom::Leader, ErrorCode::UnknownTopic), Some(120));
+
+    // Another word, or a subscription that was accepted and has brought nothing, and all begins anew.
+    let mut reader = reader_from(pinned, 1_000, 1);
+    reader.open_session(1, NodeId(1));
+    let mut at = |from: u64, to: u64, code| {
+        let times = (Duration::from_secs(from), Duration::from_secs(to));
+        refused(&mut reader, times, code)
+    };
+    assert!(!at(10, 10, ErrorCode::NotLeader));
+    assert!(!at(14, 14, ErrorCode::TopicNotReady));
+    assert!(!at(16, 16, ErrorCode::NotLeader));
+    assert!(!at(20, 40, ErrorCode::NotLeader));
+    assert!(!at(44, 44, ErrorCode::NotLeader));
+    assert!(at(45, 45, ErrorCode::NotLeader));
+}
+
+#[test]
+fn what_stands_still_goes_on_where_it_is_read_to() {
+    let mut reader = reader(1_000, 1);
+    reader.open_session(1, NodeId(1));
+    reader.requests(1, NOW);
+    reader.arrived((1, 1), batches(0, 2), 10, (2, 0)).unwrap();
+    let code = ErrorCode::InvalidRequest;
+    reader.refused((1, 1), code, refusal(code), NOW);
+    let chunk = reader.next_chunk().unwrap();
+    reader.advance(&chunk, Offset(2));
+    assert!(subscribed(&reader.requests(1, LIVED)).is_empty());
+    reader.go_on(tp(0));
+    assert_eq!(subscribed(&reader.requests(1, LIVED))[0].1, 2);
+    reader.go_on(tp(0));
+    assert!(
+        subscribed(&reader.requests(1, LIVED)).is_empty(),
+        "it goes on already"
+    );
 }

@@ -28,7 +28,7 @@ pub enum ReadFrom {
     #[default]
     Leader,
     /// This broker, leader or not; it serves what it has up to its own high watermark. A partition of which it
-    /// has no replica stands still with an error that says so.
+    /// has no replica stands still with an error that says so, until a seek.
     Broker(NodeId),
 }
 

@@ -1,8 +1,9 @@
 //! Commits what is finished, in one call for all partitions, and parks keys together with the
 //! offsets that pass their records. One round at a time.
 //!
-//! Invariant: no offset behind a dead-lettered record is committed without its key being parked by
-//! the same call or an earlier one.
+//! Invariants: no offset behind a dead-lettered record is committed without its key being parked by
+//! the same call or an earlier one, and no key is parked before everything in front of its record has
+//! ended.
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use std::collections::BTreeMap;
@@ -60,21 +61,44 @@ struct Due {
     parks: Vec<(u64, Bytes)>,
 }
 
+/// Of one request to park: a broker takes messages up to a size.
+const MOST_PARKS: usize = 1_000;
+const MOST_PARK_BYTES: usize = 1 << 20;
+
+/// What is finished of a partition and may be committed.
+fn due_of(state: &State, tp: TopicPartition) -> Option<Due> {
+    let part = state.parts.get(&tp)?;
+    let (mut parks, mut bytes) = (Vec::new(), 0);
+    let mut offset = part.progress.to_commit();
+    for (at, name) in part.parks_due() {
+        bytes += name.len();
+        if parks.len() == MOST_PARKS || (bytes > MOST_PARK_BYTES && !parks.is_empty()) {
+            // Everything before it has ended, and what of that is parked is in this request or an earlier one.
+            offset = Some(at);
+            break;
+        }
+        parks.push((at, name.clone()));
+    }
+    let due = Due {
+        tp,
+        grant: part.grant,
+        epoch: state.membership.commit_epoch(tp)?,
+        offset,
+        parks,
+    };
+    (due.offset.is_some() || !due.parks.is_empty()).then_some(due)
+}
+
 /// What is finished and may be committed.
 fn due(state: &State) -> Vec<Due> {
-    let parts = state.parts.iter().filter_map(|(&tp, part)| {
-        let parks = part.parks_due();
-        Some(Due {
-            tp,
-            grant: part.grant,
-            epoch: state.membership.commit_epoch(tp)?,
-            offset: part.progress.to_commit(),
-            parks: parks.map(|(offset, name)| (offset, name.clone())).collect(),
-        })
-    });
-    parts
-        .filter(|due| due.offset.is_some() || !due.parks.is_empty())
-        .collect()
+    let parts = state.parts.keys();
+    parts.filter_map(|tp| due_of(state, *tp)).collect()
+}
+
+/// What of a partition is still to be parked under the same grant.
+fn rest(shared: &Shared, before: &Due) -> Option<Due> {
+    let next = due_of(&shared.state(), before.tp)?;
+    (next.grant == before.grant && !next.parks.is_empty()).then_some(next)
 }
 
 /// Commits everything that is finished now. Cancellation-safe: what was under way may or may not
@@ -98,9 +122,16 @@ pub(crate) fn commit(shared: &Shared, deadline: Instant) -> BoxFuture<'_, Result
                 failed.push((epoch, failure.cause));
             }
         }
-        for due in parks {
-            if let Err(failure) = park(shared, &due, deadline).await {
-                failed.push((due.epoch, failure.cause));
+        for first in parks {
+            let mut next = Some(first);
+            while let Some(due) = next {
+                next = match park(shared, &due, deadline).await {
+                    Ok(()) => rest(shared, &due),
+                    Err(failure) => {
+                        failed.push((due.epoch, failure.cause));
+                        None
+                    }
+                };
             }
         }
         let lost = failed.iter().find(|(epoch, cause)| {

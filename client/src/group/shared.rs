@@ -12,10 +12,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::task::AtomicWaker;
-use highwater_proto::TopicPartition;
+use highwater_proto::{PartitionId, TopicPartition};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::GroupError;
@@ -28,7 +28,11 @@ use super::progress::Progress;
 use super::state::{Job, Next, Outcome, Part, State, Ticket, lane, size};
 use crate::client::Client;
 use crate::consumer::{Consumer, Shared as Reader};
+use crate::error::ConsumeError;
 use crate::record::ConsumedRecord;
+
+/// How long a partition that cannot be read stands still before it is tried again.
+const UNREADABLE: Duration = Duration::from_secs(5);
 
 /// What tasks and handles of one member share.
 pub(crate) struct Shared {
@@ -383,6 +387,22 @@ impl Shared {
             redriven,
             cancel,
         })
+    }
+
+    /// Reads on where a partition could not be read, after a while.
+    pub(crate) async fn read_on_later(self: Arc<Self>, error: ConsumeError) {
+        let ConsumeError::Partition {
+            topic, partition, ..
+        } = error
+        else {
+            return;
+        };
+        sleep(UNREADABLE).await;
+        let state = self.state();
+        let name = (Arc::from(topic), PartitionId(partition));
+        if let Some(&tp) = state.names.get(&name) {
+            self.reader.act(|reader, _| reader.go_on(tp));
+        }
     }
 
     /// A partition stands still, or goes on.

@@ -71,7 +71,7 @@ pub struct GroupConsumer {
     shared: Arc<Shared>,
     last: Option<Receipt>,
     over: bool,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl GroupConsumer {
@@ -80,7 +80,7 @@ impl GroupConsumer {
             consumer,
             last: None,
             over: false,
-            _tasks: tasks(&shared),
+            tasks: tasks(&shared),
             shared,
         }
     }
@@ -174,7 +174,10 @@ impl Stream for GroupConsumer {
                     receipt,
                 }))
             }
-            Next::Trouble(error) => Some(Err(GroupError::Partition(error))),
+            Next::Trouble(error) => {
+                self.tasks.spawn(shared.read_on_later(error.clone()));
+                Some(Err(GroupError::Partition(error)))
+            }
             Next::Ended(error) => {
                 self.over = true;
                 Some(Err(error))

@@ -21,7 +21,6 @@ use super::state::{Job, Next, Outcome};
 use super::{GroupError, GroupRecord, parked, reconcile, stream};
 use crate::client::Client;
 use crate::consumer::Consumer;
-use crate::error::ConsumeError;
 use crate::record::ConsumedRecord;
 
 pub(super) type Handler = Arc<dyn Fn(Vec<GroupRecord>) -> BoxFuture<'static, Chunk> + Send + Sync>;
@@ -53,9 +52,6 @@ impl Chunk {
         }
     }
 }
-
-/// How long a partition that cannot be read stands still before it is tried again.
-const UNREADABLE: Duration = Duration::from_secs(5);
 
 /// A member of a group at work; made by [`GroupBuilder::run`](super::GroupBuilder::run).
 ///
@@ -172,7 +168,7 @@ async fn pump(crew: Arc<Crew>, mut consumer: Consumer, ended: watch::Sender<Opti
             }
             Next::Trouble(error) => {
                 tracing::error!(group = &*shared.config.group, %error, "a partition stands still");
-                lanes.spawn(try_again(Arc::clone(&shared), error));
+                lanes.spawn(Arc::clone(&shared).read_on_later(error));
             }
             Next::Stopped => break,
             Next::Ended(error) => {
@@ -184,29 +180,6 @@ async fn pump(crew: Arc<Crew>, mut consumer: Consumer, ended: watch::Sender<Opti
     // Handlers at work finish, unless the worker is dropped.
     while lanes.join_next().await.is_some() {}
     std::future::pending::<()>().await;
-}
-
-/// Reads on where the partition could not be read, after a while.
-async fn try_again(shared: Arc<Shared>, error: ConsumeError) {
-    let ConsumeError::Partition {
-        topic,
-        partition,
-        offset,
-        ..
-    } = error
-    else {
-        return;
-    };
-    sleep(UNREADABLE).await;
-    let state = shared.state();
-    let name = (Arc::from(topic), PartitionId(partition));
-    if let Some(&tp) = state.names.get(&name) {
-        shared.reader.act(|reader, _| {
-            if reader.position(tp) == Some(offset) {
-                reader.seek(tp, offset);
-            }
-        });
-    }
 }
 
 /// Handles a lane's jobs, in order, until it is empty.

@@ -38,6 +38,8 @@ pub struct Group {
     pub left: u32,
     /// Commits and parks that were refused.
     pub refused: u32,
+    /// Calls that parked something.
+    pub park_calls: u32,
     /// Calls that committed something.
     pub commit_calls: u32,
     /// The next so many commits are carried out and answered as unknown.
@@ -424,6 +426,7 @@ impl Groups for Node {
                 parked_keys: 0,
             });
         }
+        group.park_calls += 1;
         for key in request.keys {
             let place = (key.topic_id, key.partition, key.key.to_vec());
             let entry = group

@@ -318,3 +318,60 @@ async fn what_was_handled_and_comes_again_does_not_wait_with_what_failed_behind_
     assert_eq!(waiting(&client).await, [2]);
     heir.stop().await.unwrap();
 }
+
+/// Many wait behind one record that is still at work: they are parked in several requests.
+#[tokio::test]
+async fn more_than_fits_one_request_is_parked_once_it_is_passed() {
+    const MANY: u32 = 2_500;
+    let cluster = FakeCluster::start(1).await;
+    cluster.topic("t", 1);
+    let client = cluster.client().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let worker = {
+        let gate = Arc::clone(&gate);
+        member(&client).run(move |record| {
+            let gate = Arc::clone(&gate);
+            async move {
+                if value(&record) == 0 {
+                    gate.acquire().await?.forget();
+                    return Ok(());
+                }
+                Err(HandlerError::permanent("poison"))
+            }
+        })
+    };
+    let worker = worker.unwrap();
+    let producer = client.producer().build();
+    let mut acks = Vec::new();
+    for value in 0..=MANY {
+        let record = ProducerRecord::to("t").key(format!("k{}", value.min(1)));
+        acks.push(
+            producer
+                .enqueue(record.value(value.to_string()))
+                .await
+                .unwrap(),
+        );
+    }
+    for ack in acks {
+        ack.await.unwrap();
+    }
+    eventually("all are in the queue", || {
+        stored(&cluster, "g.dlq") == u64::from(MANY)
+    })
+    .await;
+    assert!(cluster.state.lock().groups["g"].parked.is_empty());
+    let before = cluster.state.lock().groups["g"].park_calls;
+    gate.add_permits(1);
+    eventually("all committed", || {
+        committed(&cluster) == u64::from(MANY) + 1
+    })
+    .await;
+    let parked: Vec<_> = {
+        let state = cluster.state.lock();
+        state.groups["g"].parked.values().copied().collect()
+    };
+    assert_eq!(parked, [(1, u64::from(MANY), MANY)]);
+    let calls = cluster.state.lock().groups["g"].park_calls - before;
+    assert_eq!(calls, 3);
+    worker.stop().await.unwrap();
+}
