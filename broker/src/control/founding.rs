@@ -28,6 +28,10 @@ pub(super) async fn begin<E: Env>(
     shard: &ShardInfo,
     group: &Group,
 ) -> Result<(), MembershipError> {
+    if !group.status().borrow().voters.is_empty() {
+        // It has members, whatever they are by now: this image is old.
+        return Ok(());
+    }
     if shard.preferred_leader == Some(broker.node_id) {
         return group.initialize(voters(broker, shard)).await;
     }
@@ -57,12 +61,22 @@ async fn stand_in<E: Env>(
         !known.established && is_member && known.beginning == beginning
     });
     let Some(known) = known else { return };
-    match group.initialize(voters(&broker, known)).await {
-        Ok(()) => tracing::warn!(
+    if let Err(error) = group.initialize(voters(&broker, known)).await {
+        tracing::warn!(shard = shard.0, %error, "the group is not begun here");
+        return;
+    }
+    let begun = status.wait_for(|now| !now.voters.is_empty());
+    match timeout(PATIENCE, begun).await {
+        Ok(_) => tracing::warn!(
             shard = shard.0,
             "its first leader is not heard: the group is begun here"
         ),
-        Err(error) => tracing::warn!(shard = shard.0, %error, "the group is not begun here"),
+        // openraft begins no group that has voted.
+        Err(_elapsed) => tracing::error!(
+            shard = shard.0,
+            "its first leader asked for a vote and is not heard: the group begins when that broker is back; if \
+             its disk is lost, this new cluster has to be founded again, in empty data directories"
+        ),
     }
 }
 

@@ -42,12 +42,9 @@ pub async fn discard<E: Env>(
     }
     remove_checkpoint(context, shard).await?;
     let mut segments = context.store.shard(shard);
-    for (tp, arrival) in partitions {
-        segments.create(tp, arrival).await.map_err(store_error)?;
-        segments.delete(tp).await.map_err(store_error)?;
-    }
-    // And those of topics that are gone and that no checkpoint has named.
-    segments.delete_all().await.map_err(store_error)?;
+    // And with them those of topics that are gone and that no checkpoint has named.
+    let deleted = segments.delete_all(partitions.into_iter().collect()).await;
+    deleted.map_err(store_error)?;
     let removed = context.store.unlink(shard, Arc::default()).await;
     let removed = removed.map_err(store_error)?;
     tracing::info!(shard = shard.0, files = removed, "removed a replica");

@@ -72,8 +72,8 @@ impl Image {
     /// begun before the group has had a leader: whoever writes its first membership would write another one
     /// than what may be there already.
     ///
-    /// A shard stays established as long as no plan runs, so what is asked here before a plan is proposed holds
-    /// when it is begun.
+    /// A shard that is established stays so, and new ones come with a rebalance alone; so what is asked here before
+    /// a plan is proposed holds when it is begun, unless another one was begun and has ended in between.
     ///
     /// # Errors
     /// Names the first shard that has had no leader.

@@ -215,7 +215,7 @@ async fn a_replica_that_goes_leaves_no_log_to_the_next_one() {
     assert_eq!(files(dir.path()), 4);
 
     let mut shard = store.shard(SHARD);
-    shard.delete_all().await.expect("deleted");
+    shard.delete_all(vec![]).await.expect("deleted");
     store.unlink(SHARD, Arc::default()).await.expect("unlink");
     assert_eq!(files(dir.path()), 0);
     let mut next = store.shard(SHARD);

@@ -89,8 +89,11 @@ pub(super) enum Step {
         done: oneshot::Sender<()>,
     },
     GiveUpAside,
-    /// The shard leaves this broker.
-    DeleteAll,
+    /// The shard leaves this broker: its logs, and directories that moves have brought, open or not.
+    DeleteAll {
+        named: Vec<(TopicPartition, u64)>,
+        done: oneshot::Sender<()>,
+    },
 }
 
 pub(super) enum WriteJob<D: Disk> {

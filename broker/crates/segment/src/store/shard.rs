@@ -211,13 +211,22 @@ impl<D: Disk> ShardSegments<D> {
     pub async fn give_up_aside(&mut self) -> Result<(), StoreError> {
         self.hand_over(JOB_WEIGHT, Step::GiveUpAside).await
     }
-    /// Ends all partitions of the shard, and what lies aside: a replica that begins here later finds none.
-    /// Their directories go with [`super::SegmentStore::unlink`].
+    /// Ends all partitions of the shard, and what lies aside: a replica that begins here later finds none. So it
+    /// does with those that are `named` and not open, each with the move that brought it. What of the shard still
+    /// waits to be written is dropped, and nothing is waited for, least of all space. Directories go with
+    /// [`super::SegmentStore::unlink`].
     ///
     /// # Errors
     /// [`StoreError::Closed`] or the fault.
-    pub async fn delete_all(&mut self) -> Result<(), StoreError> {
-        self.hand_over(JOB_WEIGHT, Step::DeleteAll).await
+    pub async fn delete_all(
+        &mut self,
+        named: Vec<(TopicPartition, u64)>,
+    ) -> Result<(), StoreError> {
+        let (done, answer) = oneshot::channel();
+        let step = Step::DeleteAll { named, done };
+        // Without a permit's weight: what waits for space holds them all.
+        self.hand_over(0, step).await?;
+        answer.await.map_err(|_| self.shared.stopped())
     }
     /// Promises the shard's manifests as they are after everything handed over so far, and before
     /// anything handed over later. Never blocks.

@@ -230,6 +230,49 @@ async fn until_full(store: &SegmentStore<CountingDisk>) {
     }
 }
 
+/// What else would make room: a replica that goes while the disk is full, with appends that wait for it.
+#[tokio::test]
+async fn a_replica_that_goes_frees_its_space_on_a_full_disk() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk = CountingDisk::default();
+    let store = start(&disk, dir.path());
+    let (mut stays, mut goes) = (store.shard(ShardId(1)), store.shard(SHARD));
+    let batches = run(40, 200);
+    for (shard, partition) in [(&mut stays, tp(1)), (&mut goes, tp(0))] {
+        shard.create(partition, 0).await.expect("create");
+        let appended = shard.append(partition, batches[..1].to_vec()).await;
+        appended.expect("append");
+        shard.freeze().wait().await.expect("frozen");
+    }
+    disk.set_full(true);
+    let mut sent = 1;
+    loop {
+        let one = vec![batches[sent].clone()];
+        let (shard, partition) = match sent % 2 {
+            0 => (&mut stays, tp(1)),
+            _ => (&mut goes, tp(0)),
+        };
+        // Each shard's batches are in order, whatever lies between.
+        let more = shard.append(partition, one);
+        tokio::select! {
+            biased;
+            done = more => done.expect("append"),
+            () = until_full(&store) => break,
+        }
+        sent += 1;
+    }
+    goes.delete_all(vec![(tp(2), 7)]).await.expect("deleted");
+    let removed = store.unlink(SHARD, Arc::default()).await.expect("unlink");
+    assert!(removed > 0 && !dir.path().join("partitions/3-0").exists());
+    assert!(store.is_storage_full());
+    disk.set_full(false);
+    store.retry_storage().await.expect("retry");
+    let kept = stays.freeze().wait().await.expect("frozen");
+    assert!(kept[0].1.next_offset > Offset(2), "{kept:?}");
+    assert_eq!(goes.freeze().wait().await.expect("frozen"), []);
+    store.close().await.expect("close");
+}
+
 #[tokio::test]
 async fn a_failed_sync_reaches_the_caller_and_the_hook_once() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -106,6 +106,12 @@ impl<D: Disk> WriteWorker<D> {
 
     /// Does a shard's job, or holds it behind others.
     fn take(&mut self, job: ShardJob) {
+        if matches!(job.step, Step::DeleteAll { .. }) {
+            self.drop_waiting(job.shard);
+            self.perform(job.shard, job.step);
+            self.done.insert(job.shard, job.sequence);
+            return;
+        }
         if self.held.is_empty() && self.shared.barriers.is_before(job.shard, job.sequence) {
             self.flush();
             if self.held.is_empty() {
@@ -150,6 +156,13 @@ impl<D: Disk> WriteWorker<D> {
                 permit,
             });
         }
+    }
+    /// Nothing of what waits of a shard is written any more.
+    fn drop_waiting(&mut self, shard: ShardId) {
+        self.held.retain(|job| job.shard != shard);
+        self.pending.retain(|(key, _), _| key.0 != shard);
+        let batches = self.pending.values().flat_map(|waiting| &waiting.batches);
+        self.pending_bytes = batches.map(AppendBatch::len).sum();
     }
     fn gather(&mut self, key: (Key, Place), new: Pending) {
         self.pending_bytes += new.batches.iter().map(AppendBatch::len).sum::<usize>();
@@ -282,7 +295,10 @@ impl<D: Disk> WriteWorker<D> {
             Step::Delete { partition } => {
                 self.delete((shard, partition));
             }
-            Step::DeleteAll => self.delete_all(shard),
+            Step::DeleteAll { named, done } => {
+                self.delete_all(shard, named);
+                let _ = done.send(());
+            }
         }
     }
     fn open(
@@ -333,9 +349,17 @@ impl<D: Disk> WriteWorker<D> {
         self.shared.readers.write().insert(key, log.reader());
         self.logs.insert(key, log);
     }
-    fn delete_all(&mut self, shard: ShardId) {
+    fn delete_all(&mut self, shard: ShardId, named: Vec<(TopicPartition, u64)>) {
         self.give_up_aside(shard);
         self.delete_given_up(shard);
+        for (partition, arrival) in named {
+            let key = (shard, partition);
+            let is_open = |log: &PartitionLog<D>| log.owner().arrival == arrival;
+            if !self.logs.get(&key).is_some_and(is_open) {
+                let log = self.empty_log(key, arrival);
+                self.deleted.entry((key, arrival)).or_insert(log);
+            }
+        }
         let keys: Vec<Key> = range_of(&self.logs, shard).map(|(key, _)| *key).collect();
         for key in keys {
             self.delete(key);
