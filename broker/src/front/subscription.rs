@@ -54,6 +54,35 @@ pub async fn run<E: Env>(broker: Arc<Broker<E>>, subscribe: Subscribe, outlet: O
     }
 }
 
+/// The shard here that serves a partition, leader or not if that is allowed.
+fn shard_of<E: Env>(
+    broker: &Broker<E>,
+    tp: TopicPartition,
+    allow_follower: bool,
+) -> Result<Arc<Shard<E::Disk>>, Error> {
+    if !allow_follower {
+        return match broker.router.route(tp) {
+            Route::Here { shard, .. } => Ok(shard),
+            route => Err(convert::route_error(&broker.router, tp, &route)),
+        };
+    }
+    match broker.router.replica(tp) {
+        Route::Here { shard, .. } => Ok(shard),
+        Route::Elsewhere(shard) => {
+            let image = broker.cluster.image();
+            let known = image.shard(shard);
+            // It may just be starting.
+            Err(
+                match known.is_some_and(|shard| shard.is_hosted_by(broker.node_id)) {
+                    true => convert::not_here_yet(tp),
+                    false => convert::no_replica(&broker.router, tp),
+                },
+            )
+        }
+        route => Err(convert::route_error(&broker.router, tp, &route)),
+    }
+}
+
 async fn follow<E: Env>(
     broker: &Arc<Broker<E>>,
     subscribe: &Subscribe,
@@ -63,25 +92,7 @@ async fn follow<E: Env>(
         TopicId(subscribe.topic_id),
         PartitionId(subscribe.partition),
     );
-    let route = if subscribe.allow_follower {
-        broker.router.replica(tp)
-    } else {
-        broker.router.route(tp)
-    };
-    let shard = match route {
-        Route::Here { shard, .. } => shard,
-        Route::Elsewhere(shard) if subscribe.allow_follower => {
-            let image = broker.cluster.image();
-            let known = image.shard(shard);
-            // It may just be starting.
-            let is_due = known.is_some_and(|shard| shard.is_hosted_by(broker.node_id));
-            return Err(match is_due {
-                true => convert::not_here_yet(tp),
-                false => convert::no_replica(&broker.router, tp),
-            });
-        }
-        route => return Err(convert::route_error(&broker.router, tp, &route)),
-    };
+    let shard = shard_of(broker, tp, subscribe.allow_follower)?;
     let view = shard
         .views
         .get(tp)

@@ -255,18 +255,11 @@ async fn fetch<E: Env>(
         from: base,
         end: mend.wanted().next_offset,
     };
-    if start > base && start < range.end {
-        // Compaction keeps nothing below the log's start: the rest tells how far they are.
-        let rest = Range {
-            from: start,
-            ..range
-        };
-        match compacted_there(broker, node, rest).await {
-            Ok(theirs) if !differs(theirs, ours, base) => {}
-            other => {
-                give_up(broker, mend).await?;
-                return otherwise(other?, ours);
-            }
+    match compacted_there(broker, node, (range, start)).await {
+        Ok(theirs) if theirs.is_none_or(|theirs| !differs(theirs, ours, base)) => {}
+        other => {
+            give_up(broker, mend).await?;
+            return otherwise(other?.unwrap_or_default(), ours);
         }
     }
     let mending = Mutex::new(Some(mend));
@@ -322,17 +315,25 @@ async fn give_up<E: Env>(broker: &Broker<E>, mend: Mend<E::Disk>) -> Result<(), 
     given_up.await.map_err(|error| error.to_string())
 }
 
-/// How far a broker has compacted a partition of which it has this range.
+/// How far a broker has compacted a partition, where the log's start lies in this range: compaction keeps nothing
+/// below it, and the rest tells.
 async fn compacted_there<E: Env>(
     broker: &Broker<E>,
     node: NodeId,
-    range: Range,
-) -> Result<Compacted, String> {
-    let said = Mutex::new(Compacted::default());
+    (range, start): (Range, Offset),
+) -> Result<Option<Compacted>, String> {
+    if start <= range.from || start >= range.end {
+        return Ok(None);
+    }
+    let range = Range {
+        from: start,
+        ..range
+    };
+    let said = Mutex::new(None);
     let look = |piece: Piece| {
         let said = &said;
         async move {
-            *said.lock().await = piece.compacted();
+            *said.lock().await = Some(piece.compacted());
             Ok(Taken::Enough)
         }
     };
