@@ -107,7 +107,8 @@ async fn follow<E: Env>(
     let starting = to_host.into_iter().map(|shard| host(broker, shard));
     try_join_all(starting).await?;
     if let Some(plan) = image.plan() {
-        broker.followed_plan.send_replace(plan.id);
+        let is_news = |followed: &mut u64| std::mem::replace(followed, plan.id) != plan.id;
+        broker.followed_plan.send_if_modified(is_news);
     }
     Ok(())
 }

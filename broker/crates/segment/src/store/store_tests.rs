@@ -261,7 +261,9 @@ async fn a_replica_that_goes_frees_its_space_on_a_full_disk() {
         }
         sent += 1;
     }
+    let ticket = goes.freeze();
     goes.delete_all(vec![(tp(2), 7)]).await.expect("deleted");
+    ticket.wait().await.expect_err("its logs are gone");
     let removed = store.unlink(SHARD, Arc::default()).await.expect("unlink");
     assert!(removed > 0 && !dir.path().join("partitions/3-0").exists());
     assert!(store.is_storage_full());

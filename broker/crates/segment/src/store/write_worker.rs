@@ -108,6 +108,8 @@ impl<D: Disk> WriteWorker<D> {
     fn take(&mut self, job: ShardJob) {
         if matches!(job.step, Step::DeleteAll { .. }) {
             self.drop_waiting(job.shard);
+            // Who waits for manifests of before gets none: without its logs they would be another state's.
+            drop(self.shared.barriers.take_before(job.shard, job.sequence));
             self.perform(job.shard, job.step);
             self.done.insert(job.shard, job.sequence);
             return;
