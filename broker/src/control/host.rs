@@ -25,7 +25,7 @@ use crate::groups::{self, Coordinator};
 use crate::node::Broker;
 use crate::runtime::accumulate::Accumulator;
 use crate::runtime::machine::ShardMachine;
-use crate::runtime::{Shard, discard};
+use crate::runtime::{Shard, discard, leftovers};
 
 /// Before what found no room on the disk is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
@@ -80,25 +80,31 @@ async fn follow<E: Env>(
     }
     let mut durable = false;
     let mut to_host = Vec::new();
+    let mut lying = Lying::default();
     for shard in image.shards() {
         let hosted = broker.shards.get(shard.id);
-        if shard.is_hosted_by(broker.node_id) {
-            if let Some(hosted) = hosted {
-                set_vote_floor(broker, &hosted);
+        let is_member = shard.is_hosted_by(broker.node_id);
+        match &hosted {
+            Some(hosted) if is_member => {
+                set_vote_floor(broker, hosted);
                 continue;
             }
-            if !discard::is_there(&broker.shard_context, &broker.groups, shard.id).await? {
-                make_durable(broker, &mut durable).await?;
-            }
+            None if !is_member && absent.contains(&shard.id) => continue,
+            _ => {}
+        }
+        let is_kept = hosted.is_some()
+            || discard::is_there(&broker.shard_context, &broker.groups, shard.id).await?;
+        let is_left = !is_kept && lying.has_any_of(broker, image, shard.id).await?;
+        if is_member != is_kept || is_left {
+            make_durable(broker, &mut durable).await?;
+        }
+        if is_left || (is_kept && !is_member) {
+            end(broker, image, shard.id).await?;
+        }
+        if is_member {
             absent.remove(&shard.id);
             to_host.push(shard);
-        } else if hosted.is_some() || !absent.contains(&shard.id) {
-            if hosted.is_some()
-                || discard::is_there(&broker.shard_context, &broker.groups, shard.id).await?
-            {
-                make_durable(broker, &mut durable).await?;
-                end(broker, image, shard.id).await?;
-            }
+        } else {
             absent.insert(shard.id);
         }
     }
@@ -111,6 +117,42 @@ async fn follow<E: Env>(
         broker.followed_plan.send_if_modified(is_news);
     }
     Ok(())
+}
+
+/// The partitions that have a directory here, listed when first asked for.
+#[derive(Default)]
+struct Lying(Option<BTreeSet<(TopicPartition, u64)>>);
+
+impl Lying {
+    /// Whether anything lies in a partition that the image has in a shard.
+    async fn has_any_of<E: Env>(
+        &mut self,
+        broker: &Broker<E>,
+        image: &Image,
+        shard: ShardId,
+    ) -> anyhow::Result<bool> {
+        let found = match &mut self.0 {
+            Some(found) => found,
+            empty => {
+                let listed = leftovers::directories(&broker.shard_context).await;
+                let listed = listed.context("cannot list the partitions' directories")?;
+                empty.insert(listed.into_iter().collect())
+            }
+        };
+        Ok(!found.is_empty() && placed(image, shard).any(|partition| found.contains(&partition)))
+    }
+}
+
+/// The partitions that the image has in a shard, each with the move that brought it.
+fn placed(image: &Image, shard: ShardId) -> impl Iterator<Item = (TopicPartition, u64)> {
+    image.topics().flat_map(move |topic| {
+        let id = topic.id();
+        let partitions = (0..).zip(topic.shards().collect::<Vec<_>>());
+        partitions
+            .filter(move |(_, placed)| *placed == shard)
+            .map(|(number, _)| PartitionId(number))
+            .map(move |number| (TopicPartition::new(id, number), topic.arrival(number)))
+    })
 }
 
 /// Whether the image could not be made durable for want of room: nothing has been done then.
@@ -198,18 +240,7 @@ async fn end<E: Env>(broker: &Arc<Broker<E>>, image: &Image, shard: ShardId) -> 
     }
     broker.damage.forget(shard);
     broker.shard_context.compactions.forget(shard);
-    let of_topic = |topic: &Arc<highwater_metadata::Topic>| {
-        let id = topic.id();
-        let partitions = (0..).zip(topic.shards().collect::<Vec<_>>());
-        partitions
-            .filter(move |(_, placed)| *placed == shard)
-            .map(move |(number, _)| {
-                let number = PartitionId(number);
-                (TopicPartition::new(id, number), topic.arrival(number))
-            })
-            .collect::<Vec<_>>()
-    };
-    let partitions = image.topics().flat_map(of_topic).collect();
+    let partitions = placed(image, shard).collect();
     discard::discard(&broker.shard_context, &broker.groups, shard, partitions)
         .await
         .with_context(|| format!("cannot remove the replica of shard {shard}"))

@@ -45,7 +45,8 @@ impl<E: Env> Peer for PeerService<E> {
         &self,
         request: Request<HelloRequest>,
     ) -> Result<Response<HelloResponse>, Status> {
-        Ok(Response::new(hello::answer(&self.0, &request.into_inner())))
+        let caller = request.into_inner();
+        Ok(Response::new(hello::answer(&self.0, &caller).await))
     }
 
     async fn propose(

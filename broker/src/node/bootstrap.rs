@@ -66,6 +66,8 @@ pub enum Verdict {
         /// Addresses without an answer.
         missing: Vec<String>,
     },
+    /// A cluster knows this broker with another disk, and no leader has said that this still holds.
+    Unconfirmed,
     /// A cluster exists and knows this broker's incarnation, or has never heard of its id.
     Adopt {
         /// Its id.
@@ -118,9 +120,7 @@ pub fn decide(
     }
     let is_unsure = |a: &HelloResponse| a.established && a.known_incarnation != me.incarnation;
     if answers.values().any(is_unsure) {
-        return Ok(Verdict::Wait {
-            missing: Vec::new(),
-        });
+        return Ok(Verdict::Unconfirmed);
     }
     let missing: Vec<String> = join
         .iter()
@@ -241,6 +241,7 @@ pub async fn ask_all<N: Net>(
         initial_addresses: join.to_vec(),
         address: address.to_owned(),
         format_version: FORMAT_VERSION,
+        passed_on: false,
     };
     let asked = join.iter().map(|peer| async {
         let answer = ask(net, peer, request.clone()).await?;
@@ -266,18 +267,21 @@ async fn ask<N: Net>(net: &N, peer: &str, request: HelloRequest) -> Option<Hello
     }
 }
 
-/// Waits before the next round. Announces who is missing when that changed.
-pub async fn pause(missing: &[String], announced: &mut Vec<String>) {
-    if missing != announced.as_slice() {
-        if missing.is_empty() {
-            tracing::info!("all founders answer; waiting for the cluster to be made");
-        } else {
-            tracing::info!(
-                missing = missing.join(", "),
-                "waiting for the other founders"
-            );
+/// Waits before the next round. Says why when that changed.
+pub async fn pause(verdict: Verdict, announced: &mut Option<Verdict>) {
+    if announced.as_ref() != Some(&verdict) {
+        match &verdict {
+            Verdict::Wait { missing } if !missing.is_empty() => {
+                let missing = missing.join(", ");
+                tracing::info!(missing, "waiting for the other founders");
+            }
+            Verdict::Unconfirmed => tracing::warn!(
+                "the cluster knows this broker with another data directory; waiting for its metadata \
+                 leader to say whether that was given up"
+            ),
+            _ => tracing::info!("all founders answer; waiting for the cluster to be made"),
         }
-        *announced = missing.to_vec();
+        *announced = Some(verdict);
     }
     tokio::time::sleep(ASK_AGAIN_AFTER).await;
 }

@@ -171,9 +171,9 @@ fn an_older_image_turns_nobody_away_that_a_newer_one_may_let_in() {
         members,
     };
     assert_eq!(verdict, asks);
-    // Who has not recovered yet says nothing.
+    // Whom no leader has confirmed says nothing.
     let verdict = with([known(1, ""), known(2, ""), known(3, "")]).expect("decided");
-    assert_eq!(verdict, Verdict::Wait { missing: vec![] });
+    assert_eq!(verdict, Verdict::Unconfirmed);
 }
 
 #[test]

@@ -84,14 +84,16 @@ fn with_directory<E: Env>(broker: &Broker<E>, error: JoinError) -> anyhow::Error
 
 async fn found_or_adopt<E: Env>(broker: &Broker<E>) -> anyhow::Result<()> {
     let me = broker.membership.identity();
-    let mut announced = vec![String::new()];
+    let mut announced = None;
     loop {
         let net = broker.env.net();
         let answers = bootstrap::ask_all(net, &me, &broker.join, &broker.address).await;
         let verdict = bootstrap::decide(&me, &broker.join, &answers)
             .map_err(|error| with_directory(broker, error))?;
         match verdict {
-            Verdict::Wait { missing } => bootstrap::pause(&missing, &mut announced).await,
+            verdict @ (Verdict::Wait { .. } | Verdict::Unconfirmed) => {
+                bootstrap::pause(verdict, &mut announced).await;
+            }
             Verdict::Adopt { cluster_id } => {
                 tracing::info!(cluster_id, "adopting the cluster");
                 return store(

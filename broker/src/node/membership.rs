@@ -118,42 +118,55 @@ impl Membership {
     /// Why a caller must not join; empty if it may.
     #[must_use]
     pub fn refusal(&self, caller: &HelloRequest) -> String {
+        let reason = self
+            .lasting_refusal(caller)
+            .or_else(|| self.refusal_by_image(caller));
+        reason.unwrap_or_default()
+    }
+
+    /// Why a caller must not join, whatever the cluster has decided since this image.
+    #[must_use]
+    pub fn lasting_refusal(&self, caller: &HelloRequest) -> Option<String> {
         if caller.format_version > FORMAT_VERSION {
-            return format!(
+            return Some(format!(
                 "it speaks format {}, this cluster {FORMAT_VERSION}; upgrade the cluster first",
                 caller.format_version
-            );
+            ));
         }
         if let Some(ours) = self.cluster_id()
             && !caller.cluster_id.is_empty()
             && caller.cluster_id != ours
         {
-            return format!(
+            return Some(format!(
                 "its data directory belongs to cluster {}, this is cluster {ours}; use another \
                  data directory or other addresses",
                 caller.cluster_id
-            );
+            ));
         }
-        if self.cluster.image().is_retired(&caller.incarnation) {
-            return format!(
+        let is_retired = self.cluster.image().is_retired(&caller.incarnation);
+        is_retired.then(|| {
+            format!(
                 "the data directory of broker {} was replaced or removed; give it an empty one",
                 caller.node_id
-            );
-        }
+            )
+        })
+    }
+
+    /// Why a caller must not join by this image: a newer one may have given the disk up that this one knows.
+    fn refusal_by_image(&self, caller: &HelloRequest) -> Option<String> {
         if self.was_taken_in(&caller.cluster_id) {
-            return String::new();
+            return None;
         }
-        match self.known_incarnation(caller.node_id) {
-            Some(known) if mutant!(WipedBrokerVotes => false; else known != caller.incarnation) => {
-                format!(
-                    "broker {0} is known here with another data directory (incarnation {known}, \
-                     not {1}); a wiped or exchanged disk must not vote: bring the old directory \
-                     back, or give it up with `highwater cluster replace {0}`",
-                    caller.node_id, caller.incarnation
-                )
-            }
-            _ => String::new(),
-        }
+        let known = self.known_incarnation(caller.node_id)?;
+        let is_another = mutant!(WipedBrokerVotes => false; else known != caller.incarnation);
+        is_another.then(|| {
+            format!(
+                "broker {0} is known here with another data directory (incarnation {known}, \
+                 not {1}); a wiped or exchanged disk must not vote: bring the old directory \
+                 back, or give it up with `highwater cluster replace {0}`",
+                caller.node_id, caller.incarnation
+            )
+        })
     }
 
     /// Whether a call or a Raft lane of another broker is let in.

@@ -2,7 +2,8 @@
 //!
 //! Order: the log forgets the group, then the checkpoint goes, then the segments. Whatever a crash
 //! leaves is either a checkpoint without a log, which is a state as good as any to begin from, or
-//! files that no checkpoint names.
+//! files that no checkpoint names. Removed files may come back with a loss of power, too: what lies in
+//! partitions of a shard that has neither log nor checkpoint here is removed by the next process.
 
 use std::collections::BTreeSet;
 use std::io;

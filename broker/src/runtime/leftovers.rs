@@ -40,6 +40,21 @@ fn note(shard: ShardId, files: usize) -> io::Result<usize> {
     Ok(files)
 }
 
+/// The partitions that have a directory here, in use or not, each with the move that brought it.
+///
+/// # Errors
+/// Those of the file system.
+pub async fn directories<E: Env>(
+    context: &ShardContext<E>,
+) -> io::Result<Vec<(TopicPartition, u64)>> {
+    let store = context.store.clone();
+    let list = move || store.partition_directories();
+    match context.env.workers() {
+        Workers::Tasks => list(),
+        Workers::Threads => blocking(list).await,
+    }
+}
+
 /// Removes directories that no log uses of partitions that are gone: `is_gone` says so of one that a
 /// move has brought. To be called when all shards of this broker have applied again what they had
 /// before its last start. Returns how many files are gone.
@@ -50,12 +65,7 @@ pub async fn of_gone_partitions<E: Env>(
     context: &Arc<ShardContext<E>>,
     is_gone: impl Fn(TopicPartition, u64) -> bool,
 ) -> io::Result<usize> {
-    let store = context.store.clone();
-    let list = move || store.partition_directories();
-    let found = match context.env.workers() {
-        Workers::Tasks => list(),
-        Workers::Threads => blocking(list).await,
-    }?;
+    let found = directories(context).await?;
     let (gone, kept): (BTreeSet<_>, BTreeSet<_>) = found
         .into_iter()
         .partition(|(tp, arrival)| is_gone(*tp, *arrival));

@@ -5,7 +5,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
 
-use highwater_broker::process::{ADDRESS_IN_USE, Broker, BrokerSpec};
+use highwater_broker::process::{ADDRESS_IN_USE, Broker, BrokerSpec, ProcessError};
 use highwater_client::NewTopic;
 
 use super::fleet::{Fleet, PATIENCE, copy_dir, eventually, refused};
@@ -216,6 +216,27 @@ async fn founders_that_contradict_each_other_do_not_found() {
     make_topic(&client, NewTopic::named("orders")).await;
     let mut journal = Journal::of("orders");
     journal.produce(&client.producer().build(), 5).await;
+    fleet.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_disk_is_turned_away_only_when_a_leader_says_so() {
+    let mut fleet = Fleet::started(3, &[]).await;
+    fleet.stop_all().await;
+    fs::remove_dir_all(fleet.data_dir(3)).expect("wiped");
+    // Alone it does not know what the others have decided.
+    fleet.start(2);
+    let mut lost = Broker::start(fleet.spec(3).clone()).expect("started");
+    let asks = "waiting for its metadata leader to say";
+    fleet.logged(3, asks).await;
+    fleet.start(1);
+    let ended = lost.wait_ready(PATIENCE).await.expect_err("turned away");
+    assert!(matches!(ended, ProcessError::Ended { .. }), "{ended}");
+    fleet
+        .logged(3, "refuses this broker: broker 3 is known")
+        .await;
+    fleet.ready(1).await;
+    fleet.ready(2).await;
     fleet.stop_all().await;
 }
 

@@ -16,8 +16,9 @@ use crate::trace;
 
 /// A process whose sync has failed ends within this.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// One whose lost disk was given up may still hear that it is unknown, for so long.
-const HEARSAY: Duration = Duration::from_secs(5);
+/// The answer that turns away one whose disk is lost may have been on its way, for so long, when the disk was
+/// given up: whoever asks waits no longer.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// How a broker says that the cluster does not take its disk.
 const REFUSED: &str = "refuses this broker";
 
@@ -114,7 +115,7 @@ impl Node {
         let is_unknown = match self.lost {
             Lost::No => false,
             Lost::Unknown => true,
-            Lost::LetIn(at) => now < at + HEARSAY,
+            Lost::LetIn(at) => now < at + ON_ITS_WAY,
         };
         sync_failed || found_no_room || (is_unknown && ended.why.contains(REFUSED))
     }
