@@ -1,6 +1,8 @@
 //! Members of a group against a fake coordinator: what is committed, in which order records are
 //! handled, what happens to those that fail.
 
+#[path = "group/anew.rs"]
+mod anew;
 #[path = "group/budget.rs"]
 mod budget;
 #[path = "group/chunks.rs"]
@@ -8,8 +10,12 @@ mod chunks;
 mod fake;
 #[path = "group/given_up.rs"]
 mod given_up;
+#[path = "group/hooks.rs"]
+mod hooks;
 #[path = "group/keys.rs"]
 mod keys;
+#[path = "group/letters.rs"]
+mod letters_of;
 #[path = "group/lost_answers.rs"]
 mod lost_answers;
 #[path = "group/resets.rs"]

@@ -253,3 +253,33 @@ async fn mistakes_are_rejected_at_once_and_keys_choose_partitions() {
     let closed = clone.send(ProducerRecord::to("t").value("v")).await;
     assert_eq!(closed, Err(SendError::Rejected(Cause::Closed)));
 }
+
+#[tokio::test]
+async fn records_without_a_key_are_spread_batch_by_batch() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.topic("t", 4);
+    let client = cluster.client().await;
+    for linger in [Duration::ZERO, Duration::from_millis(1)] {
+        let producer = client.producer().linger(linger).build();
+        let mut partitions = std::collections::BTreeSet::new();
+        // A choice of one of four that was the same 64 times would be one in 2^126.
+        for value in 0..64 {
+            let record = ProducerRecord::to("t").value(value.to_string());
+            partitions.insert(producer.send(record).await.unwrap().partition);
+        }
+        assert!(partitions.len() > 1, "{partitions:?} with {linger:?}");
+    }
+    // What is handed over while a batch is open goes into that.
+    let producer = client.producer().linger(Duration::from_millis(200)).build();
+    let mut acks = Vec::new();
+    for value in 0..64 {
+        let record = ProducerRecord::to("t").value(value.to_string());
+        acks.push(producer.enqueue(record).await.unwrap());
+    }
+    producer.flush().await;
+    let mut partitions = std::collections::BTreeSet::new();
+    for ack in acks {
+        partitions.insert(ack.await.unwrap().partition);
+    }
+    assert_eq!(partitions.len(), 1, "{partitions:?}");
+}

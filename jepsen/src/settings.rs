@@ -51,8 +51,9 @@ pub enum Checkpoints {
 }
 
 /// Keeps a broker under test small: a run should not fill the disk, and should see checkpoints,
-/// recycled files and followers that fell behind.
-const USUAL: [(&str, &str); 7] = [
+/// recycled files and followers that fell behind. Whoever reads from the beginning reads from the disk, and so sees
+/// what has rotted and what was compacted there.
+const USUAL: [(&str, &str); 8] = [
     ("wal.budget_bytes", "256MiB"),
     ("wal.file_bytes", "4MiB"),
     ("storage.reserve_bytes", "128MiB"),
@@ -60,6 +61,7 @@ const USUAL: [(&str, &str); 7] = [
     ("storage.checkpoint_bytes", "4MiB"),
     ("storage.retention_interval_ms", "2s"),
     ("compaction.interval_ms", "2s"),
+    ("limits.tail_cache_bytes", "256KiB"),
 ];
 
 /// Small log files, so that they are recycled, and many checkpoints.

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use highwater_mutant::mutant;
 use highwater_proto::NodeId;
 use highwater_proto::internal::ClockOffset;
 use parking_lot::Mutex;
@@ -169,6 +170,7 @@ impl Clocks {
     /// it is the later one: who looks too young is kept.
     #[must_use]
     pub fn append_time(&self, wall_ms: i64) -> i64 {
+        mutant!(StampsOwnTime => { return wall_ms; });
         let Some((at, common)) = *self.common.lock() else {
             return self.among_met(wall_ms);
         };

@@ -197,3 +197,12 @@ fn a_majority_of_all_brokers_counts_not_of_those_heard() {
     let split = heard(&[(2, 0), (3, HOUR), (4, HOUR)]);
     assert_eq!(judge(0, &others, &split), Verdict::Disagrees(-HOUR));
 }
+
+#[cfg(feature = "mutant")]
+#[test]
+fn the_mutant_breaks_its_rule() {
+    highwater_mutant::fails(
+        highwater_mutant::Mutant::StampsOwnTime,
+        "control::clocks::tests::appends_are_stamped_with_the_time_that_most_have",
+    );
+}

@@ -112,9 +112,12 @@ async fn follow<E: Env>(
     // those that are still to open their files.
     let starting = to_host.into_iter().map(|shard| host(broker, shard));
     try_join_all(starting).await?;
-    if let Some(plan) = image.plan() {
-        let is_news = |followed: &mut u64| std::mem::replace(followed, plan.id) != plan.id;
-        broker.followed_plan.send_if_modified(is_news);
+    if let Some(plan) = image.plan()
+        && *broker.followed_plan.borrow() != plan.id
+    {
+        // No process here believes an older image again, in which a disk counts that the plan has given up.
+        make_durable(broker, &mut durable).await?;
+        broker.followed_plan.send_replace(plan.id);
     }
     Ok(())
 }

@@ -110,6 +110,9 @@ impl Peers for Addresses {
     fn heard_clock(&self, node: NodeId, wall_ms: i64) {
         self.clocks.met(node, wall_ms);
     }
+    fn is_retired(&self, incarnation: &str) -> bool {
+        self.cluster.image().is_retired(incarnation)
+    }
 }
 
 /// Clients of the internal service.

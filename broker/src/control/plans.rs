@@ -256,7 +256,11 @@ async fn next_step<E: Env>(
             reach(broker, shard, &as_planned(shard), term).await?;
             Ok(MoveStep::Expelled)
         }
-        MoveState::Waiting => may_begin(broker, image, plan, step.add).map(|()| MoveStep::Learn),
+        MoveState::Waiting => {
+            may_begin(broker, image, plan, step.add)?;
+            all_know(broker, plan, shard, step.add)?;
+            Ok(MoveStep::Learn)
+        }
         MoveState::Learning if plan.cancelled && !votes(broker, shard, step.add) => {
             reach(broker, shard, &as_planned(shard), term).await?;
             Ok(MoveStep::Cancelled)
@@ -288,6 +292,46 @@ fn may_begin<E: Env>(
         ));
     }
     Ok(())
+}
+
+/// Whether the shard's other replicas have followed the plan: they talk no more to a process whose disk it gives up,
+/// and that may still run. Who talked to that one would take its word for the new replica's. Those that are away cannot
+/// be waited for; but of a replaced disk's shard a majority has to know.
+fn all_know<E: Env>(
+    broker: &Broker<E>,
+    plan: &Plan,
+    shard: &ShardInfo,
+    new: NodeId,
+) -> Result<(), String> {
+    let others = shard.replicas.iter().copied().filter(|id| *id != new);
+    let (known, unknown) = others.partition(|id| broker.reports.has_followed(*id, plan.id));
+    let replaces = matches!(plan.kind, PlanKind::Replace(_));
+    match unaware(&known, &unknown, &broker.liveness.alive(), replaces) {
+        None => Ok(()),
+        Some(id) => {
+            let plan = plan.id;
+            Err(format!(
+                "broker {id} has not taken notice of plan {plan} yet"
+            ))
+        }
+    }
+}
+
+/// The first of a shard's replicas that has to know of a plan first. Pure.
+fn unaware(
+    known: &BTreeSet<NodeId>,
+    unknown: &BTreeSet<NodeId>,
+    alive: &BTreeSet<NodeId>,
+    replaces: bool,
+) -> Option<NodeId> {
+    let others = known.len() + unknown.len();
+    // Of all replicas, the new one among them.
+    let majority = others.div_ceil(2) + 1;
+    let enough = !replaces || known.len() >= majority.min(others);
+    unknown
+        .iter()
+        .copied()
+        .find(|id| alive.contains(id) || !enough)
 }
 
 /// The new replica becomes a member; its floor is written down; it catches up and votes, and the

@@ -1,11 +1,11 @@
-//! Who votes in the metadata group.
+//! Who votes in the metadata group, and who has to know of a plan.
 
 use std::collections::BTreeSet;
 
 use highwater_metadata::{Image, MetadataCommand, NewBroker, PlanKind};
 use highwater_proto::NodeId;
 
-use super::metadata_goal;
+use super::{metadata_goal, unaware};
 
 /// So many brokers, of which three made the cluster; every shard has had a leader.
 pub(in crate::control) fn image(brokers: u32) -> Image {
@@ -79,4 +79,25 @@ fn who_leaves_is_followed_by_another() {
     three.apply(&replace);
     let goal = metadata_goal(&three, &set(&[1, 2, 3]), &set(&[1, 2, 3])).expect("a goal");
     assert_eq!((goal.voters, goal.learners), (set(&[1, 2]), set(&[])));
+}
+
+#[test]
+fn replicas_have_to_know_whose_disk_is_given_up() {
+    let waits = |known: &[u32], unknown: &[u32], alive: &[u32], replaces| {
+        unaware(&set(known), &set(unknown), &set(alive), replaces).map(|id| id.0)
+    };
+    // Both others of three, whether they answer or not.
+    assert_eq!(waits(&[1, 2], &[], &[1, 2], true), None);
+    assert_eq!(waits(&[1], &[2], &[1, 2], true), Some(2));
+    assert_eq!(waits(&[1], &[2], &[1], true), Some(2));
+    // Of five, one may be away, or lost as well.
+    assert_eq!(waits(&[1, 2, 3], &[4], &[1, 2, 3], true), None);
+    assert_eq!(waits(&[1, 2, 3], &[4], &[1, 2, 3, 4], true), Some(4));
+    assert_eq!(waits(&[1, 2], &[3, 4], &[1, 2], true), Some(3));
+    // Where nobody's disk is given up, those that are away are not waited for.
+    assert_eq!(waits(&[1], &[2], &[1], false), None);
+    assert_eq!(waits(&[1], &[2], &[1, 2], false), Some(2));
+    // A shard of one replica, and of two.
+    assert_eq!(waits(&[], &[], &[], true), None);
+    assert_eq!(waits(&[1], &[], &[1], true), None);
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use highwater_mutant::mutant;
 use highwater_proto::internal::{Alarm, HeartbeatRequest, PartitionMoveReport, ShardReport};
 use highwater_proto::{NodeId, ShardId, TopicPartition};
 use parking_lot::Mutex;
@@ -78,8 +79,8 @@ impl Reports {
     #[must_use]
     pub fn has_followed(&self, broker: NodeId, plan: u64) -> bool {
         let said = self.0.lock();
-        said.get(&broker)
-            .is_some_and(|said| said.followed_plan >= plan)
+        let has = |said: &Said| said.followed_plan >= plan;
+        mutant!(CountsTheOldReplica => true; else said.get(&broker).is_some_and(has))
     }
     /// What a broker said is wrong with it.
     #[must_use]
@@ -112,3 +113,7 @@ impl Reports {
         self.0.lock().get(&broker)?.shards.get(&shard).cloned()
     }
 }
+
+#[cfg(test)]
+#[path = "reports_tests.rs"]
+mod tests;

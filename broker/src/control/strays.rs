@@ -7,6 +7,7 @@
 
 use highwater_env::Disk;
 use highwater_metadata::Image;
+use highwater_mutant::mutant;
 use highwater_proto::{ShardId, TopicPartition};
 use highwater_shard::{MoveCommand, MoveStep};
 
@@ -69,11 +70,11 @@ pub(super) fn due(image: &Image, found: &Found) -> Judged {
     let running = image.running_plan();
     let moving = running.and_then(|plan| Some((plan.id, *plan.moving(tp.topic, tp.partition)?)));
     let is_meant = placed == shard && topic.arrival(tp.partition) == arrival;
-    if is_meant && importing {
+    if mutant!(ForgetsArrivals => false; else is_meant && importing) {
         // The move is done, so it is whole: this leader has not applied as much of the log yet.
         return Judged::Moves;
     }
-    let is_here = is_meant;
+    let is_here = mutant!(ForgetsArrivals => is_meant && !importing; else is_meant);
     let step = match (moving, leaves_by) {
         // A copy, whole or not, that the running plan goes on with.
         (Some((plan, going)), _) if plan == arrival && going.to == shard => return Judged::Moves,

@@ -196,3 +196,12 @@ fn a_copy_whose_move_is_done_is_whole_whatever_a_new_leader_has_applied() {
     assert_eq!(due(&image, &copy), Judged::Moves, "others serve it");
     assert_eq!(due(&image, &found(to, 1)), Judged::Belongs);
 }
+
+#[cfg(feature = "mutant")]
+#[test]
+fn the_mutant_breaks_its_rule() {
+    highwater_mutant::fails(
+        highwater_mutant::Mutant::ForgetsArrivals,
+        "control::strays::tests::a_copy_whose_move_is_done_is_whole_whatever_a_new_leader_has_applied",
+    );
+}

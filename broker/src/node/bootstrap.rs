@@ -277,7 +277,8 @@ pub async fn pause(verdict: Verdict, announced: &mut Option<Verdict>) {
             }
             Verdict::Unconfirmed => tracing::warn!(
                 "the cluster knows this broker with another data directory; waiting for its metadata \
-                 leader to say whether that was given up"
+                 leader to say whether that was given up (if there cannot be one without this broker, \
+                 bring the old directory back)"
             ),
             _ => tracing::info!("all founders answer; waiting for the cluster to be made"),
         }

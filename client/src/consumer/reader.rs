@@ -26,7 +26,7 @@ pub(crate) struct Reader {
     parts: BTreeMap<TopicPartition, Part>,
     sessions: BTreeMap<u64, Session>,
     chunks: VecDeque<Chunk>,
-    errors: VecDeque<ConsumeError>,
+    errors: VecDeque<(TopicPartition, ConsumeError)>,
     jitter: Jitter,
     generations: u64,
 }
@@ -389,12 +389,13 @@ impl Reader {
             return;
         };
         part.halted = true;
-        self.errors.push_back(ConsumeError::Partition {
+        let error = ConsumeError::Partition {
             topic: part.topic.to_string(),
             partition: tp.partition.0,
             offset: part.position,
             cause,
-        });
+        };
+        self.errors.push_back((tp, error));
     }
 
     /// The same, when what is buffered cannot be used either.
@@ -407,12 +408,12 @@ impl Reader {
         self.rewind(tp);
     }
 
+    /// An error whose partition has nothing buffered before it.
     pub(crate) fn next_error(&mut self) -> Option<ConsumeError> {
-        if self.chunks.is_empty() {
-            self.errors.pop_front()
-        } else {
-            None
-        }
+        let chunks = &self.chunks;
+        let is_due = |tp: TopicPartition| chunks.iter().all(|chunk| chunk.tp != tp);
+        let at = self.errors.iter().position(|(tp, _)| is_due(*tp))?;
+        self.errors.remove(at).map(|(_, error)| error)
     }
     pub(crate) fn next_chunk(&mut self) -> Option<Chunk> {
         self.chunks.pop_front()

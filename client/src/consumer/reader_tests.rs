@@ -246,3 +246,28 @@ fn what_stands_still_goes_on_where_it_is_read_to() {
         "it goes on already"
     );
 }
+
+#[test]
+fn an_error_waits_for_what_is_buffered_of_its_own_partition_alone() {
+    let mut reader = reader(1 << 20, 2);
+    reader.open_session(1, NodeId(1));
+    assert_eq!(subscribed(&reader.requests(1, NOW)).len(), 2);
+    let arrived = |reader: &mut Reader, id| {
+        reader
+            .arrived((1, id), batches(0, 2), 100, (2, 0))
+            .expect("granted");
+    };
+    arrived(&mut reader, 1);
+    arrived(&mut reader, 2);
+    let first = reader.partition_of((1, 1)).expect("subscribed");
+    let cause = Cause::Transport("broken".to_owned());
+    reader.halt(first, cause);
+    assert!(reader.next_error().is_none(), "its records come first");
+    let chunk = reader.next_chunk().expect("buffered");
+    assert_eq!(chunk.tp, first);
+    let error = reader.next_error().expect("others may have more for ever");
+    assert!(
+        matches!(error, ConsumeError::Partition { partition, .. } if partition == first.partition.0)
+    );
+    assert!(reader.next_error().is_none());
+}

@@ -172,12 +172,8 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
 
 const IDLE: Duration = Duration::from_secs(60);
 
-/// Looks an offset up anew after it went out of range.
+/// Looks up where to go on after an offset went out of range.
 async fn reset(shared: Arc<Shared>, tp: TopicPartition) {
-    let at = match shared.config.out_of_range {
-        OutOfRange::Latest => At::Latest,
-        OutOfRange::Earliest | OutOfRange::Error => At::Earliest,
-    };
     let view = shared.cluster.view();
     let Some(topic) = view.topic(tp.topic).map(|topic| Arc::clone(&topic.name)) else {
         let unknown = || Cause::UnknownTopic(tp.topic.to_string());
@@ -185,13 +181,51 @@ async fn reset(shared: Arc<Shared>, tp: TopicPartition) {
         return shared.act(|reader, _| reader.halt(tp, cause));
     };
     let deadline = Instant::now() + shared.cluster.timings.request_timeout;
-    match offsets::list(&shared.cluster, &topic, &[(tp.partition, at)], deadline).await {
-        Ok(found) => {
-            if let Some(found) = found.first() {
-                tracing::warn!(partition = %tp, offset = found.offset.0, "out of range: moved");
-                shared.act(|reader, _| reader.seek(tp, found.offset.0));
+    let bounds = [At::Earliest, At::Latest].map(|at| (tp.partition, at));
+    let found = offsets::list(&shared.cluster, &topic, &bounds, deadline).await;
+    let bounds = found.map(|found| found.iter().map(|found| found.offset.0).collect::<Vec<_>>());
+    shared.act(|reader, _| match bounds.as_deref() {
+        Ok([first, end]) => {
+            let Some(position) = reader.position(tp) else {
+                return;
+            };
+            let to = moved(position, (*first, *end), shared.config.out_of_range);
+            if to != position {
+                tracing::warn!(partition = %tp, offset = position, to, "out of range: moved");
             }
+            reader.seek(tp, to);
         }
-        Err(error) => shared.act(|reader, _| reader.halt(tp, error.cause)),
+        Ok(_) => reader.halt(tp, Cause::Transport("a broker told no bounds".to_owned())),
+        Err(error) => reader.halt(tp, error.cause.clone()),
+    });
+}
+
+/// Where to go on from `position` in a log with these bounds, as its leader tells them. Who said that it is out of range
+/// may have been behind: then it is read on where it is, and nothing is read twice.
+fn moved(position: u64, (first, end): (u64, u64), policy: OutOfRange) -> u64 {
+    if (first..=end).contains(&position) {
+        return position;
+    }
+    match policy {
+        OutOfRange::Latest => end,
+        OutOfRange::Earliest | OutOfRange::Error => first,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_is_out_of_the_leaders_bounds_is_moved() {
+        let to = |position, policy| moved(position, (10, 20), policy);
+        for inside in [10, 15, 20] {
+            assert_eq!(to(inside, OutOfRange::Earliest), inside);
+            assert_eq!(to(inside, OutOfRange::Latest), inside);
+        }
+        for outside in [9, 21] {
+            assert_eq!(to(outside, OutOfRange::Earliest), 10);
+            assert_eq!(to(outside, OutOfRange::Latest), 20);
+        }
     }
 }

@@ -234,7 +234,8 @@ impl GroupBuilder {
         self.config.credit_bytes = bytes.max(1);
         self
     }
-    /// Called with partitions that came, before the first record of theirs.
+    /// Called with partitions that came, before the first record of theirs. One that panics is noted in the log,
+    /// and the partitions are worked on all the same.
     #[must_use]
     pub fn on_assigned<F, Fut>(mut self, hook: F) -> Self
     where
@@ -245,7 +246,8 @@ impl GroupBuilder {
         self
     }
     /// Called with partitions that go, when no handler works on them any more and before the last
-    /// commit; after [`RevokeReason::Lost`] handlers may still be at work.
+    /// commit; after [`RevokeReason::Lost`] handlers may still be at work. One that panics is noted in the log, and
+    /// the partitions go all the same.
     #[must_use]
     pub fn on_revoked<F, Fut>(mut self, hook: F) -> Self
     where
@@ -337,15 +339,12 @@ impl GroupBuilder {
             }
             config.topics.push(name);
         }
-        let out_of_range = match config.start {
-            GroupStart::Earliest => OutOfRange::Earliest,
-            GroupStart::Latest => OutOfRange::Latest,
-        };
         let reading = ConsumerConfig {
             credit_bytes: config.credit_bytes,
             max_fetch_bytes: 1 << 20,
             read_from: ReadFrom::Leader,
-            out_of_range,
+            // What is kept behind a commit is handled, wherever partitions without one begin.
+            out_of_range: OutOfRange::Earliest,
         };
         let (consumer, reader) = crate::Consumer::unassigned(&self.client, reading);
         let shared = Arc::new(Shared::new(&self.client, config, reader));

@@ -1,18 +1,20 @@
 //! Dead letters: what they carry beside the record, and how they get into their queue.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use highwater_proto::{Offset, PartitionId, TimestampMs, TopicId};
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use crate::admin::NewTopic;
 use crate::client::Client;
-use crate::error::{AdminError, ErrorCode};
+use crate::error::{AdminError, Cause, ErrorCode};
 use crate::producer::Producer;
 use crate::record::{ConsumedRecord, Headers, ProducerRecord};
+use crate::topics::TopicChange;
 
 /// Headers of a dead letter, as text unless said otherwise. The record's own headers, key and value
 /// are kept.
@@ -50,6 +52,9 @@ const ROOM_BYTES: usize = 64 << 10;
 /// A longer key is not repeated in a header: it would take more than there is room for.
 const MAX_KEY_HEADER_BYTES: usize = ROOM_BYTES / 2;
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 1 << 20;
+/// The most that a topic's `max.message.bytes` may be.
+const MOST_MESSAGE_BYTES: usize = 64 << 20;
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 
 /// Where a dead letter comes from, and why it is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -161,7 +166,8 @@ pub(crate) fn to_record(topic: String, letter: &DeadLetter, of: &ConsumedRecord)
     }
 }
 
-/// Makes a group's queue and the topic by which letters come back, if they are not there.
+/// Makes a group's queue and the topic by which letters come back, if they are not there, and lets both take what the
+/// records of `source` can become.
 pub(crate) async fn create_topics(
     client: &Client,
     group: &str,
@@ -171,22 +177,39 @@ pub(crate) async fn create_topics(
     let limit = source
         .max_message_bytes()
         .unwrap_or(DEFAULT_MAX_MESSAGE_BYTES);
-    let limit = (limit + ROOM_BYTES).min(64 << 20);
+    let limit = (limit + ROOM_BYTES).min(MOST_MESSAGE_BYTES);
     let replicas = source.partitions.first().map_or(0, |p| p.replicas.len());
     let replicas = u32::try_from(replicas).unwrap_or(0);
     for name in [super::dlq_topic(group), super::redrive_topic(group)] {
-        let topic = NewTopic::named(name)
+        let topic = NewTopic::named(name.as_str())
             .partitions(source.partition_count())
             .replication_factor(replicas)
-            .config("max.message.bytes", limit.to_string());
+            .config(MAX_MESSAGE_BYTES, limit.to_string());
         match client.admin().create_topic(topic).await {
-            Err(error) if error.cause().code() != Some(ErrorCode::TopicExists) => {
-                return Err(error);
+            Ok(_) => {}
+            Err(error) if error.cause().code() == Some(ErrorCode::TopicExists) => {
+                raise_limit(client, &name, limit).await?;
             }
-            _ => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+fn is_gone(cause: &Cause) -> bool {
+    let gone = [ErrorCode::UnknownTopic, ErrorCode::TopicDeleted];
+    matches!(cause, Cause::UnknownTopic(_)) || cause.code().is_some_and(|code| gone.contains(&code))
+}
+
+/// A topic that was made for smaller records takes larger ones.
+async fn raise_limit(client: &Client, name: &str, limit: usize) -> Result<(), AdminError> {
+    let topic = client.topic(name).await.map_err(AdminError::Rejected)?;
+    let present = topic.max_message_bytes();
+    if present.unwrap_or(DEFAULT_MAX_MESSAGE_BYTES) >= limit {
+        return Ok(());
+    }
+    let change = TopicChange::of(name).set(MAX_MESSAGE_BYTES, limit.to_string());
+    client.admin().alter_topic(change).await.map(|_| ())
 }
 
 /// The way into a group's dead letter queue.
@@ -194,7 +217,8 @@ pub(super) struct DeadLetters {
     client: Client,
     group: Arc<str>,
     producer: Producer,
-    ready: AtomicBool,
+    /// Topics whose records the queue takes; none while it may be gone.
+    ready: Mutex<BTreeSet<String>>,
 }
 
 impl DeadLetters {
@@ -202,8 +226,9 @@ impl DeadLetters {
         Self {
             client: client.clone(),
             group: Arc::clone(group),
-            producer: client.producer().build(),
-            ready: AtomicBool::new(false),
+            // One letter fits, however large it is.
+            producer: client.producer().buffer_bytes(MOST_MESSAGE_BYTES).build(),
+            ready: Mutex::default(),
         }
     }
 
@@ -232,6 +257,7 @@ impl DeadLetters {
         loop {
             let done = self.try_put(&topic, &letter, record).await;
             let Err(cause) = done else { return };
+            self.ready.lock().clear();
             failures = failures.saturating_add(1);
             tracing::error!(
                 group = &*self.group,
@@ -253,10 +279,14 @@ impl DeadLetters {
         letter: &DeadLetter,
         record: &ConsumedRecord,
     ) -> Result<(), String> {
-        if !self.ready.load(Ordering::Acquire) {
-            let made = create_topics(&self.client, &self.group, &letter.topic).await;
-            made.map_err(|error| error.to_string())?;
-            self.ready.store(true, Ordering::Release);
+        let is_ready = self.ready.lock().contains(&letter.topic);
+        if !is_ready {
+            match create_topics(&self.client, &self.group, &letter.topic).await {
+                Ok(()) => drop(self.ready.lock().insert(letter.topic.clone())),
+                // Redriven, and its topic is gone: it goes into the queue as that is.
+                Err(error) if is_gone(error.cause()) => {}
+                Err(error) => return Err(error.to_string()),
+            }
         }
         let mut record = to_record(topic.to_owned(), letter, record);
         if record.key.is_none() {

@@ -68,6 +68,9 @@ const MOST_PARK_BYTES: usize = 1 << 20;
 /// What is finished of a partition and may be committed.
 fn due_of(state: &State, tp: TopicPartition) -> Option<Due> {
     let part = state.parts.get(&tp)?;
+    if part.progress.to_rewind().is_some() {
+        return None;
+    }
     let (mut parks, mut bytes) = (Vec::new(), 0);
     let mut offset = part.progress.to_commit();
     for (at, name) in part.parks_due() {
@@ -101,24 +104,54 @@ fn rest(shared: &Shared, before: &Due) -> Option<Due> {
     (next.grant == before.grant && !next.parks.is_empty()).then_some(next)
 }
 
+/// Takes back what was committed of logs that have begun anew, before anything of them is committed. Answers with
+/// what failed, and the epochs.
+async fn rewind(shared: &Shared, deadline: Instant) -> Vec<(u64, Cause)> {
+    let due = |state: &State| {
+        let rewound = state.parts.iter().filter_map(|(tp, part)| {
+            Some(Due {
+                tp: *tp,
+                grant: part.grant,
+                epoch: state.membership.commit_epoch(*tp)?,
+                offset: Some(part.progress.to_rewind()?),
+                parks: Vec::new(),
+            })
+        });
+        by_epoch(rewound)
+    };
+    let due = due(&shared.state());
+    let mut failed = Vec::new();
+    for (epoch, due) in due {
+        if let Err(failure) = commit_offsets(shared, (epoch, true), &due, deadline).await {
+            failed.push((epoch, failure.cause));
+        }
+    }
+    failed
+}
+
+/// One call can commit under one epoch.
+fn by_epoch(due: impl IntoIterator<Item = Due>) -> BTreeMap<u64, Vec<Due>> {
+    let mut sorted: BTreeMap<u64, Vec<Due>> = BTreeMap::new();
+    for due in due {
+        sorted.entry(due.epoch).or_default().push(due);
+    }
+    sorted
+}
+
 /// Commits everything that is finished now. Cancellation-safe: what was under way may or may not
 /// be committed, and is committed again.
 pub(crate) fn commit(shared: &Shared, deadline: Instant) -> BoxFuture<'_, Result<(), Cause>> {
     async move {
         let _one = shared.ledger.lock().await;
+        let mut failed = rewind(shared, deadline).await;
         let (newest, due) = {
             let state = shared.state();
             (state.membership.epoch(), due(&state))
         };
-        // One call, but for what is being given up.
-        let mut offsets: BTreeMap<u64, Vec<Due>> = BTreeMap::new();
         let (parks, plain): (Vec<_>, Vec<_>) = due.into_iter().partition(|d| !d.parks.is_empty());
-        for due in plain {
-            offsets.entry(due.epoch).or_default().push(due);
-        }
-        let mut failed = Vec::new();
-        for (epoch, due) in offsets {
-            if let Err(failure) = commit_offsets(shared, epoch, &due, deadline).await {
+        // One call, but for what is being given up.
+        for (epoch, due) in by_epoch(plain) {
+            if let Err(failure) = commit_offsets(shared, (epoch, false), &due, deadline).await {
                 failed.push((epoch, failure.cause));
             }
         }
@@ -164,7 +197,7 @@ fn wire(tp: TopicPartition, offset: u64) -> v1::OffsetCommit {
 
 async fn commit_offsets(
     shared: &Shared,
-    epoch: u64,
+    (epoch, allow_rewind): (u64, bool),
     due: &[Due],
     deadline: Instant,
 ) -> Result<(), CallFailure> {
@@ -178,7 +211,7 @@ async fn commit_offsets(
             .iter()
             .filter_map(|due| Some(wire(due.tp, due.offset?)))
             .collect(),
-        allow_rewind: false,
+        allow_rewind,
         timeout_ms: u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX),
     };
     let done = shared.coordinator.call(deadline, timeout, |mut groups| {
@@ -194,8 +227,12 @@ async fn commit_offsets(
             .get_mut(&due.tp)
             .filter(|part| part.grant == due.grant);
         let code = result.error.as_ref().map(v1::Error::code);
-        if let (None | Some(ErrorCode::CommitBehind), Some(part)) = (code, part) {
-            part.progress.committed(result.committed);
+        match (code, part) {
+            (None, Some(part)) if allow_rewind => part.progress.rewound(),
+            (None | Some(ErrorCode::CommitBehind), Some(part)) => {
+                part.progress.committed(result.committed);
+            }
+            _ => {}
         }
         if let Some(error) = &result.error {
             let partition = due.tp;

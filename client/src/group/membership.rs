@@ -144,7 +144,11 @@ impl Membership {
 
     /// Nothing was heard for so long that others may work on what is held.
     pub(crate) fn is_silent(&self, now: Duration) -> bool {
-        self.member && now.saturating_sub(self.heard) >= self.session_timeout
+        self.member && now >= self.silent_at()
+    }
+    /// When it will have been so long.
+    pub(crate) fn silent_at(&self) -> Duration {
+        self.heard + self.session_timeout
     }
 
     /// The session is over: nothing is held any more.

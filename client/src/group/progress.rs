@@ -16,6 +16,8 @@ pub(crate) struct Progress {
     next: u64,
     /// As the group has it.
     committed: Option<u64>,
+    /// The log has begun anew here, below what the group has: to be committed first, as a step back.
+    rewind: Option<u64>,
 }
 
 impl Progress {
@@ -26,7 +28,30 @@ impl Progress {
             entries: VecDeque::new(),
             next: start,
             committed,
+            rewind: None,
         }
+    }
+
+    /// The log has begun anew at `start`, below what was handled of the one before.
+    pub(crate) fn anew(start: u64) -> Self {
+        Self {
+            rewind: Some(start),
+            ..Self::new(start, Some(start))
+        }
+    }
+
+    /// Where the log has begun anew, until the group has that.
+    pub(crate) fn to_rewind(&self) -> Option<u64> {
+        self.rewind
+    }
+    /// The group has it.
+    pub(crate) fn rewound(&mut self) {
+        self.rewind = None;
+    }
+
+    /// Whether an offset lies below what was handled: it is of another log than that was.
+    pub(crate) fn is_past(&self, offset: u64) -> bool {
+        offset < self.next
     }
 
     /// Hands a record out. False, and without effect: it was handed out before.
@@ -94,6 +119,25 @@ mod tests {
         assert_eq!(Progress::new(7, Some(7)).to_commit(), None);
         // The log begins behind what was committed: nothing is taken back.
         assert_eq!(Progress::new(9, Some(7)).to_commit(), Some(9));
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_is_handled_from_its_beginning() {
+        let mut progress = Progress::new(7, Some(7));
+        assert!(progress.hand_out(7) && !progress.is_past(7) && progress.is_past(6));
+        progress = Progress::anew(0);
+        assert_eq!(
+            (progress.to_rewind(), progress.to_commit()),
+            (Some(0), None)
+        );
+        assert!(progress.hand_out(0));
+        progress.finish(0);
+        assert_eq!(progress.to_commit(), Some(1));
+        progress.rewound();
+        assert_eq!(
+            (progress.to_rewind(), progress.to_commit()),
+            (None, Some(1))
+        );
     }
 
     proptest! {

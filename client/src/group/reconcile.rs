@@ -3,6 +3,7 @@
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +15,7 @@ use super::ledger;
 use super::membership::{Grant, Step};
 use super::shared::Shared;
 use super::state::shown;
-use super::{GroupError, session};
+use super::{GroupError, session, worker};
 use crate::error::Cause;
 use crate::offsets::{self, At};
 
@@ -68,7 +69,23 @@ async fn revoked(shared: &Shared, partitions: Vec<NamedPartition>, reason: Revok
         "partitions go"
     );
     if let Some(hook) = &shared.config.revoked {
-        hook(partitions, reason).await;
+        called(shared, "on_revoked", async {
+            hook(partitions, reason).await
+        })
+        .await;
+    }
+}
+
+/// Runs a hook. One that panics must not end the task that follows assignments.
+async fn called(shared: &Shared, name: &str, hook: impl Future<Output = ()>) {
+    if let Err(panic) = AssertUnwindSafe(hook).catch_unwind().await {
+        let panic = worker::message(&*panic);
+        tracing::error!(
+            group = &*shared.config.group,
+            hook = name,
+            panic,
+            "a hook panicked"
+        );
     }
 }
 
@@ -167,7 +184,7 @@ async fn take(shared: &Shared, grants: Vec<Grant>) -> Result<(), Cause> {
             "partitions come"
         );
         if let Some(hook) = &shared.config.assigned {
-            hook(names).await;
+            called(shared, "on_assigned", async { hook(names).await }).await;
         }
     }
     for (grant, start) in ready {

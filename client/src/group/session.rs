@@ -91,8 +91,11 @@ async fn join(shared: &Shared, interval: &mut Duration) -> Result<(), Cause> {
 }
 
 async fn beat(shared: &Shared, interval: Duration) -> Result<(), Cause> {
-    let silence = Instant::now() + shared.config.session_timeout;
-    let said = shared.state().membership.beat();
+    let (silence, said) = {
+        let state = shared.state();
+        let silence = shared.instant(state.membership.silent_at());
+        (silence, state.membership.beat())
+    };
     let request = v1::GroupHeartbeatRequest {
         group: shared.config.group.to_string(),
         member_id: shared.config.member_id.clone(),

@@ -4,7 +4,6 @@
 //! One lock guards it all, and the reader's lock is only ever taken inside of it: a record that
 //! the reader hands out while the lock is held belongs to the grant that is in force.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,7 +15,6 @@ use highwater_proto::{PartitionId, TopicPartition};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep};
-use tokio_util::sync::CancellationToken;
 
 use super::GroupError;
 use super::config::{GroupConfig, NamedPartition};
@@ -85,6 +83,9 @@ impl Shared {
     pub(crate) fn now(&self) -> Duration {
         self.started.elapsed()
     }
+    pub(crate) fn instant(&self, since_made: Duration) -> Instant {
+        self.started + since_made
+    }
 
     /// The member is finished for good.
     pub(crate) fn end(&self, error: GroupError) {
@@ -148,17 +149,8 @@ impl Shared {
         }
         state.grants += 1;
         let name = (Arc::clone(&grant.topic), grant.tp.partition);
-        let part = Part {
-            grant: state.grants,
-            topic: Arc::clone(&grant.topic),
-            progress: Progress::new(start, grant.committed),
-            parks: BTreeMap::new(),
-            cancel: CancellationToken::new(),
-            running: 0,
-            begun: None,
-            abandoned: BTreeSet::new(),
-            held_back: false,
-        };
+        let progress = Progress::new(start, grant.committed);
+        let part = Part::new(state.grants, Arc::clone(&grant.topic), progress);
         let due = part.progress.to_commit().is_some();
         state.parts.insert(grant.tp, part);
         let keys = parked.iter().map(|key| (grant.tp, key.clone()));
@@ -355,8 +347,12 @@ impl Shared {
     fn take_in(&self, state: &mut State, record: ConsumedRecord) -> Option<Job> {
         let name = (Arc::clone(&record.topic), record.partition);
         let tp = *state.names.get(&name)?;
-        let part = state.parts.get_mut(&tp)?;
+        let part = state.parts.get(&tp)?;
         let offset = record.offset.0;
+        if part.progress.is_past(offset) {
+            self.begin_anew(state, tp, offset);
+        }
+        let part = state.parts.get_mut(&tp)?;
         if !part.progress.hand_out(offset) {
             return None;
         }
@@ -387,6 +383,29 @@ impl Shared {
             redriven,
             cancel,
         })
+    }
+
+    /// The log of a partition has begun anew below what the group has handled, because all replicas of it were lost.
+    /// What is at work is of the one before, and counts no more.
+    fn begin_anew(&self, state: &mut State, tp: TopicPartition, offset: u64) {
+        state.purge(tp, false);
+        state.grants += 1;
+        let grant = state.grants;
+        let Some(part) = state.parts.get_mut(&tp) else {
+            return;
+        };
+        tracing::warn!(
+            group = &*self.config.group,
+            topic = &*part.topic,
+            partition = tp.partition.0,
+            handled = part.progress.first_open(),
+            offset,
+            "the log has begun anew below what the group has handled: going on from its beginning"
+        );
+        part.cancel.cancel();
+        *part = Part::new(grant, Arc::clone(&part.topic), Progress::anew(offset));
+        self.apply_pause(state, tp);
+        self.due.notify_one();
     }
 
     /// Reads on where a partition could not be read, after a while.

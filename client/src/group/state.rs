@@ -95,6 +95,21 @@ pub(crate) struct State {
 }
 
 impl Part {
+    /// Nothing of it was handed out yet.
+    pub(super) fn new(grant: u64, topic: Arc<str>, progress: Progress) -> Self {
+        Self {
+            grant,
+            topic,
+            progress,
+            parks: BTreeMap::new(),
+            cancel: CancellationToken::new(),
+            running: 0,
+            begun: None,
+            abandoned: BTreeSet::new(),
+            held_back: false,
+        }
+    }
+
     /// Whether a record is to be finished although its partition is given up: a handler was called with a
     /// later one of the partition, and none before it in its lane was given up.
     pub(super) fn is_overtaken(&self, job: &Job) -> bool {

@@ -1,5 +1,6 @@
 //! A member that calls a handler: keys side by side, in order within a key, retries, dead letters.
 
+use std::any::Any;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
@@ -344,9 +345,7 @@ impl Crew {
         {
             Ok(chunk) => chunk,
             Err(panic) => {
-                let text = panic.downcast_ref::<&str>().map(ToString::to_string);
-                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-                let text = text.unwrap_or_else(|| "no message".to_owned());
+                let text = message(&*panic);
                 let error = HandlerError::retryable(format!("the handler panicked: {text}"));
                 Chunk::failed(0, error)
             }
@@ -363,6 +362,13 @@ impl Crew {
             () = job.cancel.cancelled() => Outcome::Abandoned,
         }
     }
+}
+
+/// What a panic said.
+pub(super) fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    text.unwrap_or_else(|| "no message".to_owned())
 }
 
 fn abandoned(jobs: &[&Job]) -> Vec<Outcome> {

@@ -16,8 +16,8 @@ pub(crate) struct Closed<R> {
     pub items: Vec<R>,
     /// Upper bound of the encoded size.
     pub bytes: usize,
-    /// When its first record came.
-    pub opened: Duration,
+    /// Since when the one that has waited longest wants its outcome.
+    pub since: Duration,
 }
 
 #[derive(Debug)]
@@ -25,6 +25,8 @@ struct Open<R> {
     items: Vec<R>,
     bytes: usize,
     opened: Duration,
+    /// Since when the one that has waited longest wants its outcome: before it came here it may have waited for room.
+    since: Duration,
     /// The linger time has passed: it goes as soon as its partition has room.
     due: bool,
 }
@@ -50,14 +52,13 @@ impl<R> Accumulator<R> {
 
     /// Adds a record of at most `size` bytes encoded. Answers with batches that are now full: the
     /// open one when the record does not fit into it, and the record's own when it fills it.
-    /// `limit` is the topic's largest batch in bytes.
+    /// `limit` is the topic's largest batch in bytes; the record wants its outcome since `since`.
     pub(crate) fn append(
         &mut self,
         tp: TopicPartition,
         item: R,
-        size: usize,
-        limit: usize,
-        now: Duration,
+        (size, limit): (usize, usize),
+        (since, now): (Duration, Duration),
     ) -> Vec<Closed<R>> {
         let limit = self.batch_bytes.min(limit);
         let mut full = Vec::new();
@@ -74,11 +75,13 @@ impl<R> Accumulator<R> {
                 items: Vec::new(),
                 bytes: BATCH_OVERHEAD_BYTES,
                 opened: now,
+                since,
                 due: false,
             }
         });
         open.items.push(item);
         open.bytes += size;
+        open.since = open.since.min(since);
         if open.bytes >= limit {
             full.extend(self.close(tp));
         }
@@ -93,7 +96,7 @@ impl<R> Accumulator<R> {
             tp,
             items: open.items,
             bytes: open.bytes,
-            opened: open.opened,
+            since: open.since,
         })
     }
 
@@ -134,6 +137,11 @@ impl<R> Accumulator<R> {
             .into_iter()
             .filter_map(|tp| self.close(tp))
             .collect()
+    }
+
+    /// Whether records of the partition wait for more.
+    pub(crate) fn is_open(&self, tp: TopicPartition) -> bool {
+        self.open.contains_key(&tp)
     }
 
     pub(crate) fn is_empty(&self) -> bool {

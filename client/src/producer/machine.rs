@@ -85,17 +85,18 @@ impl<R: Item> Machine<R> {
         }
     }
 
-    /// Adds a record; `limit` is the topic's largest batch in bytes. Returns whether the
-    /// partition's open batch ended, which is when records without a key change partition.
+    /// Adds a record of `size` bytes; `limit` is the topic's largest batch, and `since` is when its time began to run.
+    /// Returns whether the partition's open batch ended, which is when records without a key change partition.
     pub(crate) fn append(
         &mut self,
         tp: TopicPartition,
         item: R,
-        size: usize,
-        limit: usize,
-        now: Duration,
+        (size, limit): (usize, usize),
+        (since, now): (Duration, Duration),
     ) -> bool {
-        let full = self.accumulator.append(tp, item, size, limit, now);
+        let full = self
+            .accumulator
+            .append(tp, item, (size, limit), (since, now));
         let any = !full.is_empty();
         for closed in full {
             self.push(closed, now);
@@ -106,12 +107,17 @@ impl<R: Item> Machine<R> {
         any
     }
 
+    /// Whether records of the partition wait for more.
+    pub(crate) fn is_open(&self, tp: TopicPartition) -> bool {
+        self.accumulator.is_open(tp)
+    }
+
     fn push(&mut self, closed: Closed<R>, now: Duration) {
         let Closed {
             tp,
             mut items,
             bytes,
-            opened,
+            since,
         } = closed;
         let records = u32::try_from(items.len()).unwrap_or(u32::MAX);
         let body = Batch {
@@ -129,7 +135,7 @@ impl<R: Item> Machine<R> {
             id: self.next_id,
             body: Some(body),
             records,
-            deadline: opened + self.rules.delivery_timeout,
+            deadline: since + self.rules.delivery_timeout,
             sequence: None,
             state: State::Waiting,
             maybe_written: false,

@@ -151,7 +151,8 @@ impl World {
         let value = self.next_value;
         self.next_value += 1;
         self.of.insert(value, tp(partition));
-        self.machine.append(tp(partition), value, 40, 200, self.now);
+        let at = (self.now, self.now);
+        self.machine.append(tp(partition), value, (40, 200), at);
     }
     fn take(&mut self, node: u32) {
         let session = self.sessions[&node];

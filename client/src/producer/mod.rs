@@ -20,7 +20,7 @@ pub use highwater_proto::batch::Compression;
 use highwater_proto::{PartitionId, TimestampMs, TopicPartition, partition_for_key};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::timeout_at;
 
 use crate::client::Client;
 use crate::cluster::Timings;
@@ -184,7 +184,8 @@ impl Producer {
     /// that stayed full, a closed producer.
     pub async fn enqueue(&self, mut record: ProducerRecord) -> Result<Ack, SendError> {
         let shared = &self.handle.shared;
-        let deadline = Instant::now() + shared.config.delivery_timeout;
+        let since = shared.now();
+        let deadline = shared.instant(since) + shared.config.delivery_timeout;
         let size = record.size_bytes();
         let topic = shared
             .cluster
@@ -222,29 +223,29 @@ impl Producer {
         let timestamp = record
             .timestamp
             .unwrap_or_else(|| TimestampMs((self.handle.client.inner.wall_clock)()));
-        let sticky = record.partition.is_none() && record.key.is_none();
-        let partition = match (record.partition, &record.key) {
-            (Some(partition), _) => partition,
-            (None, Some(key)) => partition_for_key(key, topic.partition_count()),
-            (None, None) => shared.sticky(&topic),
+        let given = match (record.partition, &record.key) {
+            (Some(partition), _) => Some(partition),
+            (None, Some(key)) => Some(partition_for_key(key, topic.partition_count())),
+            (None, None) => None,
         };
         record.topic = String::new(); // the batch knows it
         let (ack, answer) = oneshot::channel();
-        let tp = TopicPartition::new(topic.id, partition);
-        let pending = Pending {
-            record,
-            timestamp,
-            tp,
-            ack,
-            _permit: permit,
-        };
-        let closed = shared.act(|machine, now| {
+        shared.act(|machine, now| {
+            let partition = given.unwrap_or_else(|| shared.sticky(&topic, machine));
+            let tp = TopicPartition::new(topic.id, partition);
+            let pending = Pending {
+                record,
+                timestamp,
+                tp,
+                ack,
+                _permit: permit,
+            };
             shared::tell(machine, &shared.cluster.view(), tp, now);
-            machine.append(tp, pending, size, limit, now)
+            let closed = machine.append(tp, pending, (size, limit), (since, now));
+            if closed && given.is_none() {
+                shared.next_sticky(topic.id);
+            }
         });
-        if closed && sticky {
-            shared.next_sticky(topic.id);
-        }
         Ok(Ack { answer })
     }
 

@@ -120,20 +120,25 @@ impl Shared {
         look(&mut self.machine.lock(), self.now())
     }
 
-    /// A partition for a record without key: the same until its batch is closed.
-    pub(crate) fn sticky(&self, topic: &crate::view::TopicView) -> PartitionId {
+    /// A partition for a record without key: the same while its batch is open and it has a leader.
+    pub(crate) fn sticky(
+        &self,
+        topic: &crate::view::TopicView,
+        machine: &Machine<Pending>,
+    ) -> PartitionId {
         let mut guard = self.sticky.lock();
         let (jitter, chosen) = &mut *guard;
-        if let Some(&partition) = chosen.get(&topic.id)
-            && partition.0 < topic.partition_count()
-        {
-            return partition;
-        }
         let led = |p: &u32| {
             topic
                 .partition(PartitionId(*p))
                 .is_some_and(|p| p.leader.is_some())
         };
+        if let Some(&partition) = chosen.get(&topic.id)
+            && led(&partition.0)
+            && machine.is_open(TopicPartition::new(topic.id, partition))
+        {
+            return partition;
+        }
         let mut usable: Vec<u32> = (0..topic.partition_count()).filter(led).collect();
         if usable.is_empty() {
             usable = (0..topic.partition_count()).collect();

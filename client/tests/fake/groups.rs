@@ -139,7 +139,12 @@ impl Group {
         })
     }
 
-    fn commit(&mut self, member: &str, epoch: u64, commit: &v1::OffsetCommit) -> v1::CommitResult {
+    fn commit(
+        &mut self,
+        (member, epoch): (&str, u64),
+        commit: &v1::OffsetCommit,
+        rewind: bool,
+    ) -> v1::CommitResult {
         let place = (commit.topic_id, commit.partition);
         let outside = member.is_empty() && self.members.is_empty();
         let code = if !outside && !self.may_commit(member, place, epoch) {
@@ -147,7 +152,7 @@ impl Group {
         } else if self
             .offsets
             .get(&place)
-            .is_some_and(|at| *at > commit.offset)
+            .is_some_and(|at| *at > commit.offset && !rewind)
         {
             Some(ErrorCode::CommitBehind)
         } else {
@@ -358,7 +363,7 @@ impl Groups for Node {
         let results: Vec<_> = request
             .offsets
             .iter()
-            .map(|commit| group.commit(member, epoch, commit))
+            .map(|commit| group.commit((member, epoch), commit, request.allow_rewind))
             .collect();
         if group.unknown_commits > 0 {
             group.unknown_commits -= 1;
@@ -440,7 +445,7 @@ impl Groups for Node {
             }
         }
         for commit in &request.offsets {
-            group.commit(member, epoch, commit);
+            group.commit((member, epoch), commit, false);
         }
         let parked_keys = group.parked.len() as u32;
         answer(v1::ParkKeysResponse {

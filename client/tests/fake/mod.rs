@@ -4,7 +4,7 @@
 mod admin;
 mod fetch;
 pub mod groups;
-mod log;
+pub mod log;
 mod produce;
 mod topics;
 
@@ -194,7 +194,13 @@ impl State {
         replication_factor: u32,
         configs: BTreeMap<String, String>,
     ) -> &Topic {
-        let id = 1 + self.topics.len() as u64;
+        // Ids are not given again.
+        let id = 1 + self
+            .topics
+            .values()
+            .map(|topic| topic.id)
+            .max()
+            .unwrap_or(0);
         let brokers = self.addresses.len().max(1) as u32;
         let partitions = (0..partitions)
             .map(|p| Partition::led_by(1 + p % brokers))

@@ -33,9 +33,23 @@ impl v1::topics_server::Topics for Node {
     }
     async fn alter_topic(
         &self,
-        _: Request<v1::AlterTopicRequest>,
+        request: Request<v1::AlterTopicRequest>,
     ) -> Result<Response<v1::AlterTopicResponse>, Status> {
-        Err(Status::unimplemented("not by the fake"))
+        let request = request.into_inner();
+        let mut state = self.state.lock();
+        let topic = state.topics.get_mut(&request.name);
+        let unknown = topic
+            .is_none()
+            .then(|| error(ErrorCode::UnknownTopic, None));
+        if let Some(topic) = topic {
+            topic.configs.extend(request.set);
+        }
+        drop(state);
+        self.changed.send_modify(|changes| *changes += 1);
+        Ok(Response::new(v1::AlterTopicResponse {
+            error: unknown,
+            ..Default::default()
+        }))
     }
     async fn add_partitions(
         &self,

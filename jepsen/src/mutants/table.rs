@@ -42,7 +42,7 @@ pub enum Finding {
 }
 
 /// All of them.
-pub const MUTANTS: [Mutant; 16] = [
+pub const MUTANTS: [Mutant; 17] = [
     Mutant {
         name: "ack-before-fsync",
         breaks: "an entry is acknowledged after its sync",
@@ -221,10 +221,23 @@ pub const MUTANTS: [Mutant; 16] = [
         ],
         findings: &[Finding::Unnoticed, Finding::Divergence],
     },
+    Mutant {
+        name: "stamps-own-time",
+        breaks: "appends have the time that most brokers have",
+        faults: &["clock-jump"],
+        settings: &[],
+        anomalies: &[
+            Anomaly::OverTrim,
+            Anomaly::Unseen,
+            Anomaly::LostWrite,
+            Anomaly::PollSkip,
+        ],
+        findings: &[],
+    },
 ];
 
 /// Mutants that are left to other tests, and why.
-pub const ELSEWHERE: [(&str, &str); 2] = [
+pub const ELSEWHERE: [(&str, &str); 5] = [
     (
         "copies-unheld",
         "tombstones outlast a run here, because readers are to see them; a test of highwater-shard \
@@ -234,5 +247,20 @@ pub const ELSEWHERE: [(&str, &str); 2] = [
         "commits-first",
         "it is the client's, and this program's own client keeps the rule; a test of the client \
          and the simulator show it",
+    ),
+    (
+        "trusts-the-cache",
+        "a process has to die between a rename and its sync, start, and lose power before the next \
+         checkpoint; a test of highwater-env and the simulator show it",
+    ),
+    (
+        "counts-the-old-replica",
+        "a broker has to lag behind the plan that takes a replica from it and gives it another; a test \
+         of the broker shows it",
+    ),
+    (
+        "forgets-arrivals",
+        "a leader has to be elected between a partition's arrival and its being applied; a test of the \
+         broker shows it",
     ),
 ];

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use highwater_mutant::mutant;
+
 use crate::{Disk, DiskFile, OpenMode};
 
 /// A sync failed: nobody knows what of it is durable, and the kernel may say yes when it is asked
@@ -62,6 +64,7 @@ pub fn replace_durably<D: Disk>(disk: &D, path: &Path, content: &[u8]) -> io::Re
 /// # Errors
 /// Those of the file system. The caller must stop the process when [`SyncFailed::is_in`] it.
 pub fn settle<D: Disk>(disk: &D, path: &Path) -> io::Result<()> {
+    mutant!(TrustsTheCache => { return Ok(()); });
     let Some(content) = read_if_exists(disk, path)? else {
         return Ok(());
     };

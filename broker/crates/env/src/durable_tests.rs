@@ -71,3 +71,12 @@ fn a_full_disk_settles_too() {
     let durable = read_if_exists(&disk.crash(Loss::Everything), path).expect("read");
     assert_eq!(durable.as_deref(), Some(&b"new"[..]));
 }
+
+#[cfg(feature = "mutant")]
+#[test]
+fn the_mutant_breaks_its_rule() {
+    highwater_mutant::fails(
+        highwater_mutant::Mutant::TrustsTheCache,
+        "durable::tests::what_is_settled_is_durable",
+    );
+}

@@ -48,11 +48,19 @@ pub enum Mutant {
     TruncatesDamage,
     /// The client says that a record is finished before anybody has it.
     CommitsFirst,
+    /// A start builds on files that only the page cache may know.
+    TrustsTheCache,
+    /// A leader stamps appends by its own clock, whatever the others' say.
+    StampsOwnTime,
+    /// A replica of a broker that has not followed a plan yet is taken for the one that the plan makes.
+    CountsTheOldReplica,
+    /// A leader that has not applied the arrival of a partition takes it for one that belongs elsewhere.
+    ForgetsArrivals,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::AckBeforeFsync,
         Self::AckAtLeaderAlone,
         Self::VoteNotFsynced,
@@ -71,6 +79,10 @@ impl Mutant {
         Self::IgnoresEpoch,
         Self::TruncatesDamage,
         Self::CommitsFirst,
+        Self::TrustsTheCache,
+        Self::StampsOwnTime,
+        Self::CountsTheOldReplica,
+        Self::ForgetsArrivals,
     ];
 
     /// What it is called.
@@ -95,6 +107,10 @@ impl Mutant {
             Self::IgnoresEpoch => "ignores-epoch",
             Self::TruncatesDamage => "truncates-damage",
             Self::CommitsFirst => "commits-first",
+            Self::TrustsTheCache => "trusts-the-cache",
+            Self::StampsOwnTime => "stamps-own-time",
+            Self::CountsTheOldReplica => "counts-the-old-replica",
+            Self::ForgetsArrivals => "forgets-arrivals",
         }
     }
 }

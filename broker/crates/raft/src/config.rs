@@ -63,6 +63,11 @@ pub trait Peers: Send + Sync + 'static {
     /// What a broker's wall clock shows, ms since the Unix epoch, as it said when a lane to it was opened. So
     /// who is elected has heard the clocks of those who voted. Must not block.
     fn heard_clock(&self, _node: NodeId, _wall_ms: i64) {}
+    /// Whether a data directory was given up for good: nothing that it says, or asks, counts any more, also over a
+    /// lane that was opened before. Asked for each message. Must not block.
+    fn is_retired(&self, _incarnation: &str) -> bool {
+        false
+    }
 }
 
 /// This broker's wall clock, ms since the Unix epoch.

@@ -81,6 +81,10 @@ impl<E: Env> Peers for WithHints<E> {
             set.peers.heard_clock(node, wall_ms);
         }
     }
+    fn is_retired(&self, incarnation: &str) -> bool {
+        let set = self.0.upgrade();
+        set.is_some_and(|set| set.peers.is_retired(incarnation))
+    }
 }
 
 struct SharedLanes<E: Env>(Arc<LaneSet<E>>);
@@ -165,7 +169,11 @@ impl<E: Env> Groups<E> {
         let env = self.lanes.env.clone();
         RaftService::new(
             Arc::clone(&self.registry),
-            Arc::clone(&self.config.admission),
+            (
+                Arc::clone(&self.config.identity),
+                Arc::clone(&self.config.admission),
+            ),
+            Arc::clone(&self.lanes.peers),
             Arc::new(move || env.clock().now_ms()),
         )
     }
@@ -214,6 +222,7 @@ impl<E: Env> Groups<E> {
             silence: Arc::new(Silence::new(&self.config.timings)),
             cover: Arc::new(Mutex::new(Cover::new(&self.config.timings))),
         });
+        replica.set_floor(floor);
         let mut tasks = JoinSet::new();
         let (status_sender, status) = watch::channel(GroupStatus::default());
         tasks.spawn(publish(

@@ -87,6 +87,30 @@ async fn followers_refuse_before_anything_is_written() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_disk_was_given_up_is_counted_no_more_over_lanes_that_are_open() {
+    let mut cluster = Cluster::start().await;
+    let leader = cluster.leader().await;
+    cluster.write("before", 3, 100).await;
+    let [given_up, other] = cluster.followers(leader)[..] else {
+        panic!("two followers");
+    };
+    // The process goes on, and has not heard of it.
+    for node in [leader, other] {
+        let mut retired = cluster.brokers[&node].peers.retired.lock();
+        retired.insert(format!("life-{given_up}"));
+    }
+    let propose = |number| cluster.group(leader).propose(command("alone", number, 10));
+    propose(0).await.expect("the other one stores it");
+    cluster.stop(other).await;
+    let propose = |number| cluster.group(leader).propose(command("alone", number, 10));
+    let alone = tokio::time::timeout(Duration::from_secs(3), propose(1)).await;
+    assert!(!matches!(alone, Ok(Ok(_))), "no majority counts: {alone:?}");
+    let applied = cluster.brokers[&given_up].state.lock().applied.clone();
+    assert!(!numbers(&applied, "alone").contains(&1));
+    cluster.stop_all().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_follower_restarts_from_its_log_and_catches_up() {
     let mut cluster = Cluster::start().await;
     cluster.write("before", 30, 1000).await;

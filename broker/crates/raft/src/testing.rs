@@ -1,7 +1,7 @@
 //! What the tests share: surroundings whose connections can be cut, and a
 //! cluster of brokers with one group each in one process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -128,6 +128,8 @@ fn wal_config() -> WalConfig {
 pub(crate) struct Addresses {
     known: BTreeMap<NodeId, String>,
     pub(crate) clocks: Mutex<BTreeMap<NodeId, i64>>,
+    /// Data directories that were given up, as this broker knows.
+    pub(crate) retired: Mutex<BTreeSet<String>>,
 }
 
 impl Peers for Addresses {
@@ -136,6 +138,9 @@ impl Peers for Addresses {
     }
     fn heard_clock(&self, node: NodeId, wall_ms: i64) {
         self.clocks.lock().insert(node, wall_ms);
+    }
+    fn is_retired(&self, incarnation: &str) -> bool {
+        self.retired.lock().contains(incarnation)
     }
 }
 
@@ -219,6 +224,7 @@ impl Cluster {
         let peers = Arc::new(Addresses {
             known: self.addresses.clone(),
             clocks: Mutex::default(),
+            retired: Mutex::default(),
         });
         let known = Arc::clone(&peers) as Arc<dyn Peers>;
         let groups = Groups::new(config, env.clone(), wal.clone(), known);

@@ -24,6 +24,9 @@ const LAST_PAUSE: Duration = Duration::from_millis(400);
 /// Between two looks for calls that nobody waits for any more.
 const SWEEP: Duration = Duration::from_secs(1);
 
+/// Why nobody talks to a broker's process.
+const GIVEN_UP: &str = "its data directory was given up";
+
 /// An answer on its way.
 pub(crate) type Answer = oneshot::Receiver<Result<Bytes, LaneError>>;
 
@@ -129,31 +132,36 @@ impl<N: Net> Task<N> {
         let address = address.ok_or_else(|| format!("nobody knows where broker {peer} is"))?;
         let opened = open(net, &address, *kind, &identity()).await;
         let opened = opened.map_err(|error| format!("broker {peer} at {address}: {error}"))?;
+        if self.is_retired(&opened) {
+            return Err(format!("broker {peer} at {address}: {GIVEN_UP}"));
+        }
         if let Some(wall_ms) = opened.clock_ms {
             peers.heard_clock(*peer, wall_ms);
         }
         Ok(opened)
     }
 
+    /// Whether who answers has a data directory that was given up since: another one has its number now.
+    fn is_retired(&self, connection: &Connection) -> bool {
+        let said = connection.incarnation.as_deref();
+        said.is_some_and(|incarnation| self.route.peers.is_retired(incarnation))
+    }
+
     /// Carries calls until the connection breaks; says why.
-    async fn serve(&mut self, connection: Connection, first: Call) -> String {
-        let Connection {
-            requests,
-            mut responses,
-            clock_ms: _,
-        } = connection;
+    async fn serve(&mut self, mut connection: Connection, first: Call) -> String {
         let mut pending = Pending::default();
         let mut next = Some(first);
         let mut sweep = tokio::time::interval_at(Instant::now() + SWEEP, SWEEP);
         let why = loop {
             tokio::select! {
                 biased;
-                response = responses.message() => match response {
+                response = connection.responses.message() => match response {
+                    Ok(Some(_)) if self.is_retired(&connection) => break GIVEN_UP.to_owned(),
                     Ok(Some(response)) => pending.answer(response),
                     Ok(None) => break "the peer closed the lane".to_owned(),
                     Err(status) => break status.message().to_owned(),
                 },
-                permit = requests.reserve(), if next.is_some() => {
+                permit = connection.requests.reserve(), if next.is_some() => {
                     let Ok(permit) = permit else { break "the connection is gone".to_owned() };
                     if let Some(call) = next.take()
                         && let Some(request) = self.admit(call, &mut pending)

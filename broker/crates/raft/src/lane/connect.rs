@@ -26,6 +26,8 @@ const WINDOW_BYTES: u32 = 32 << 20;
 pub(super) struct Connection {
     pub(super) requests: mpsc::Sender<RaftRequest>,
     pub(super) responses: Streaming<RaftResponse>,
+    /// The peer's data directory; none from a release that does not say.
+    pub(super) incarnation: Option<String>,
     /// The peer's wall clock, ms since the Unix epoch; none from a release that does not say.
     pub(super) clock_ms: Option<i64>,
 }
@@ -61,10 +63,12 @@ async fn attempt<N: Net>(
         .lane(request)
         .await
         .map_err(|status| status.message().to_owned())?;
-    let clock = response.metadata().get(CLOCK);
-    let clock_ms = clock.and_then(|ms| ms.to_str().ok()?.parse().ok());
+    let said = |key: &str| response.metadata().get(key)?.to_str().ok();
+    let clock_ms = said(CLOCK).and_then(|ms| ms.parse().ok());
+    let incarnation = said(INCARNATION).map(str::to_owned);
     Ok(Connection {
         requests,
+        incarnation,
         clock_ms,
         responses: response.into_inner(),
     })

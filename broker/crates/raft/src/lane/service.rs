@@ -19,7 +19,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{CLOCK, CLUSTER, INCARNATION, MAX_MESSAGE_BYTES, NODE, PIPELINE, worker};
 use crate::coalesced;
-use crate::config::{Admission, Caller, WallClock};
+use crate::config::{Admission, Caller, Identity, Peers, WallClock};
 use crate::registry::Registry;
 
 /// Responses of all groups waiting for the connection.
@@ -30,6 +30,8 @@ const RESPONSES: usize = 1024;
 pub struct RaftService {
     registry: Arc<Registry>,
     admission: Admission,
+    identity: Identity,
+    peers: Arc<dyn Peers>,
     wall_clock: WallClock,
 }
 
@@ -42,12 +44,15 @@ impl fmt::Debug for RaftService {
 impl RaftService {
     pub(crate) fn new(
         registry: Arc<Registry>,
-        admission: Admission,
+        (identity, admission): (Identity, Admission),
+        peers: Arc<dyn Peers>,
         wall_clock: WallClock,
     ) -> Self {
         Self {
             registry,
             admission,
+            identity,
+            peers,
             wall_clock,
         }
     }
@@ -71,9 +76,10 @@ impl Raft for RaftService {
         let caller = caller(request.metadata())?;
         (self.admission)(&caller).map_err(Status::permission_denied)?;
         let (responses, outgoing) = mpsc::channel(RESPONSES);
+        let peers = Arc::clone(&self.peers);
         let reading = read(
             Arc::clone(&self.registry),
-            caller.node,
+            (caller.node, move || peers.is_retired(&caller.incarnation)),
             request.into_inner(),
             responses,
         );
@@ -87,6 +93,10 @@ impl Raft for RaftService {
         let mut response: Response<Self::LaneStream> = Response::new(Box::pin(outgoing));
         let metadata = response.metadata_mut();
         metadata.insert(CLOCK, (self.wall_clock)().into());
+        // What is no text was no text in its own calls, too, and is refused there.
+        if let Ok(incarnation) = (self.identity)().incarnation.parse() {
+            metadata.insert(INCARNATION, incarnation);
+        }
         Ok(response)
     }
 }
@@ -125,10 +135,10 @@ fn class(kind: i32) -> Class {
 }
 
 /// Reads a lane, hands each request to its group's worker, never waiting for one, and answers those that
-/// no worker takes.
+/// no worker takes. Ends when the caller's data directory is given up.
 async fn read(
     registry: Arc<Registry>,
-    from: NodeId,
+    (from, is_retired): (NodeId, impl Fn() -> bool),
     mut requests: Streaming<RaftRequest>,
     responses: mpsc::Sender<RaftResponse>,
 ) {
@@ -147,6 +157,9 @@ async fn read(
             request = requests.message() => request,
         };
         let Ok(Some(request)) = request else { return };
+        if is_retired() {
+            return;
+        }
         let id = request.id;
         if let Some(answer) = desk.take(request)
             && responses.send(worker::respond(id, answer)).await.is_err()

@@ -21,6 +21,8 @@ pub(super) type Manifests = Vec<(TopicPartition, PartitionManifest)>;
 /// A step of a shard's log, in its order.
 pub(super) struct ShardJob {
     pub shard: ShardId,
+    /// Whose it is: rises from handle to handle.
+    pub handle: u64,
     /// Rises from job to job of a shard.
     pub sequence: u64,
     pub step: Step,

@@ -108,7 +108,7 @@ struct Shared<D: Disk> {
     /// Never iterated.
     readers: RwLock<HashMap<(ShardId, TopicPartition), PartitionReader<D>>>,
     barriers: Barriers,
-    /// Numbers every job of a shard, so that a barrier knows what comes before it.
+    /// Numbers every job of a shard, so that a barrier knows what comes before it, and every handle.
     sequence: AtomicU64,
     storage_full: AtomicBool,
     permits: Arc<Semaphore>,

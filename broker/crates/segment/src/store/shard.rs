@@ -24,6 +24,8 @@ pub struct ShardSegments<D: Disk> {
     shared: Arc<Shared<D>>,
     writer: WorkerHandle<WriteJob<D>>,
     shard: ShardId,
+    /// Tells this handle from earlier ones of the shard.
+    handle: u64,
     /// The last job handed over.
     sent: u64,
 }
@@ -34,10 +36,12 @@ impl<D: Disk> ShardSegments<D> {
         writer: WorkerHandle<WriteJob<D>>,
         shard: ShardId,
     ) -> Self {
+        let handle = shared.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         Self {
             shared,
             writer,
             shard,
+            handle,
             sent: 0,
         }
     }
@@ -245,6 +249,7 @@ impl<D: Disk> ShardSegments<D> {
         let sequence = self.shared.sequence.fetch_add(1, Ordering::Relaxed) + 1;
         let job = ShardJob {
             shard: self.shard,
+            handle: self.handle,
             sequence,
             step,
             permit,

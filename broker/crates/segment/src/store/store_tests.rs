@@ -275,6 +275,41 @@ async fn a_replica_that_goes_frees_its_space_on_a_full_disk() {
     store.close().await.expect("close");
 }
 
+/// Whoever applies entries may still be at it when its replica is removed.
+#[tokio::test]
+async fn what_comes_late_of_a_replica_that_is_gone_is_dropped() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let disk = CountingDisk::default();
+    let store = start(&disk, dir.path());
+    let batches = run(4, 200);
+    let mut old = store.shard(SHARD);
+    old.create(tp(0), 0).await.expect("create");
+    let appended = old.append(tp(0), batches[..1].to_vec()).await;
+    appended.expect("append");
+    let first = old.freeze().wait().await.expect("frozen")[0].1.next_offset;
+    let mut goes = store.shard(SHARD);
+    goes.delete_all(Vec::new()).await.expect("deleted");
+    store.unlink(SHARD, Arc::default()).await.expect("unlink");
+    old.create(tp(1), 0).await.expect("handed over");
+    let late = old.append(tp(0), batches[1..2].to_vec()).await;
+    late.expect("handed over");
+    // The next replica of the shard here.
+    let mut next = store.shard(SHARD);
+    assert_eq!(next.freeze().wait().await.expect("frozen"), []);
+    next.create(tp(0), 0).await.expect("create");
+    let appended = next.append(tp(0), batches[..1].to_vec()).await;
+    appended.expect("append");
+    let late = old.append(tp(0), batches[2..3].to_vec()).await;
+    late.expect("handed over");
+    let held = next.freeze().wait().await.expect("frozen");
+    let ends: Vec<_> = held
+        .iter()
+        .map(|(tp, log)| (*tp, log.next_offset))
+        .collect();
+    assert_eq!(ends, [(tp(0), first)]);
+    store.close().await.expect("close");
+}
+
 #[tokio::test]
 async fn a_failed_sync_reaches_the_caller_and_the_hook_once() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -27,6 +27,7 @@ pub(super) type Key = (ShardId, TopicPartition);
 
 /// Appends to one log that are written together.
 struct Pending {
+    handle: u64,
     sequence: u64,
     batches: Vec<AppendBatch>,
     permit: OwnedSemaphorePermit,
@@ -50,6 +51,9 @@ pub(super) struct WriteWorker<D: Disk> {
     held: VecDeque<ShardJob>,
     /// The last job of each shard that was done.
     done: BTreeMap<ShardId, u64>,
+    /// Through which handle all of a shard was deleted last: who still works through an earlier one has not
+    /// noticed that its replica is gone.
+    ended: BTreeMap<ShardId, u64>,
 }
 
 impl<D: Disk> Worker for WriteWorker<D> {
@@ -101,12 +105,21 @@ impl<D: Disk> WriteWorker<D> {
             pending_bytes: 0,
             held: VecDeque::new(),
             done: BTreeMap::new(),
+            ended: BTreeMap::new(),
         }
     }
 
     /// Does a shard's job, or holds it behind others.
     fn take(&mut self, job: ShardJob) {
+        if self
+            .ended
+            .get(&job.shard)
+            .is_some_and(|ended| job.handle < *ended)
+        {
+            return;
+        }
         if matches!(job.step, Step::DeleteAll { .. }) {
+            self.ended.insert(job.shard, job.handle);
             self.drop_waiting(job.shard);
             // Who waits for manifests of before gets none: without its logs they would be another state's.
             drop(self.shared.barriers.take_before(job.shard, job.sequence));
@@ -126,6 +139,7 @@ impl<D: Disk> WriteWorker<D> {
         }
         let ShardJob {
             shard,
+            handle,
             sequence,
             step,
             permit,
@@ -139,6 +153,7 @@ impl<D: Disk> WriteWorker<D> {
             self.gather(
                 ((shard, partition), place),
                 Pending {
+                    handle,
                     sequence,
                     batches,
                     permit,
@@ -153,6 +168,7 @@ impl<D: Disk> WriteWorker<D> {
         } else {
             self.held.push_back(ShardJob {
                 shard,
+                handle,
                 sequence,
                 step,
                 permit,
@@ -199,10 +215,14 @@ impl<D: Disk> WriteWorker<D> {
                         batches: pending.batches,
                     };
                     let Pending {
-                        sequence, permit, ..
+                        handle,
+                        sequence,
+                        permit,
+                        ..
                     } = pending;
                     self.held.push_back(ShardJob {
                         shard: key.0,
+                        handle,
                         sequence,
                         step,
                         permit,

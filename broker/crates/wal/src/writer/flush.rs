@@ -1,6 +1,6 @@
 //! One flush: as many submissions as fit become one group, one vectored write, one sync.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use highwater_mutant::mutant;
 use tokio::time::Instant;
 
 use super::group::{Encoded, Frame, Place, group_span};
-use super::queue::Submission;
+use super::queue::{Before, Submission};
 use super::{Need, Writer};
-use crate::WalError;
 use crate::file::{WalFile, write_error};
 use crate::frame::{FrameKind, PAGE};
 use crate::index::{Change, Location};
+use crate::{GroupId, WalError};
 
 static ZEROES: [u8; PAGE as usize] = [0; PAGE as usize];
 
@@ -62,22 +62,22 @@ impl<D: Disk> Writer<D> {
         Ok(Some(self.judge(taken)))
     }
 
-    /// What may be written although entries wait for disk space: votes of groups that wait for
+    /// What may be written although entries wait for disk space: all but entries of groups that wait for
     /// nothing, and purges that free it.
     fn overtaking(&mut self) -> Result<Option<Batch<D::File>>, WalError> {
         let mut taken = Vec::new();
         let mut staying = VecDeque::with_capacity(self.queue.len());
-        let mut in_line = BTreeSet::new();
+        let mut waiting: BTreeMap<GroupId, Before> = BTreeMap::new();
         let mut bytes = 0;
         for submission in self.queue.drain(..) {
             let last = self.tips.get(&submission.group).and_then(super::Tip::last);
             let fits = bytes + submission.bytes <= self.config.flush_bytes as u64;
-            let behind_its_own = in_line.contains(&submission.group);
-            if fits && submission.may_overtake(last, behind_its_own) {
+            let before = waiting.get(&submission.group).copied().unwrap_or_default();
+            if fits && submission.may_overtake(last, before) {
                 bytes += submission.bytes;
                 taken.push(submission);
             } else {
-                in_line.insert(submission.group);
+                waiting.insert(submission.group, submission.waits(before));
                 staying.push_back(submission);
             }
         }

@@ -75,16 +75,38 @@ impl<F> Submission<F> {
         }
     }
     /// Whether it may go before others that wait for disk space: it adds no entry, and removes
-    /// none that waits. `last` is the group's last entry. `in_line` says that something of its own
-    /// group waits before it: then only a purge may go. A vote that is durable before the entries
-    /// taken in under an older one would be taken as the word that they are durable too.
-    pub(crate) fn may_overtake(&self, last: Option<LogIndex>, in_line: bool) -> bool {
-        self.ops.iter().all(|op| match op {
-            Op::SetState { .. } => !in_line,
-            Op::Purge { upto, .. } => last.is_some_and(|last| *upto <= last),
-            Op::Append { .. } | Op::Truncate { .. } | Op::Forget => false,
+    /// none that waits. `last` is the group's last entry, and `before` what of its own group waits before it. A vote
+    /// that is durable before the entries taken in under an older one would be taken as the word that they are durable
+    /// too; a purge before a cut would leave entries of an older term behind it.
+    pub(crate) fn may_overtake(&self, last: Option<LogIndex>, before: Before) -> bool {
+        self.ops.iter().all(|op| match (op, before) {
+            (Op::Append { .. }, _) => false,
+            (_, Before::Nothing) => true,
+            (Op::Purge { upto, .. }, Before::Entries) => last.is_some_and(|last| *upto <= last),
+            _ => false,
         })
     }
+
+    /// What waits of its group when it does, beside what waits already.
+    pub(crate) fn waits(&self, before: Before) -> Before {
+        let cuts = |op: &Op| matches!(op, Op::Truncate { .. } | Op::Forget);
+        if before == Before::Cut || self.ops.iter().any(cuts) {
+            Before::Cut
+        } else {
+            Before::Entries
+        }
+    }
+}
+
+/// What of a group waits for disk space.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Before {
+    #[default]
+    Nothing,
+    /// Entries, and perhaps states and purges behind them.
+    Entries,
+    /// Something among them removes the end of the log.
+    Cut,
 }
 
 impl<F> Drop for Submission<F> {

@@ -102,6 +102,12 @@ pub fn vote(value: &str) -> Op {
     }
 }
 
+pub fn truncate(from: u64) -> Op {
+    Op::Truncate {
+        from: LogIndex(from),
+    }
+}
+
 pub fn purge(upto: u64) -> Op {
     Op::Purge {
         upto: LogIndex(upto),
