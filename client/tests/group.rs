@@ -484,29 +484,6 @@ async fn other_policies_skip_or_stand_still() {
 }
 
 #[tokio::test]
-async fn a_handler_that_panics_is_one_that_failed() {
-    let cluster = FakeCluster::start(1).await;
-    cluster.topic("t", 1);
-    let client = cluster.client().await;
-    produce(&client, 1, 0..3).await;
-    let seen = Seen::default();
-    let worker = {
-        let seen = Arc::clone(&seen);
-        member(&client).run(move |record| {
-            let seen = Arc::clone(&seen);
-            async move {
-                assert!(record.attempt() > 1 || value(&record) != 1, "once");
-                note(&seen, &record);
-                Ok(())
-            }
-        })
-    };
-    eventually("all committed", || committed(&cluster) == 3).await;
-    worker.unwrap().stop().await.unwrap();
-    assert_eq!(seen.lock().len(), 3);
-}
-
-#[tokio::test]
 async fn a_stream_commits_what_it_is_told() {
     let cluster = FakeCluster::start(1).await;
     cluster.topic("t", 1);

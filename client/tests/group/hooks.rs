@@ -1,4 +1,4 @@
-//! What the application is told of its partitions.
+//! What the application is called with, and that it panics.
 
 use super::*;
 
@@ -36,4 +36,27 @@ async fn a_hook_that_panics_does_not_keep_the_member_from_its_work() {
     second.stop().await.unwrap();
     assert!(called.load(Ordering::Relaxed) >= 4);
     check_order(&seen.lock());
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_is_one_that_failed() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.topic("t", 1);
+    let client = cluster.client().await;
+    produce(&client, 1, 0..3).await;
+    let seen = Seen::default();
+    let worker = {
+        let seen = Arc::clone(&seen);
+        member(&client).run(move |record| {
+            let seen = Arc::clone(&seen);
+            async move {
+                assert!(record.attempt() > 1 || value(&record) != 1, "once");
+                note(&seen, &record);
+                Ok(())
+            }
+        })
+    };
+    eventually("all committed", || committed(&cluster) == 3).await;
+    worker.unwrap().stop().await.unwrap();
+    assert_eq!(seen.lock().len(), 3);
 }

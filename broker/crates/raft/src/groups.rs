@@ -225,13 +225,8 @@ impl<E: Env> Groups<E> {
         replica.set_floor(floor);
         let mut tasks = JoinSet::new();
         let (status_sender, status) = watch::channel(GroupStatus::default());
-        tasks.spawn(publish(
-            group,
-            metrics,
-            Recovery::new(at_start),
-            everywhere.clone(),
-            status_sender,
-        ));
+        let (recovery, seen) = (Recovery::new(at_start), everywhere.clone());
+        tasks.spawn(publish(group, metrics, recovery, seen, status_sender));
         let control = Arc::clone(&replica) as Arc<dyn Control>;
         let (proposer, task) = Proposer::start(Arc::clone(&control), leadership.clone());
         tasks.spawn(task);
