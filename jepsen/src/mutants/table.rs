@@ -251,7 +251,7 @@ pub const ELSEWHERE: [(&str, &str); 5] = [
     (
         "trusts-the-cache",
         "a process has to die between a rename and its sync, start, and lose power before the next \
-         checkpoint; a test of highwater-env and the simulator show it",
+         checkpoint; a test of highwater-env shows it",
     ),
     (
         "counts-the-old-replica",
