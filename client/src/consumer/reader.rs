@@ -112,6 +112,13 @@ impl Reader {
         }
     }
 
+    /// Asks again from the same place: whoever refused it was behind. The pause before that grows from time to time.
+    pub(crate) fn ask_again(&mut self, tp: TopicPartition) {
+        if let Some(part) = self.parts.get_mut(&tp) {
+            part.halted = false;
+        }
+    }
+
     pub(crate) fn set_paused(&mut self, tp: TopicPartition, paused: bool) {
         let Some(part) = self.parts.get_mut(&tp) else {
             return;

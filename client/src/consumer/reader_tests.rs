@@ -271,3 +271,25 @@ fn an_error_waits_for_what_is_buffered_of_its_own_partition_alone() {
     );
     assert!(reader.next_error().is_none());
 }
+
+#[test]
+fn whoever_is_behind_is_asked_again_less_and_less_often() {
+    let mut reader = reader(1 << 20, 1);
+    reader.out_of_range = OutOfRange::Earliest;
+    reader.open_session(1, NodeId(1));
+    let mut now = NOW;
+    let mut longest = Duration::ZERO;
+    for id in 1..=10 {
+        assert_eq!(subscribed(&reader.requests(1, now)), [(id, 0)]);
+        let code = ErrorCode::OffsetOutOfRange;
+        let cause = Cause::Transport("behind".to_owned());
+        let refused = reader.refused((1, id), code, cause, now);
+        assert_eq!(refused, Some((tp(0), Trouble::Reset)));
+        reader.ask_again(tp(0));
+        assert_eq!(subscribed(&reader.requests(1, now)), [], "not at once");
+        let wake = reader.next_wake(now).expect("again");
+        longest = longest.max(wake - now);
+        now = wake;
+    }
+    assert!(longest > Duration::from_millis(100), "{longest:?}");
+}

@@ -190,10 +190,12 @@ async fn reset(shared: Arc<Shared>, tp: TopicPartition) {
                 return;
             };
             let to = moved(position, (*first, *end), shared.config.out_of_range);
-            if to != position {
+            if to == position {
+                reader.ask_again(tp);
+            } else {
                 tracing::warn!(partition = %tp, offset = position, to, "out of range: moved");
+                reader.seek(tp, to);
             }
-            reader.seek(tp, to);
         }
         Ok(_) => reader.halt(tp, Cause::Transport("a broker told no bounds".to_owned())),
         Err(error) => reader.halt(tp, error.cause.clone()),

@@ -107,8 +107,9 @@ fn rest(shared: &Shared, before: &Due) -> Option<Due> {
 /// Takes back what was committed of logs that have begun anew, before anything of them is committed. Answers with
 /// what failed, and the epochs.
 async fn rewind(shared: &Shared, deadline: Instant) -> Vec<(u64, Cause)> {
-    let due = |state: &State| {
-        let rewound = state.parts.iter().filter_map(|(tp, part)| {
+    let due = {
+        let state = shared.state();
+        by_epoch(state.parts.iter().filter_map(|(tp, part)| {
             Some(Due {
                 tp: *tp,
                 grant: part.grant,
@@ -116,10 +117,8 @@ async fn rewind(shared: &Shared, deadline: Instant) -> Vec<(u64, Cause)> {
                 offset: Some(part.progress.to_rewind()?),
                 parks: Vec::new(),
             })
-        });
-        by_epoch(rewound)
+        }))
     };
-    let due = due(&shared.state());
     let mut failed = Vec::new();
     for (epoch, due) in due {
         if let Err(failure) = commit_offsets(shared, (epoch, true), &due, deadline).await {

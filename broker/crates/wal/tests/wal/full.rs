@@ -16,6 +16,26 @@ async fn writer_runs() {
     }
 }
 
+/// Fills the disk by group 1, so that its last appends wait; answers with the offset of the next one.
+async fn fill(wal: &Wal<SimEnv>, history: &mut History) -> u64 {
+    let mut next = 0;
+    while !wal.stats().storage_full || history.answers.lock().iter().all(Option::is_some) {
+        history
+            .submit(wal, 1, vec![append(next, vec![1; 3000])])
+            .await;
+        next += 1;
+        writer_runs().await;
+        assert!(next < 100);
+    }
+    next
+}
+
+async fn answered(history: &History, at: usize) {
+    while history.answers.lock()[at].is_none() {
+        tokio::task::yield_now().await;
+    }
+}
+
 #[test]
 fn appends_wait_votes_go_on_and_a_purge_frees_space() {
     let disk = SimDisk::new();
@@ -26,15 +46,7 @@ fn appends_wait_votes_go_on_and_a_purge_frees_space() {
         disk.set_capacity(Some(7 * (16 << 10)));
         let mut history = History::default();
         history.submit(&wal, 0, vec![vote("first")]).await;
-        let mut next = 0;
-        while !wal.stats().storage_full || history.answers.lock().iter().all(Option::is_some) {
-            history
-                .submit(&wal, 1, vec![append(next, vec![1; 3000])])
-                .await;
-            next += 1;
-            writer_runs().await;
-            assert!(next < 100);
-        }
+        let next = fill(&wal, &mut history).await;
         for number in 0..60 {
             let ballot = format!("ballot {number}");
             wal.write(GroupId(0), vec![vote(&ballot)]).await.unwrap();
@@ -89,15 +101,7 @@ fn a_vote_never_overtakes_entries_of_its_own_group() {
         let (wal, _) = open(&disk).unwrap();
         disk.set_capacity(Some(7 * (16 << 10)));
         let mut history = History::default();
-        let mut next = 0;
-        while !wal.stats().storage_full || history.answers.lock().iter().all(Option::is_some) {
-            history
-                .submit(&wal, 1, vec![append(next, vec![1; 3000])])
-                .await;
-            next += 1;
-            writer_runs().await;
-            assert!(next < 100);
-        }
+        fill(&wal, &mut history).await;
         history.submit(&wal, 1, vec![vote("next term")]).await;
         history.submit(&wal, 0, vec![vote("other")]).await;
         while matches!(history.answers.lock().last(), Some(None)) {
@@ -111,26 +115,6 @@ fn a_vote_never_overtakes_entries_of_its_own_group() {
         settle(&history).await;
         history.check(&wal);
     });
-}
-
-/// Fills the disk by group 1, so that its last appends wait; answers with the offset of the next one.
-async fn fill(wal: &Wal<SimEnv>, history: &mut History) -> u64 {
-    let mut next = 0;
-    while !wal.stats().storage_full || history.answers.lock().iter().all(Option::is_some) {
-        history
-            .submit(wal, 1, vec![append(next, vec![1; 3000])])
-            .await;
-        next += 1;
-        writer_runs().await;
-        assert!(next < 100);
-    }
-    next
-}
-
-async fn answered(history: &History, at: usize) {
-    while history.answers.lock()[at].is_none() {
-        tokio::task::yield_now().await;
-    }
 }
 
 /// As when a checkpoint of a later leader takes the place of a log's end: the end is cut, and the log purged behind it.
